@@ -1,0 +1,111 @@
+"""The command line: `cwjax COMMAND`, also `python launch/COMMAND.py`.
+
+Exit status: 0 the work was done, 1 something the user can mend (one plain line says what), 2 wrong usage.
+"""
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and gives its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
+    )
+    for noisy in ("absl", "jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser(
+        prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=importlib.metadata.version("cwjax"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train an experiment of configs/", add_help=False)
+    _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
+    try:
+        if arguments[:1] == ["train"]:
+            return _train(arguments[1:])
+        return _evaluate(parser.parse_args(arguments))
+    except CwjaxError as error:
+        if debug:
+            raise
+        print(f"cwjax: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cwjax: interrupted", file=sys.stderr)
+        return 130
+
+
+def _train(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cwjax train",
+        add_help=False,
+        allow_abbrev=False,
+        usage="cwjax train --config FILE [--workdir DIR] [--SECTION.FIELD VALUE ...] [--debug]",
+        description="Trains an experiment; running the same command again continues it.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
+    known, overrides = parser.parse_known_args(arguments)
+    if not known.config:
+        if "--help" in overrides or "-h" in overrides:
+            parser.print_help()
+            print("\nWith --config FILE, --help lists every field with its value in that file.")
+            return 0
+        raise CwjaxError("train: --config is missing; the experiments are in configs/, such as configs/demo.py")
+    _use_compilation_cache()
+    from cwjax.config import load_config
+    from cwjax.experiment import train
+    from cwjax.training.loop import StoppedBySignal
+
+    config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
+    try:
+        train(config)
+    except StoppedBySignal as stop:
+        log.info("%s", stop)
+    return 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="model directory, such as runs/demo/model")
+    parser.add_argument("--data", required=True, help="prepared corpus, such as data/demo-prepared")
+    parser.add_argument("--output", help="folder of the report (default: MODEL/../evaluation-SPLIT)")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--batch-size", type=int, default=64, help="windows at once (default: 64)")
+    parser.add_argument("--examples", type=int, default=0, help="only the first so many segments (default: all)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _use_compilation_cache()
+    from cwjax.data.prepared import PreparedCorpus
+    from cwjax.experiment import evaluate
+
+    if options.batch_size < 1:
+        raise CwjaxError("--batch-size must be at least 1")
+    output = options.output or Path(options.model).resolve().parent / f"evaluation-{options.split}"
+    evaluate(
+        options.model, PreparedCorpus.read(options.data), output, options.split, options.batch_size, options.examples
+    )
+    return 0
+
+
+def _use_compilation_cache() -> None:
+    """Compiled programs are kept between runs, unless the environment says where or whether."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

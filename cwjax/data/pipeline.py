@@ -1,0 +1,136 @@
+"""Training examples with Grain: shuffled anew every epoch, sharded by process, resumable anywhere.
+
+Legend: B batch, N samples, T target tokens, S context tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from cwjax.data.context import ContextProbabilities, draw_context
+from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.processor import Processor
+from cwjax.data.segment import Segment
+from cwjax.errors import CwjaxError
+
+Batch = dict[str, np.ndarray]
+"""Arrays of a batch: `waveform` (B, N) float32; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
+int32, what it is to say next; `is_target` (B, T) bool, where that counts; `context_ids` (B, S) int32 and
+`context_mask` (B, S) bool; `seconds` (B,) float32, audio before padding."""
+
+
+@dataclass(frozen=True)
+class ExampleSettings:
+    """Shapes of an example, and what is drawn for it."""
+
+    max_target_tokens: int
+    max_context_tokens: int
+    context: ContextProbabilities
+    timestamps: float
+
+
+def fits(segment: Segment, processor: Processor, settings: ExampleSettings) -> bool:
+    """Whether a segment's target, in its longest form, has room in T tokens and its audio in the window."""
+    with_timestamps = settings.timestamps > 0
+    tokens = processor.tokens.prompt(segment.language, timestamps=False)
+    tokens = tokens + processor.tokens.transcript(segment.utterances, with_timestamps)
+    return len(tokens) - 1 <= settings.max_target_tokens and segment.duration <= processor.window_seconds + 1e-6
+
+
+def target_arrays(prompt: Sequence[int], transcript: Sequence[int], length: int, padding: int) -> Batch:
+    """Decoder input, shifted targets and where they count, each (T,), T = `length`.
+
+    The prompt is given, not said: its tokens are no targets, but the last of them predicts the transcript's first.
+    """
+    sequence = [*prompt, *transcript]
+    tokens = np.full(length, padding, np.int32)
+    targets = np.full(length, padding, np.int32)
+    is_target = np.zeros(length, bool)
+    steps = len(sequence) - 1
+    tokens[:steps] = sequence[:-1]
+    targets[:steps] = sequence[1:]
+    is_target[len(prompt) - 1 : steps] = True
+    return {"tokens": tokens, "targets": targets, "is_target": is_target}
+
+
+@dataclass(frozen=True)
+class MakeExample(grain.transforms.RandomMap):
+    """Draws an example from the position of a segment."""
+
+    corpus: PreparedCorpus
+    positions: Sequence[int]
+    processor: Processor
+    settings: ExampleSettings
+
+    def random_map(self, position: int, generator: np.random.Generator) -> Batch:
+        """Reads the audio, draws context and form of the target, and gives the arrays of one example."""
+        segment = self.corpus.segments[position]
+        waveform = self.corpus.audio(position)
+        context = draw_context(
+            segment, self.settings.context, generator, lambda source: self._other(segment, source)
+        )
+        timestamps = bool(generator.random() < self.settings.timestamps)
+        tokens = self.processor.tokens
+        ids, mask = self.processor.context([context], self.settings.max_context_tokens)
+        return {
+            "waveform": self.processor.pad(waveform),
+            **target_arrays(
+                tokens.prompt(segment.language, timestamps),
+                tokens.transcript(segment.utterances, timestamps),
+                self.settings.max_target_tokens,
+                tokens.end_of_text,
+            ),
+            "context_ids": ids[0],
+            "context_mask": mask[0],
+            "seconds": np.float32(segment.duration),
+        }
+
+    def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:
+        """A segment of another article, or after many vain draws (a corpus of one article) any."""
+        for _ in range(20):
+            other = self.corpus.segments[self.positions[generator.integers(len(self.positions))]]
+            if other.article != segment.article:
+                break
+        return other
+
+
+def training_batches(
+    corpus: PreparedCorpus,
+    positions: Sequence[int],
+    processor: Processor,
+    settings: ExampleSettings,
+    batch_size: int,
+    seed: int,
+    reading_threads: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """An endless iterator of batches for one process, whose position can be saved and restored.
+
+    Args:
+        corpus: the prepared corpus.
+        positions: of the segments to train on, the same on every process.
+        processor: makes the arrays.
+        settings: shapes and probabilities.
+        batch_size: examples of this process per batch.
+        seed: decides order and every draw.
+        reading_threads: threads that work ahead.
+        process_index, process_count: which share of each epoch this process reads.
+
+    Raises:
+        CwjaxError: there are fewer segments than processes.
+    """
+    if len(positions) < process_count:
+        raise CwjaxError(f"{corpus.directory}: {len(positions)} training segments for {process_count} processes")
+    dataset = (
+        grain.MapDataset.source(positions)
+        .seed(seed)
+        .shuffle()[process_index::process_count]
+        .repeat()
+        .random_map(MakeExample(corpus, positions, processor, settings))
+        .batch(batch_size, drop_remainder=True)
+    )
+    options = grain.ReadOptions(num_threads=reading_threads, prefetch_buffer_size=4 * reading_threads)
+    return iter(dataset.to_iter_dataset(options))

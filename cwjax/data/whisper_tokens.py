@@ -1,0 +1,155 @@
+"""Whisper's token layout: what stands around a transcript, and a tokenizer trained in that layout.
+
+A Whisper vocabulary is byte-level BPE followed by special tokens in a fixed order: end of text,
+start of transcript, the languages, the tasks, markers, and 1501 timestamps 0.02 s apart
+(Radford et al. 2022, section 2.3; openai/whisper, tokenizer.py).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperTokenizer
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+from cwjax.data.segment import Utterance
+from cwjax.errors import CwjaxError
+
+TIMESTAMP_STEP = 0.02
+"""Seconds between neighbouring timestamp tokens."""
+LAST_TIMESTAMP = 30.0
+"""Seconds of the last timestamp token."""
+GPT2_END_OF_TEXT = 50256
+
+
+@dataclass(frozen=True)
+class WhisperTokens:
+    """A Whisper tokenizer with the ids that decoding and labels need."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def read(cls, directory: str | Path) -> "WhisperTokens":
+        """Reads the tokenizer files of a directory.
+
+        Raises:
+            CwjaxError: there is no tokenizer, or not one in Whisper's layout.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        except Exception as error:
+            raise CwjaxError(f"{directory}: holds no readable tokenizer ({type(error).__name__})") from error
+        if "<|startoftranscript|>" not in tokenizer.get_vocab():
+            raise CwjaxError(f"{directory}: its tokenizer has no <|startoftranscript|>: not a Whisper tokenizer")
+        return cls(tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def id(self, token: str) -> int:
+        """Id of a special token such as `<|en|>`."""
+        number = self._vocabulary.get(token)
+        if number is None:
+            raise CwjaxError(f"the tokenizer has no token {token}")
+        return number
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        return self.tokenizer.get_vocab()
+
+    @cached_property
+    def end_of_text(self) -> int:
+        """Ends every transcript, and fills what follows it."""
+        return self.id("<|endoftext|>")
+
+    @cached_property
+    def first_timestamp(self) -> int:
+        """Id of `<|0.00|>`; `<|t|>` is `t / 0.02` above it."""
+        return self.id("<|notimestamps|>") + 1
+
+    @cached_property
+    def is_multilingual(self) -> bool:
+        """Whether the prompt names language and task; English-only Whispers, on GPT-2's vocabulary, do not."""
+        return self.end_of_text != GPT2_END_OF_TEXT
+
+    def prompt(self, language: str, timestamps: bool, task: str = "transcribe") -> list[int]:
+        """The tokens a transcript is decoded from: start, language, task, and no-timestamps unless wanted."""
+        tokens = [self.id("<|startoftranscript|>")]
+        if self.is_multilingual:
+            tokens += [self.id(f"<|{language}|>"), self.id(f"<|{task}|>")]
+        return tokens if timestamps else [*tokens, self.id("<|notimestamps|>")]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of text, which never become special tokens; Whisper's texts start with a space."""
+        return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False, split_special_tokens=True)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of the tokens before the first end of text, special and timestamp tokens left out."""
+        kept = []
+        for token in tokens:
+            if token == self.end_of_text:
+                break
+            if token < self.end_of_text:
+                kept.append(int(token))
+        return self.tokenizer.decode(kept).strip()
+
+    def timestamp(self, seconds: float) -> int:
+        """Id of the timestamp token nearest to a time within the window."""
+        return self.first_timestamp + round(min(max(seconds, 0.0), LAST_TIMESTAMP) / TIMESTAMP_STEP)
+
+    def transcript(self, utterances: Sequence[Utterance], timestamps: bool) -> list[int]:
+        """The tokens of a transcript with its end: what the decoder is to say after the prompt.
+
+        With timestamps every utterance stands between its start and its end, which never run backwards
+        and are at least one step apart.
+        """
+        if not timestamps:
+            return [*self.encode(" ".join(piece.text for piece in utterances)), self.end_of_text]
+        tokens: list[int] = []
+        earliest = self.first_timestamp
+        for piece in utterances:
+            start = max(self.timestamp(piece.start), earliest)
+            earliest = max(self.timestamp(piece.end), start + 1)
+            tokens += [start, *self.encode(piece.text), earliest]
+        return [*tokens, self.end_of_text]
+
+
+def special_tokens() -> list[str]:
+    """Whisper's special tokens in their order, the timestamps last."""
+    steps = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
+    return [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        *(f"<|{language}|>" for language in list(LANGUAGES)[:99]),
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|startoflm|>",
+        "<|startofprev|>",
+        "<|nospeech|>",
+        "<|notimestamps|>",
+        *(f"<|{step * TIMESTAMP_STEP:.2f}|>" for step in range(steps)),
+    ]
+
+
+def train_tokenizer(texts: Iterable[str], size: int, directory: str | Path) -> WhisperTokens:
+    """Trains byte-level BPE of `size` tokens and writes it to `directory` in Whisper's layout.
+
+    Args:
+        texts: transcripts; the result depends on nothing else.
+        size: BPE tokens, at least 256 (the bytes); the special tokens come on top.
+        directory: receives the tokenizer files.
+    """
+    if size < 256:
+        raise CwjaxError(f"model.tokenizer_size is {size}: byte-level BPE needs at least 256 tokens")
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    draft = Tokenizer(models.BPE())
+    draft.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    draft.decoder = decoders.ByteLevel()
+    draft.train_from_iterator((" " + text.strip() for text in texts), trainer)
+    draft.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens()])
+    WhisperTokenizer(tokenizer_object=draft).save_pretrained(str(directory))
+    return WhisperTokens.read(directory)

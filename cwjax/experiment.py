@@ -1,0 +1,396 @@
+"""One experiment from its configuration to its report: the rooms of the project joined in order."""
+
+import dataclasses
+import json
+import logging
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cwjax.config import NEW, Config, differences
+from cwjax.data.context import ContextProbabilities
+from cwjax.data.demo_corpus import write_demo_corpus
+from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.pipeline import ExampleSettings, fits, training_batches
+from cwjax.data.prepare import HOMOPHONES_FILE, prepare_swc
+from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.segmentation import SegmentationSettings
+from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.errors import CwjaxError
+from cwjax.evaluation.evaluate import transcribe_conditions
+from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.report import summarise, write_report
+from cwjax.inference.windows import WindowTranscriber
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import Parameters, flatten, merge
+from cwjax.training.groups import require_open_way, split_parameters
+from cwjax.training.loop import Run, Validate, fit
+from cwjax.training.metrics import read_metrics
+from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
+from cwjax.training.sharding import make_mesh, require_divisible_batch
+from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
+from cwjax.weights.hugging_face import bert_config, bert_params, file_sha256, read_safetensors, whisper_config, whisper_params
+from cwjax.weights.model_directory import load_model, save_model
+from cwjax.weights.sources import locate
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_POSITION = 0.02
+"""Audio of one position of the audio encoder."""
+
+MAY_CHANGE = (
+    "workdir",
+    "train.steps",
+    "train.checkpoint_every",
+    "train.checkpoints_kept",
+    "train.log_every",
+    "evaluation.",
+    "mesh.",
+    "data.reading_threads",
+)
+"""Fields in which a run may differ from the one its directory holds."""
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model before training.
+
+    Attributes:
+        config: its sizes.
+        parameters: the whole tree.
+        processor: its inputs.
+        facts: where its parts came from.
+    """
+
+    config: ContextWhisperConfig
+    parameters: Parameters
+    processor: Processor
+    facts: dict[str, Any]
+
+
+def train(config: Config) -> Path:
+    """Trains, writes the model directory `WORKDIR/model`, evaluates and reports.
+
+    A run that was interrupted goes on where its last checkpoint was written.
+
+    Returns:
+        The model directory.
+
+    Raises:
+        CwjaxError: whatever the user can mend.
+    """
+    began = time.monotonic()
+    workdir = open_workdir(config)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    require_divisible_batch(config.train.batch_size, mesh)
+    source = locate(config.model.text_encoder)
+    corpus = prepare_corpus(config)
+    built = build_model(config, corpus, source, workdir)
+    trained, frozen = split_parameters(built.parameters, config.freeze)
+    require_open_way(trained, frozen)
+    counts = describe_parameters(trained, frozen)
+    log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items()))
+
+    settings = example_settings(config)
+    positions = training_positions(corpus, built.processor, settings, config.data.examples)
+    optimizer = make_optimizer(config.optim, trained, config.train.steps)
+    graphdef, _ = abstract(built.config)
+    compute_dtype = jnp.dtype(config.train.compute_dtype)
+    run = Run(
+        workdir=workdir,
+        state=init_state(trained, optimizer, mesh),
+        frozen=place_parameters(frozen, mesh),
+        step=make_train_step(
+            make_loss(graphdef, built.processor.num_mel_bins, compute_dtype),
+            optimizer,
+            learning_rate_schedule(config.optim, config.optim.learning_rate, config.train.steps),
+        ),
+        batches=training_batches(
+            corpus,
+            positions,
+            built.processor,
+            settings,
+            config.train.batch_size // jax.process_count(),
+            config.train.seed,
+            config.data.reading_threads,
+            jax.process_index(),
+            jax.process_count(),
+        ),
+        mesh=mesh,
+        validate=_validation(config, corpus, graphdef, built.processor),
+    )
+    with jax.set_mesh(mesh):
+        parameters = fit(run, config.train)
+    hours = sum(corpus.segments[place].duration for place in positions) / 3600
+    facts = {
+        **built.facts,
+        **counts,
+        "frozen": list(config.freeze),
+        "steps": config.train.steps,
+        "training_hours": round(hours, 3),
+        "training_segments": len(positions),
+    }
+    directory = workdir / "model"
+    save_model(directory, built.config, parameters, built.processor, facts)
+    log.info("model written to %s", directory)
+    if config.evaluation.at_end:
+        facts["minutes"] = round((time.monotonic() - began) / 60, 1)
+        evaluate(
+            directory, corpus, workdir, config.evaluation.split, config.evaluation.batch_size, config.evaluation.examples, facts
+        )
+    _log_peak_memory()
+    return directory
+
+
+def evaluate(
+    model_directory: str | Path,
+    corpus: PreparedCorpus,
+    output: str | Path,
+    split: str,
+    batch_size: int,
+    examples: int = 0,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Transcribes a split with right, no and wrong context and writes `report.json` and `report.html`.
+
+    Args:
+        model_directory: what training wrote.
+        corpus: prepared, whose `homophones.json` is used if it has one.
+        output: folder of the report; curves are drawn if it holds a `metrics.jsonl`.
+        split: which segments.
+        batch_size: windows at once.
+        examples: only the first so many segments; 0: all.
+        facts: for the report's table; None: those in the model directory.
+
+    Returns:
+        The summary, as in `report.json`.
+    """
+    config, parameters, processor = load_model(model_directory)
+    graphdef, _ = abstract(config)
+    positions = corpus.positions(split)[: examples or None]
+    if not positions:
+        raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
+    homophones = read_homophones(corpus)
+    facts = facts or json.loads((Path(model_directory) / "config.json").read_text())["training"]
+    transcriber = WindowTranscriber(
+        graphdef, processor, batch_size, _context_length(facts, config), _new_tokens(config)
+    )
+    log.info("transcribing %d segments of the %s split with right, no and wrong context", len(positions), split)
+    transcriptions = transcribe_conditions(transcriber, jax.device_put(parameters), corpus, positions, homophones)
+    summary = summarise(transcriptions, homophones)
+    place = {segment.id: position for position, segment in enumerate(corpus.segments)}
+    Path(output).mkdir(parents=True, exist_ok=True)
+    write_report(
+        Path(output),
+        summary,
+        transcriptions,
+        read_metrics(output),
+        lambda segment: corpus.audio(place[segment.id]),
+        title=f"{Path(model_directory).resolve().parent.name}: {split} split",
+        facts=_presentable(facts),
+    )
+    _log_summary(summary)
+    log.info("report written to %s", Path(output) / "report.html")
+    return summary
+
+
+def open_workdir(config: Config) -> Path:
+    """Makes the run directory, or refuses one that belongs to another configuration."""
+    workdir = Path(config.workdir)
+    path = workdir / "config.json"
+    ours = config.as_dict()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            changed = differences(ours, json.loads(path.read_text()))
+            forbidden = [line for line in changed if not line.startswith(MAY_CHANGE)]
+            if forbidden:
+                raise CwjaxError(
+                    f"{workdir}: holds a run with another configuration ({'; '.join(forbidden[:5])}); "
+                    "use another --workdir, or delete it to start again"
+                )
+            for line in changed:
+                log.info("changed since the run began: %s", line)
+        aside = path.with_suffix(".partial")
+        aside.write_text(json.dumps(ours, indent=2) + "\n")
+        aside.rename(path)
+    except ValueError as error:
+        raise CwjaxError(f"{path}: is damaged ({error}); delete {workdir} to start again") from error
+    except OSError as error:
+        raise CwjaxError(f"{workdir}: cannot be written ({error.strerror})") from error
+    return workdir
+
+
+def window_seconds(config: Config, whisper_positions: int | None = None) -> float:
+    """Length of the model's window."""
+    positions = whisper_positions or config.model.whisper_size.max_source_positions
+    return round(positions * SECONDS_PER_POSITION, 6)
+
+
+def prepare_corpus(config: Config) -> PreparedCorpus:
+    """The prepared corpus, made first if need be; the demo's speech, too, is synthesised first."""
+    root = Path(config.data.root)
+    if config.data.corpus == "demo" and not root.exists():
+        write_demo_corpus(root, 0, config.data.demo)
+    seconds = 30.0 if config.model.whisper != NEW else window_seconds(config)
+    return prepare_swc(root, config.data.prepared_directory, SegmentationSettings(max_duration=seconds))
+
+
+def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, workdir: Path) -> BuiltModel:
+    """Reads pretrained parts, initialises new ones, and joins them.
+
+    Raises:
+        CwjaxError: a part is missing, damaged, or not the one whose SHA-256 the configuration names.
+    """
+    sha256 = file_sha256(text_encoder / "model.safetensors")
+    expected = config.model.text_encoder_sha256
+    if expected and sha256 != expected:
+        raise CwjaxError(
+            f"{text_encoder / 'model.safetensors'}: has SHA-256 {sha256}, but the configuration asks for {expected} "
+            "(model.text_encoder_sha256); fetch it again, or correct the configuration"
+        )
+    bert = bert_config(_read_json(text_encoder / "config.json"))
+    text_params = bert_params(read_safetensors(text_encoder), bert)
+    if config.model.whisper == NEW:
+        tokens = _tokenizer(config, corpus, workdir)
+        whisper = dataclasses.replace(config.model.whisper_size, vocab_size=len(tokens))
+        whisper_tree: Parameters = {}
+    else:
+        source = locate(config.model.whisper)
+        tokens = WhisperTokens.read(source)
+        whisper = whisper_config(_read_json(source / "config.json"))
+        whisper_tree = whisper_params(read_safetensors(source), whisper)
+    if config.data.max_context_tokens > bert.max_position_embeddings:
+        raise CwjaxError(
+            f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
+            f"{bert.max_position_embeddings} tokens"
+        )
+    model = ContextWhisperConfig(whisper=whisper, text_encoder=bert, context=config.model.context_attention)
+    initial = init_params(model, jax.random.key(config.train.seed))
+    parameters = merge(initial, {"text_encoder": text_params}, whisper_tree)
+    processor = Processor(
+        tokens=tokens,
+        context_tokenizer=read_context_tokenizer(text_encoder),
+        num_mel_bins=whisper.num_mel_bins,
+        window_samples=whisper.max_source_positions * round(SECONDS_PER_POSITION * SAMPLING_RATE),
+    )
+    facts = {
+        "whisper": config.model.whisper,
+        "text_encoder": config.model.text_encoder,
+        "text_encoder_sha256": sha256,
+        "max_context_tokens": config.data.max_context_tokens,
+    }
+    return BuiltModel(model, parameters, processor, facts)
+
+
+def example_settings(config: Config) -> ExampleSettings:
+    """Shapes and probabilities of training examples."""
+    return ExampleSettings(
+        max_target_tokens=config.data.max_target_tokens,
+        max_context_tokens=config.data.max_context_tokens,
+        context=config.data.context,
+        timestamps=config.data.timestamps,
+    )
+
+
+def training_positions(
+    corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, limit: int
+) -> list[int]:
+    """Positions of the training segments that fit the example's shapes."""
+    candidates = corpus.positions("train")
+    fitting = [place for place in candidates if fits(corpus.segments[place], processor, settings)]
+    if len(fitting) < len(candidates):
+        log.warning("%d of %d training segments do not fit and are left out", len(candidates) - len(fitting), len(candidates))
+    if not fitting:
+        raise CwjaxError(f"{corpus.directory}: no training segment fits into data.max_target_tokens and the window")
+    return fitting[: limit or None]
+
+
+def read_homophones(corpus: PreparedCorpus) -> Homophones | None:
+    """The homophones a corpus is about, if it says so."""
+    path = corpus.directory / HOMOPHONES_FILE
+    return Homophones.read(path) if path.exists() else None
+
+
+def _validation(
+    config: Config, corpus: PreparedCorpus, graphdef: nnx.GraphDef, processor: Processor
+) -> Validate | None:
+    positions = corpus.positions("validation")
+    if not config.train.validate_every or not positions:
+        return None
+    order = np.random.default_rng(0).permutation(positions)
+    chosen = sorted(int(place) for place in order[: config.train.validation_examples])
+    transcriber = WindowTranscriber(
+        graphdef,
+        processor,
+        min(config.evaluation.batch_size, len(chosen)),
+        config.data.max_context_tokens,
+        config.data.max_target_tokens - 4,
+    )
+    homophones = read_homophones(corpus)
+
+    def validate(parameters: Parameters) -> dict[str, float]:
+        summary = summarise(
+            transcribe_conditions(transcriber, parameters, corpus, chosen, homophones, quiet=True), homophones
+        )
+        measured = {f"validation/wer/{condition}": rate for condition, rate in summary["wer"].items()}
+        for condition, decisions in summary.get("homophones", {}).items():
+            measured[f"validation/homophones/{condition}"] = decisions["share"]
+        _log_summary(summary)
+        return {"validation/score": measured["validation/wer/right"], **measured}
+
+    return validate
+
+
+def _tokenizer(config: Config, corpus: PreparedCorpus, workdir: Path) -> WhisperTokens:
+    directory = workdir / "tokenizer"
+    if directory.exists():
+        return WhisperTokens.read(directory)
+    texts = (corpus.segments[place].text for place in corpus.positions("train"))
+    return train_tokenizer(texts, config.model.tokenizer_size, directory)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CwjaxError(f"{path}: is no valid JSON ({error})") from error
+
+
+def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
+    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings
+
+
+def _new_tokens(config: ContextWhisperConfig) -> int:
+    return config.whisper.max_target_positions - 4
+
+
+def _log_summary(summary: dict[str, Any]) -> None:
+    for condition, rate in summary["wer"].items():
+        decided = summary.get("homophones", {}).get(condition)
+        share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided else ""
+        log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
+
+
+def _presentable(facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        name.replace("_", " "): f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else str(value)
+        for name, value in facts.items()
+    }
+
+
+def _log_peak_memory() -> None:
+    # Kibibytes on Linux, bytes on macOS.
+    unit = 1024 if sys.platform == "linux" else 1
+    log.info("peak memory %.2f GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30)

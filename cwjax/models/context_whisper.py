@@ -1,0 +1,151 @@
+"""The whole model: a text encoder reads the context, Whisper hears with it in mind.
+
+Parameters are one nested dictionary of arrays beside a graph definition without any:
+
+    graphdef, _ = abstract(config)
+    params = init_params(config, key)
+    logits = nnx.merge(graphdef, params)(features, tokens, context_ids, context_mask)
+
+Shape legend: B batch, F mel frames, A audio positions (= F/2), M mels, S context tokens, E width of
+the text encoder, T target tokens, D width, V vocabulary.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+from cwjax.errors import CwjaxError
+from cwjax.models.bert import Bert, BertConfig
+from cwjax.models.layers import named_key
+from cwjax.models.parameters import Parameters
+from cwjax.models.whisper import (
+    AudioEncoder,
+    ContextAttentionConfig,
+    ContextStates,
+    ProjectedContext,
+    TextDecoder,
+    WhisperConfig,
+)
+
+Section = TypeVar("Section", WhisperConfig, BertConfig, ContextAttentionConfig)
+
+
+@dataclass(frozen=True)
+class ContextWhisperConfig:
+    """All that is needed to rebuild the model around its parameters."""
+
+    whisper: WhisperConfig = field(default_factory=WhisperConfig)
+    text_encoder: BertConfig = field(default_factory=BertConfig)
+    context: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
+
+    def __post_init__(self) -> None:
+        self.context.layers_of(self.whisper.encoder_layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON values; `kind` says which text encoder it is."""
+        settings = dataclasses.asdict(self)
+        settings["text_encoder"] = {"kind": "bert", **settings["text_encoder"]}
+        if self.context.layers is not None:
+            settings["context"]["layers"] = list(self.context.layers)
+        return settings
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> "ContextWhisperConfig":
+        """The inverse of `to_dict`. Entries beside the three sections are left alone.
+
+        Raises:
+            CwjaxError: a section is missing, or a value is unknown, missing or wrong.
+        """
+        for section in ("whisper", "text_encoder", "context"):
+            if not isinstance(settings.get(section), dict):
+                raise CwjaxError(f"config.json: has no section '{section}'; is it a model that cwjax wrote?")
+        text_encoder, context = dict(settings["text_encoder"]), dict(settings["context"])
+        kind = text_encoder.pop("kind", None)
+        if kind != "bert":
+            raise CwjaxError(f"config.json: text_encoder has kind {kind!r}; only 'bert' is known")
+        if context.get("layers") is not None:
+            context["layers"] = tuple(context["layers"])
+        return cls(
+            whisper=_section("whisper", WhisperConfig, settings["whisper"]),
+            text_encoder=_section("text_encoder", BertConfig, text_encoder),
+            context=_section("context", ContextAttentionConfig, context),
+        )
+
+
+def _section(name: str, kind: type[Section], values: dict[str, Any]) -> Section:
+    known = {field.name for field in dataclasses.fields(kind)}
+    if values.keys() != known:
+        raise CwjaxError(
+            f"config.json: {name} has the wrong entries ({', '.join(sorted(values.keys() ^ known))}); "
+            "was the model written by another version of cwjax?"
+        )
+    return kind(**values)
+
+
+class ContextWhisper(nnx.Module):
+    """Whisper whose audio encoder attends to a text encoder's reading of the context.
+
+    Args:
+        config: sizes.
+        key: random key; each part's first values depend on it and on that part's own sizes only.
+    """
+
+    def __init__(self, config: ContextWhisperConfig, *, key: jax.Array):
+        self.text_encoder = Bert(config.text_encoder, key=named_key(key, "text_encoder"))
+        self.audio_encoder = AudioEncoder(
+            config.whisper,
+            config.context,
+            config.text_encoder.hidden_size,
+            key=named_key(key, "audio_encoder"),
+        )
+        self.decoder = TextDecoder(config.whisper, key=named_key(key, "decoder"))
+
+    def encode_context(self, ids: jax.Array, mask: jax.Array) -> ContextStates:
+        """Reads contexts, once for all windows of a recording.
+
+        Args:
+            ids: (B, S) int, tokens of the text encoder.
+            mask: (B, S) bool, False at padding; all False: no context.
+
+        Raises:
+            CwjaxError: more tokens than the text encoder has positions.
+        """
+        return ContextStates(self.text_encoder(ids, mask), mask)
+
+    def encode(self, features: jax.Array, states: ContextStates | ProjectedContext | None = None) -> jax.Array:
+        """Encodes log-mel features (B, F, M) -> (B, A, D); without `states` as stock Whisper does.
+
+        Raises:
+            CwjaxError: more frames than the audio encoder has positions for.
+        """
+        return self.audio_encoder(features, states)
+
+    def decode(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
+        """Logits of the next tokens: (B, T) int and (B, A, D) -> (B, T, V) float32.
+
+        Raises:
+            CwjaxError: more tokens than the decoder has positions.
+        """
+        return self.decoder(tokens, audio)
+
+    def __call__(
+        self, features: jax.Array, tokens: jax.Array, context_ids: jax.Array, context_mask: jax.Array
+    ) -> jax.Array:
+        """All three in a row: `encode_context`, `encode`, `decode`."""
+        return self.decode(tokens, self.encode(features, self.encode_context(context_ids, context_mask)))
+
+
+def abstract(config: ContextWhisperConfig) -> tuple[nnx.GraphDef, Parameters]:
+    """The graph definition, and the parameters' shapes and dtypes; takes no memory."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: ContextWhisper(config, key=jax.random.key(0))))
+    return graphdef, nnx.to_pure_dict(state)
+
+
+@partial(jax.jit, static_argnums=0)
+def init_params(config: ContextWhisperConfig, key: jax.Array) -> Parameters:
+    """New random parameters, float32."""
+    return nnx.to_pure_dict(nnx.state(ContextWhisper(config, key=key)))

@@ -1,0 +1,233 @@
+"""Parts that Whisper and the text encoders share: attention, MLP, layer norm, stacks of layers.
+
+Shape legend: B batch, H heads, d width of a head, D width, Tq queries, Tk keys, L layers.
+
+Everything computes in the dtype of its parameters and inputs, except that softmax and the
+statistics of layer norms are float32.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Activation = Literal["gelu", "relu"]
+Part = TypeVar("Part", bound=nnx.Module)
+
+INITIAL_STD = 0.02
+"""Standard deviation of new kernels and embeddings in Whisper, BERT and GPT-2."""
+
+LONG_ATTENTION = 256 * 256
+"""Scores per head from which attention on the CPU goes head by head, to stay in the cache."""
+
+MASKED = jnp.finfo(jnp.float32).min
+"""Score of a masked key. Finite, so that a row without any key is an average and not NaN."""
+
+normal_initializer = nnx.initializers.normal(INITIAL_STD)
+
+
+def named_key(key: jax.Array, name: str) -> jax.Array:
+    """A random key that depends on `key` and `name` alone, whatever else is initialised."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def stack(make: Callable[[nnx.Rngs], Part], layers: int, key: jax.Array) -> Part:
+    """`layers` differently initialised modules as one, each parameter with a leading axis of layers."""
+    return jax.vmap(lambda one: make(nnx.Rngs(one)))(jax.random.split(key, layers))
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al. 2017); the one place that knows about backends.
+
+    Args:
+        query: (B, Tq, H, d).
+        key, value: (B, Tk, H, d).
+        mask: bool, broadcastable to (B, H, Tq, Tk) with 4 axes, True where a query sees a key. A
+            query that sees no key gets the mean of the values.
+
+    Returns:
+        (B, Tq, H, d) in the dtype of `query`.
+    """
+    if jax.default_backend() == "cpu":
+        return _cpu_attention(query, key, value, mask)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+
+
+def heads_first_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Attention in the layout of its matrix products, in which a key/value cache is kept.
+
+    Args:
+        query: (..., Tq, d).
+        key, value: (..., Tk, d).
+        mask: bool, broadcastable to (..., Tq, Tk).
+
+    Returns:
+        (..., Tq, d) in the dtype of `query`.
+    """
+    return _scaled_attention(query / math.sqrt(query.shape[-1]), key, value, mask)
+
+
+def _cpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+    batch, queries, heads, width = query.shape
+    query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
+    if queries * key.shape[2] < LONG_ATTENTION:
+        attended = heads_first_attention(query, key, value, mask)
+    else:
+        operands = [array.reshape(batch * heads, -1, width) for array in (query, key, value)]
+        if mask is not None:
+            operands.append(jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])).reshape(-1, *mask.shape[2:]))
+        attended = jax.lax.map(lambda operands: heads_first_attention(*operands), operands)
+        attended = attended.reshape(batch, heads, queries, width)
+    return jnp.swapaxes(attended, 1, 2)
+
+
+@jax.custom_vjp
+def _scaled_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Attention whose query is scaled already. It divides by the softmax's sum after the product with
+    the values, and computes the weights anew for the gradient instead of keeping them, as
+    FlashAttention does (Dao et al. 2022): fewer passes over the scores, which dominate on a CPU."""
+    return _attend(query, key, value, mask)[0]
+
+
+def _scores(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+    scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    return scores if mask is None else jnp.where(mask, scores, MASKED)
+
+
+def _attend(query, key, value, mask) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+    scores = _scores(query, key, mask)
+    highest = scores.max(axis=-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(axis=-1, keepdims=True)
+    attended = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32) / total
+    attended = attended.astype(query.dtype)
+    return attended, (query, key, value, mask, attended, highest, total)
+
+
+def _attend_backward(kept, gradient):
+    query, key, value, mask, attended, highest, total = kept
+    weights = jnp.exp(_scores(query, key, mask) - highest)
+    gradient = gradient / total
+    share = (gradient * attended).sum(axis=-1, keepdims=True)
+    gradient = gradient.astype(query.dtype)
+    by_value = jnp.matmul(jnp.swapaxes(weights.astype(query.dtype), -1, -2), gradient)
+    by_weight = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
+    by_score = (weights * (by_weight - share)).astype(query.dtype)
+    return jnp.matmul(by_score, key), jnp.matmul(jnp.swapaxes(by_score, -1, -2), query), by_value, None
+
+
+_scaled_attention.defvjp(_attend, _attend_backward)
+
+
+class Linear(nnx.Linear):
+    """A linear map of the last axis, computed on rows: for more axes, XLA's CPU backend is slow to
+    find the gradient of the kernel."""
+
+    def __init__(self, width_in: int, width_out: int, *, bias: bool = True, rngs: nnx.Rngs):
+        super().__init__(width_in, width_out, use_bias=bias, kernel_init=normal_initializer, rngs=rngs)
+
+    def __call__(self, stream: jax.Array) -> jax.Array:
+        """(..., width_in) -> (..., width_out)."""
+        rows = super().__call__(stream.reshape(-1, stream.shape[-1]))
+        return rows.reshape(*stream.shape[:-1], rows.shape[-1])
+
+
+class MultiHeadAttention(nnx.Module):
+    """Multi-head attention with its four projections.
+
+    Args:
+        width: D of the queries' stream and of the result.
+        heads: H, a divisor of `width`.
+        source_width: width of what keys and values are made from; `width` when None.
+        query_bias, key_bias, value_bias, out_bias: which projections have one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        source_width: int | None = None,
+        query_bias: bool = True,
+        key_bias: bool = True,
+        value_bias: bool = True,
+        out_bias: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        source_width = source_width or width
+        self.heads = heads
+        self.query = Linear(width, width, bias=query_bias, rngs=rngs)
+        self.key = Linear(source_width, width, bias=key_bias, rngs=rngs)
+        self.value = Linear(source_width, width, bias=value_bias, rngs=rngs)
+        self.out = Linear(width, width, bias=out_bias, rngs=rngs)
+
+    def __call__(self, stream: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Self-attention: (B, T, D) -> (B, T, D). For `mask` see `attention`."""
+        return self.attend(stream, *self.project_source(stream), mask)
+
+    def project_query(self, stream: jax.Array) -> jax.Array:
+        """(B, Tq, D) -> (B, Tq, H, d)."""
+        return self._split_heads(self.query(stream))
+
+    def project_source(self, source: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of (B, Tk, source width), each (B, Tk, H, d)."""
+        return self._split_heads(self.key(source)), self._split_heads(self.value(source))
+
+    def attend(self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
+        return self._join_heads(attention(self.project_query(stream), key, value, mask))
+
+    def attend_heads_first(
+        self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """As `attend`, for keys and values kept as (B, H, Tk, d)."""
+        query = jnp.swapaxes(self.project_query(stream), 1, 2)
+        return self._join_heads(jnp.swapaxes(heads_first_attention(query, key, value, mask), 1, 2))
+
+    def _split_heads(self, projected: jax.Array) -> jax.Array:
+        return projected.reshape(*projected.shape[:-1], self.heads, -1)
+
+    def _join_heads(self, attended: jax.Array) -> jax.Array:
+        return self.out(attended.reshape(*attended.shape[:-2], -1))
+
+
+class MLP(nnx.Module):
+    """Two linear maps with an activation between: D -> `hidden` -> D."""
+
+    def __init__(self, width: int, hidden: int, activation: Activation = "gelu", *, rngs: nnx.Rngs):
+        self.activation = activation
+        self.up = Linear(width, hidden, rngs=rngs)
+        self.down = Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, stream: jax.Array) -> jax.Array:
+        """(..., D) -> (..., D)."""
+        hidden = self.up(stream)
+        return self.down(gelu(hidden) if self.activation == "gelu" else jax.nn.relu(hidden))
+
+
+def add_residual(stream: jax.Array, update: jax.Array) -> jax.Array:
+    """The sum, rounded to its dtype here and now.
+
+    XLA may carry a bfloat16 sum in float32 into whatever it fuses with it. Then a stream to which
+    nothing was added would differ from one that was left alone.
+    """
+    total = stream + update
+    if total.dtype == jnp.bfloat16:
+        total = jax.lax.reduce_precision(total, exponent_bits=8, mantissa_bits=7)
+    return total
+
+
+def gelu(values: jax.Array) -> jax.Array:
+    """The exact GELU, by the error function; Whisper and BERT were trained with it."""
+    return jax.nn.gelu(values, approximate=False)
+
+
+def layer_norm(width: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm over the last axis with the two-pass variance, which does not cancel."""
+    return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)

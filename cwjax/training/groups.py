@@ -1,0 +1,95 @@
+"""Groups of parameters, and what is trained of them.
+
+Frozen parameters are taken out of the tree that is differentiated, so they cost no gradient and no
+optimizer state and cannot change.
+"""
+
+import fnmatch
+
+import jax.numpy as jnp
+
+from cwjax.errors import CwjaxError
+from cwjax.models.parameters import Parameters, flatten, merge, unflatten
+
+GROUP_PATTERNS: dict[str, tuple[str, ...]] = {
+    "context": ("audio_encoder/blocks/context_*",),
+    "embeddings": (
+        "decoder/token_embedding/*",
+        "decoder/positions",
+        "audio_encoder/positions",
+        "text_encoder/*embedding*",
+    ),
+    "text_encoder": ("text_encoder/*",),
+    "audio_encoder": ("audio_encoder/*",),
+    "decoder": ("decoder/*",),
+}
+"""Patterns of each group; a parameter belongs to the first that matches, except that freezing a whole encoder or
+decoder freezes its embeddings too."""
+
+
+NEVER_TRAINED = ("audio_encoder/positions",)
+"""Whisper's encoder positions are fixed sinusoids."""
+
+
+def group_of(path: str) -> str:
+    """The group a parameter belongs to."""
+    for group, patterns in GROUP_PATTERNS.items():
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
+            return group
+    raise CwjaxError(f"parameter {path} belongs to no group")
+
+
+def is_frozen(path: str, freeze: tuple[str, ...]) -> bool:
+    """Whether one of the groups or patterns in `freeze` holds the parameter.
+
+    `audio_encoder` leaves the context attention inside it trainable; everything else of the path's
+    head, its embeddings included, is frozen with it.
+    """
+    if path in NEVER_TRAINED:
+        return True
+    group = group_of(path)
+    head = path.split("/")[0]
+    return any(
+        entry == group
+        or (entry == head and group != "context")
+        or (entry not in GROUP_PATTERNS and fnmatch.fnmatchcase(path, entry))
+        for entry in freeze
+    )
+
+
+def split_parameters(parameters: Parameters, freeze: tuple[str, ...]) -> tuple[Parameters, Parameters]:
+    """Splits a tree into (trained, frozen).
+
+    Raises:
+        CwjaxError: an entry of `freeze` matches nothing, or nothing is left to train.
+    """
+    leaves = dict(flatten(parameters))
+    for entry in freeze:
+        if not any(is_frozen(path, (entry,)) for path in leaves if path not in NEVER_TRAINED):
+            raise CwjaxError(
+                f"freeze: '{entry}' is no group ({', '.join(GROUP_PATTERNS)}) and matches no parameter path"
+            )
+    trained = {path: leaf for path, leaf in leaves.items() if not is_frozen(path, freeze)}
+    frozen = {path: leaf for path, leaf in leaves.items() if is_frozen(path, freeze)}
+    if not trained:
+        raise CwjaxError("freeze: everything is frozen, nothing is left to train")
+    return unflatten(trained), unflatten(frozen)
+
+
+def require_open_way(trained: Parameters, frozen: Parameters) -> None:
+    """Refuses to train what no gradient reaches.
+
+    With every gate closed (tanh(0) = 0) the text encoder and the context attention have no part in
+    the output; if only they are trained, and the gates are not, training would do nothing for ever.
+    """
+    whole = dict(flatten(merge(trained, frozen)))
+    gate = whole.get("audio_encoder/blocks/context_gate")
+    if gate is None or jnp.any(gate != 0):
+        return
+    paths = [path for path, _ in flatten(trained)]
+    behind_gates = all(path.startswith(("text_encoder/", "audio_encoder/blocks/context_attn")) for path in paths)
+    if behind_gates:
+        raise CwjaxError(
+            "freeze: everything that is trained lies behind closed gates, so no gradient reaches it; train the "
+            "context group too, or open the gates with --model.context-attention.gate-init 0.5"
+        )

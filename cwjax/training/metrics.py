@@ -1,0 +1,109 @@
+"""Metrics of a run: one JSON object a line in `metrics.jsonl`, TensorBoard if it is installed, and progress."""
+
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl`; lines after the step a run continues from are dropped first."""
+
+    def __init__(self, workdir: Path, resumed_step: int):
+        self._path = workdir / METRICS_FILE
+        kept = [row for row in read_metrics(workdir) if row["step"] <= resumed_step]
+        try:
+            aside = self._path.with_suffix(".partial")
+            aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            aside.rename(self._path)
+            self._file = self._path.open("a")
+        except OSError as error:
+            raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error
+        self._tensorboard = _tensorboard_writer(workdir)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Writes one row; it has `step` and numbers under plain names."""
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error
+        if self._tensorboard:
+            for name, value in row.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """All complete rows of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    path = Path(workdir) / METRICS_FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            log.warning("%s: left out a line that was cut short", path)
+    return rows
+
+
+def _tensorboard_writer(workdir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(workdir / "tensorboard"))
+
+
+class Progress:
+    """A progress bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, first: int, total: int):
+        self._total = total
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, initial=first, desc="training", unit="step", disable=not self._is_terminal, dynamic_ncols=True
+        )
+
+    def advance(self) -> None:
+        """One step more has been started."""
+        self._bar.update()
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Shows the numbers of a metrics row."""
+        shown = {
+            "loss": f"{row['loss']:.3f}",
+            "examples/s": f"{row['examples_per_second']:.0f}",
+            "audio s/s": f"{row['audio_seconds_per_second']:.0f}",
+        }
+        if self._is_terminal:
+            self._bar.set_postfix(shown)
+            return
+        left = (self._total - row["step"]) * row["seconds_per_step"]
+        log.info(
+            "step %d of %d  loss %s  %s examples/s  %s s of audio/s  data wait %.1f %%  %d:%02d left",
+            row["step"],
+            self._total,
+            *shown.values(),
+            100 * row["data_wait"],
+            *divmod(math.ceil(left), 60),
+        )
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()

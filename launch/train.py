@@ -1,0 +1,8 @@
+"""`cwjax train`, from a clone."""
+
+import sys
+
+from cwjax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,87 @@
+"""Which context an example gets, and that it never holds its answer."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from cwjax.data.context import ContextProbabilities, describe, describe_for_evaluation, draw_context, without_leaks
+from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.errors import CwjaxError
+
+LEAD = "Bees live in hives. A keeper opens one in spring and looks for the queen."
+
+
+def segment(text: str = "They came back late.", is_lead: bool = False, article: str = "Bees") -> Segment:
+    return Segment(
+        id=f"{article}/1",
+        article=article,
+        audio="a.ogg",
+        audio_offset=0,
+        start=0,
+        end=2,
+        text=text,
+        utterances=(Utterance(0, 2, text),),
+        context=ContextMaterial(title=article, section=("Spring", "The queen"), lead=LEAD),
+        is_lead=is_lead,
+    )
+
+
+def test_forms() -> None:
+    assert describe(segment(), "title") == "Bees."
+    assert describe(segment(), "section") == "Bees. Spring. The queen."
+    assert describe(segment(), "lead") == f"Bees. {LEAD}"
+    assert describe_for_evaluation(segment()) == f"Bees. Spring. The queen. {LEAD}"
+
+
+def test_the_lead_is_no_context_for_itself() -> None:
+    assert describe(segment(is_lead=True), "lead") == "Bees."
+    assert LEAD not in describe_for_evaluation(segment(is_lead=True))
+
+
+def test_sentences_that_share_eight_words_with_the_target_are_left_out() -> None:
+    leaked = "so a keeper opens one in spring and looks, they said"
+    assert describe(segment(leaked), "lead") == "Bees. Bees live in hives."
+    seven = "a keeper opens one in spring and sings"
+    assert describe(segment(seven), "lead") == f"Bees. {LEAD}"
+    assert without_leaks(["The queen"], "the queen!") == []
+    assert segment().text not in describe_for_evaluation(segment("Bees live in hives."))
+
+
+def test_no_context_ever_shares_eight_words_with_its_target() -> None:
+    generator = np.random.default_rng(0)
+    words = ["a", "b", "c"]
+    for _ in range(300):
+        parts = [" ".join(generator.choice(words, 12)) + "." for _ in range(3)]
+        target = " ".join(generator.choice(words, 40))
+        kept = " ".join(without_leaks([" ".join(parts)], target)).replace(".", " . ").split(".")
+        for sentence in kept:
+            run = sentence.split()
+            assert not any(" ".join(run[i : i + 8]) in target for i in range(len(run) - 7))
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    probabilities = ContextProbabilities(title=0.1, section=0.2, lead=0.3, none=0.25, wrong=0.15)
+    other = segment(article="Yachts")
+
+    def draws(seed: int) -> list[str]:
+        generator = np.random.default_rng(seed)
+        return [draw_context(segment(), probabilities, generator, lambda _: other) for _ in range(4000)]
+
+    seen = Counter(
+        "wrong" if text.startswith("Yachts") else {"Bees.": "title", "": "none"}.get(text, text[6:10])
+        for text in draws(1)
+    )
+    shares = {"title": 0.1, "Spri": 0.2, "Bees": 0.3, "none": 0.25, "wrong": 0.15}
+    assert seen.keys() == shares.keys()
+    for kind, share in shares.items():
+        # Five standard deviations of a binomial.
+        assert abs(seen[kind] / 4000 - share) < 5 * (share * (1 - share) / 4000) ** 0.5
+    assert draws(1) == draws(1)
+    assert draws(1) != draws(2)
+
+
+@pytest.mark.parametrize("values", [{"title": 0.5}, {"title": -0.1, "section": 0.65}])
+def test_probabilities_must_add_up(values: dict[str, float]) -> None:
+    with pytest.raises(CwjaxError, match="add up to 1"):
+        ContextProbabilities(**values)

@@ -1,0 +1,332 @@
+import dataclasses
+import json
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cwjax.errors import CwjaxError
+from cwjax.models.bert import BertConfig
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import flatten, merge
+from cwjax.models.whisper import ContextAttentionConfig, ContextStates, WhisperConfig
+from cwjax.weights.hugging_face import bert_params, read_config, read_safetensors, whisper_params
+
+ORIGINAL = Path(__file__).resolve().parents[1].parent / "shared/fixtures/original_pytorch"
+
+CONFIG = ContextWhisperConfig(
+    whisper=WhisperConfig(
+        vocab_size=50,
+        num_mel_bins=8,
+        d_model=16,
+        encoder_layers=3,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=32,
+        max_source_positions=10,
+        max_target_positions=8,
+    ),
+    text_encoder=BertConfig(
+        vocab_size=40,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    ),
+)
+UNGATED = dataclasses.replace(CONFIG, context=ContextAttentionConfig(gate="none"))
+
+
+@cache
+def wide_params(config):
+    """Parameters drawn so wide that every part matters; gates as they start."""
+    leaves = jax.device_get(init_params(config, jax.random.key(0)))
+    random = np.random.default_rng(0)
+
+    def widen(path, leaf):
+        if path.endswith(("context_gate", "audio_encoder/positions")):
+            return leaf
+        return (random.normal(size=leaf.shape) * 0.2 + path.endswith("scale")).astype(np.float32)
+
+    wide = {path: widen(path, leaf) for path, leaf in flatten(leaves)}
+    return merge(*({path: leaf} for path, leaf in wide.items()))
+
+
+def with_gates(params, gates):
+    return merge(params, {"audio_encoder/blocks/context_gate": np.asarray(gates, np.float32)})
+
+
+@cache
+def encoder(config):
+    graph = abstract(config)[0]
+    return jax.jit(lambda params, features, states: nnx.merge(graph, params).encode(features, states))
+
+
+def inputs(batch=3, tokens=6):
+    random = np.random.default_rng(1)
+    features = random.normal(size=(batch, 20, 8)).astype(np.float32)
+    hidden = random.normal(size=(batch, tokens, 24)).astype(np.float32)
+    mask = np.arange(tokens) < np.array([tokens, 3, 1])[:batch, None]
+    return features, ContextStates(hidden, mask)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_closed_gates_leave_whisper_bit_for_bit(dtype):
+    def cast(tree):
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float32 else leaf, tree)
+
+    features, states = cast(inputs())
+    params = cast(wide_params(CONFIG))
+    with_context = encoder(CONFIG)(params, features, states)
+    assert with_context.dtype == dtype
+    np.testing.assert_array_equal(with_context, encoder(CONFIG)(params, features, None))
+    opened = with_gates(params, cast(jnp.full(3, 0.5)))
+    difference = jnp.abs(encoder(CONFIG)(opened, features, states) - with_context)
+    assert difference.max(axis=(1, 2)).min() > 0.05
+
+
+@pytest.mark.parametrize("config", [CONFIG, UNGATED], ids=["tanh", "none"])
+def test_an_empty_context_adds_exactly_nothing(config):
+    features, states = inputs()
+    params = wide_params(config)
+    if config is CONFIG:
+        params = with_gates(params, [0.5, -0.7, 2.0])
+    stock = encoder(config)(params, features, None)
+    mask = np.array(states.mask)
+    mask[1] = False
+    audio = encoder(config)(params, features, states._replace(mask=mask))
+    np.testing.assert_array_equal(audio[1], stock[1])
+    assert np.abs(audio - stock)[[0, 2]].max(axis=(1, 2)).min() > 0.05
+
+
+def test_padding_and_company_do_not_matter():
+    params = with_gates(wide_params(CONFIG), [0.5, -0.7, 2.0])
+    features, states = inputs()
+    together = encoder(CONFIG)(params, features, states)
+    # Each alone, its context cut to its own length; what stood at the padding is gone.
+    for example, length in enumerate((6, 3, 1)):
+        own = ContextStates(states.hidden[example, None, :length], np.ones((1, length), bool))
+        alone = encoder(CONFIG)(params, features[example, None], own)
+        np.testing.assert_allclose(together[example], alone[0], atol=1e-6 * np.abs(alone).max() * 5)
+    padded = ContextStates(
+        np.pad(states.hidden, ((0, 0), (0, 9), (0, 0)), constant_values=1e3),
+        np.pad(states.mask, ((0, 0), (0, 9))),
+    )
+    longer = encoder(CONFIG)(params, features, padded)
+    np.testing.assert_allclose(longer, together, atol=1e-6 * np.abs(together).max())
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 2)])
+def test_context_in_some_layers_equals_closed_gates_in_the_others(layers):
+    features, states = inputs()
+    every = with_gates(wide_params(CONFIG), [0.5 if layer in layers else 0.0 for layer in range(3)])
+    config = dataclasses.replace(CONFIG, context=ContextAttentionConfig(layers=layers))
+    expected = dict(flatten(abstract(config)[1]))
+    some = {path: leaf[list(layers)] if "/context_" in path else leaf for path, leaf in flatten(every)}
+    assert {path: leaf.shape for path, leaf in some.items()} == {path: leaf.shape for path, leaf in expected.items()}
+    audio = encoder(config)(merge(some), features, states)
+    reference = encoder(CONFIG)(every, features, states)
+    np.testing.assert_allclose(audio, reference, atol=2e-6 * np.abs(reference).max())
+
+
+def test_a_wide_open_gate_is_no_gate():
+    features, states = inputs()
+    open_params = with_gates(wide_params(CONFIG), [30.0] * 3)
+    biases = {
+        f"audio_encoder/blocks/context_attn/{name}/bias": np.zeros((3, 16), np.float32) for name in ("value", "out")
+    }
+    ungated = dict(flatten(merge(open_params, biases)))
+    del ungated["audio_encoder/blocks/context_gate"]
+    assert ungated.keys() == dict(flatten(abstract(UNGATED)[1])).keys()
+    np.testing.assert_allclose(
+        encoder(CONFIG)(open_params, features, states),
+        encoder(UNGATED)(merge(ungated), features, states),
+        atol=1e-5,
+    )
+
+
+def test_projected_contexts_serve_every_window():
+    params = with_gates(wide_params(CONFIG), [0.5, -0.7, 2.0])
+    features, states = inputs()
+    graph = abstract(CONFIG)[0]
+    projected = nnx.merge(graph, params).audio_encoder.project_context(states)
+    assert projected.key.shape == (3, 3, 6, 2, 8)
+    for window in (features, features[:, ::-1]):
+        np.testing.assert_allclose(
+            encoder(CONFIG)(params, window, projected), encoder(CONFIG)(params, window, states), atol=1e-5
+        )
+
+
+def whole_model(config):
+    graph = abstract(config)[0]
+    return jax.jit(lambda params, *inputs: nnx.merge(graph, params)(*inputs))
+
+
+def examples():
+    random = np.random.default_rng(2)
+    features = random.normal(size=(2, 20, 8)).astype(np.float32)
+    tokens, ids = random.integers(0, 50, (2, 5)), random.integers(0, 40, (2, 6))
+    return features, tokens, ids, np.array([[True] * 6, [True] * 2 + [False] * 4])
+
+
+def test_gradients_reach_the_gates_first_and_everything_once_they_are_open():
+    graph = abstract(CONFIG)[0]
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return (nnx.merge(graph, params)(*examples()) ** 2).mean()
+
+    def silent(params):
+        return {path for path, leaf in flatten(gradient(params)) if not np.abs(leaf).max() > 1e-9}
+
+    params = wide_params(CONFIG)
+    closed = silent(params)
+    assert "audio_encoder/blocks/context_gate" not in closed
+    behind = {path for path, _ in flatten(params) if "/context_attn" in path or path.startswith("text_encoder")}
+    assert closed == behind
+    # A softmax does not change when all its scores do: keys' biases never get a gradient.
+    assert silent(with_gates(params, [0.5] * 3)) <= {"text_encoder/blocks/attn/key/bias"}
+
+
+def test_bfloat16_stays_close_and_its_logits_are_float32():
+    params = with_gates(wide_params(CONFIG), [0.5] * 3)
+    run, (features, *rest) = whole_model(CONFIG), examples()
+    exact = run(params, features, *rest)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    rounded = run(half, features.astype(jnp.bfloat16), *rest)
+    assert rounded.dtype == exact.dtype == jnp.float32
+    assert np.abs(rounded - exact).mean() < 0.05 * np.abs(exact).mean()
+
+
+def test_initial_values_of_a_part_depend_on_that_part_alone():
+    key = jax.random.key(3)
+    first = dict(flatten(init_params(CONFIG, key)))
+    others = ContextWhisperConfig(
+        whisper=dataclasses.replace(CONFIG.whisper, vocab_size=51, decoder_layers=1),
+        text_encoder=dataclasses.replace(CONFIG.text_encoder, hidden_size=12),
+        context=ContextAttentionConfig(layers=(2,), gate_init=0.25),
+    )
+    second = dict(flatten(init_params(others, key)))
+    for path, leaf in first.items():
+        if path.startswith("audio_encoder/") and "/context_" not in path:
+            np.testing.assert_array_equal(leaf, second[path], err_msg=path)
+    np.testing.assert_array_equal(second["audio_encoder/blocks/context_gate"], [0.25])
+    np.testing.assert_array_equal(first["audio_encoder/blocks/context_gate"], [0, 0, 0])
+    different = dict(flatten(init_params(CONFIG, jax.random.key(4))))
+    for path, leaf in first.items():
+        if path.endswith(("kernel", "embedding", "decoder/positions")):
+            assert np.std(leaf) == pytest.approx(0.02, rel=0.2), path
+            assert not np.array_equal(leaf, different[path]), path
+
+
+def test_abstract_parameters_are_those_that_are_initialised():
+    shapes = {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(abstract(CONFIG)[1])}
+    assert shapes == {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(init_params(CONFIG, jax.random.key(0)))}
+    # A model too large for memory costs none.
+    large = WhisperConfig(
+        d_model=20480, encoder_layers=320, decoder_layers=320, encoder_attention_heads=8, decoder_attention_heads=8
+    )
+    leaves = flatten(abstract(ContextWhisperConfig(whisper=large))[1])
+    assert sum(leaf.size for _, leaf in leaves) > 1e12
+
+
+def test_configuration_survives_json():
+    config = dataclasses.replace(CONFIG, context=ContextAttentionConfig("none", 0.5, (0, 2)))
+    for each in (CONFIG, config):
+        settings = json.loads(json.dumps({"model_type": "x", **each.to_dict()}))
+        assert settings["text_encoder"]["kind"] == "bert"
+        again = ContextWhisperConfig.from_dict(settings)
+        assert again == each
+        assert hash(again) == hash(each)
+
+
+def test_wrong_configurations_are_refused():
+    settings = CONFIG.to_dict()
+    with pytest.raises(CwjaxError, match="no section 'whisper'"):
+        ContextWhisperConfig.from_dict({})
+    with pytest.raises(CwjaxError, match="kind 't7'"):
+        ContextWhisperConfig.from_dict(settings | {"text_encoder": {"kind": "t7"}})
+    with pytest.raises(CwjaxError, match=r"context has the wrong entries \(gait, gate\)"):
+        ContextWhisperConfig.from_dict(settings | {"context": {"gait": "tanh", "gate_init": 0.0, "layers": None}})
+    with pytest.raises(CwjaxError, match="name 7"):
+        dataclasses.replace(CONFIG, context=ContextAttentionConfig(layers=(7,)))
+
+
+def test_equals_the_original_pytorch_project():
+    if not ORIGINAL.is_dir():
+        pytest.skip("needs shared/fixtures/original_pytorch")
+    settings = read_config(ORIGINAL)
+    sizes = {"d_model": settings["d_model"], "encoder_layers": settings["spectrogram_encoder_layers"]}
+    for name in ("vocab_size", "num_mel_bins", "max_source_positions", "max_target_positions", "decoder_layers"):
+        sizes[name] = settings[name]
+    for name in ("attention_heads", "ffn_dim"):
+        sizes[f"encoder_{name}"] = sizes[f"decoder_{name}"] = settings[f"decoder_{name}"]
+    config = ContextWhisperConfig(
+        whisper=WhisperConfig(**sizes),
+        text_encoder=BertConfig(
+            hidden_size=settings["d_model"],
+            num_hidden_layers=settings["text_encoder_layers"],
+            num_attention_heads=settings["text_encoder_attention_heads"],
+            intermediate_size=settings["text_encoder_ffn_dim"],
+            max_position_embeddings=settings["max_source_positions"],
+        ),
+        context=ContextAttentionConfig(gate="none"),
+    )
+    tensors = {
+        name.removeprefix("model.").replace("spectrogram_encoder", "encoder"): tensor
+        for name, tensor in read_safetensors(ORIGINAL).items()
+    }
+    text = {name: tensors.pop(name) for name in list(tensors) if name.startswith("text_encoder.")}
+    context = {
+        name: tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith("encoder.layers.") and ".encoder_attn" in name
+    }
+
+    def stacked(name):
+        parts = [context.pop(f"encoder.layers.{layer}.{name}") for layer in range(2)]
+        return np.stack([part.T for part in parts])
+
+    blocks = "audio_encoder/blocks"
+    ours = {
+        f"{blocks}/context_attn_ln/scale": stacked("encoder_attn_layer_norm.weight"),
+        f"{blocks}/context_attn_ln/bias": stacked("encoder_attn_layer_norm.bias"),
+        f"{blocks}/context_attn/key/kernel": stacked("encoder_attn.k_proj.weight"),
+    }
+    for part, their in {"query": "q_proj", "value": "v_proj", "out": "out_proj"}.items():
+        ours[f"{blocks}/context_attn/{part}/kernel"] = stacked(f"encoder_attn.{their}.weight")
+        ours[f"{blocks}/context_attn/{part}/bias"] = stacked(f"encoder_attn.{their}.bias")
+    assert not context
+    text = {name.removeprefix("text_encoder."): tensor for name, tensor in text.items()}
+    params = merge(
+        whisper_params(tensors, config.whisper), ours, {"text_encoder": bert_params(text, config.text_encoder)}
+    )
+    graph, expected_params = abstract(config)
+    assert dict(flatten(params)).keys() == dict(flatten(expected_params)).keys()
+    expected = np.load(ORIGINAL / "expected.npz")
+
+    @jax.jit
+    def run(params, features, ids, tokens):
+        model = nnx.merge(graph, params)
+        states = model.encode_context(ids, jnp.ones(ids.shape, bool))
+        audio = model.encode(features, states)
+        return states.hidden, audio, model.decode(tokens, audio)
+
+    results = run(
+        params,
+        expected["input_features"].swapaxes(1, 2),
+        expected["context_ids"],
+        expected["decoder_input_ids"],
+    )
+    names = ("text_encoder_last_hidden_state", "encoder_last_hidden_state", "logits")
+    for name, result in zip(names, results, strict=True):
+        difference = np.abs(result - expected[name]).max()
+        assert difference <= 1e-5 * np.abs(expected[name]).max(), name

@@ -1,0 +1,120 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cwjax.models.layers import Linear, attention, gelu, heads_first_attention, layer_norm, named_key, stack
+
+# Batch, queries, keys, heads, width of a head; the last is long enough to go head by head.
+SHAPES = {"short": (3, 5, 7, 2, 4), "long": (2, 250, 270, 2, 4)}
+
+
+def operands(batch, queries, keys, heads, width):
+    random = np.random.default_rng(0)
+    query = random.normal(size=(batch, queries, heads, width)) * 2
+    key, value = random.normal(size=(2, batch, keys, heads, width))
+    mask = random.random((batch, 1, 1, keys)) < 0.6
+    mask[..., 0] = True
+    return *(jnp.asarray(array, jnp.float32) for array in (query, key, value)), jnp.asarray(mask)
+
+
+def plain_attention(query, key, value, mask):
+    """The definition, step by step."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.where(mask, scores, -1e30)
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return jnp.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), value)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_and_its_gradients_follow_the_definition(shape):
+    *arrays, mask = operands(*SHAPES[shape])
+    if shape == "short":
+        mask = mask & (jnp.arange(5)[:, None] >= jnp.arange(7) - 2)
+
+    def with_gradients(function):
+        total = jax.jit(lambda *arrays: (function(*arrays, mask) ** 2).sum())
+        return function(*arrays, mask), *jax.grad(total, (0, 1, 2))(*arrays)
+
+    for ours, reference in zip(with_gradients(attention), with_gradients(plain_attention), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_backends_agree(shape, monkeypatch):
+    query, key, value, mask = operands(*SHAPES[shape])
+    on_cpu = attention(query, key, value, mask), attention(query, key, value)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    elsewhere = attention(query, key, value, mask), attention(query, key, value)
+    for ours, others in zip(on_cpu, elsewhere, strict=True):
+        np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
+
+
+def test_a_query_that_sees_nothing_gets_the_mean_and_finite_gradients():
+    query, key, value, mask = operands(*SHAPES["short"])
+    mask = mask.at[1].set(False)
+    np.testing.assert_allclose(attention(query, key, value, mask)[1, 0], value[1].mean(0), rtol=1e-5)
+    ours = jax.grad(lambda value: (attention(query, key, value, mask)[1] ** 2).sum())(value)
+    reference = jax.grad(lambda value: (5 * value[1].mean(0) ** 2).sum())(value)
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_in_bfloat16_has_a_float32_softmax():
+    query, key, value, _ = operands(1, 2, 200, 1, 4)
+    # Many small weights: summed in bfloat16 they would be lost beside a large one.
+    query = jnp.zeros_like(query).at[..., 0].set(1)
+    key = jnp.zeros_like(key).at[:, 0, :, 0].set(12)
+    half = attention(*(array.astype(jnp.bfloat16) for array in (query, key, value)))
+    assert half.dtype == jnp.bfloat16
+    ones = attention(query.astype(jnp.bfloat16), key.astype(jnp.bfloat16), jnp.ones_like(value, jnp.bfloat16))
+    np.testing.assert_allclose(ones.astype(jnp.float32), 1, atol=1e-2)
+    np.testing.assert_allclose(half.astype(jnp.float32), attention(query, key, value), atol=0.02)
+
+
+def test_heads_first_attention_is_attention_in_another_layout():
+    query, key, value, mask = operands(*SHAPES["short"])
+    flipped = heads_first_attention(*(jnp.swapaxes(array, 1, 2) for array in (query, key, value)), mask)
+    np.testing.assert_allclose(jnp.swapaxes(flipped, 1, 2), attention(query, key, value, mask), rtol=1e-5, atol=1e-6)
+
+
+def test_gelu_is_exact():
+    values = np.linspace(-6, 6, 101)
+    exact = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in values]
+    np.testing.assert_allclose(gelu(jnp.asarray(values, jnp.float32)), exact, atol=1e-6)
+
+
+def test_layer_norm_does_not_cancel_and_keeps_the_dtype():
+    values = np.random.default_rng(0).normal(size=(4, 64)) + 3000
+    expected = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
+    norm = layer_norm(64, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(norm(jnp.asarray(values, jnp.float32)), expected, atol=2e-3)
+    graph, state = nnx.split(norm)
+    half = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.to_pure_dict(state)))
+    values = jnp.asarray(values - 3000, jnp.bfloat16)
+    assert half(values).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half(values), norm(values.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+def test_linear_maps_the_last_axis_of_any_shape():
+    linear = Linear(3, 5, rngs=nnx.Rngs(0))
+    stream = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    expected = np.einsum("bti,io->bto", stream, linear.kernel[...])
+    np.testing.assert_allclose(linear(jnp.asarray(stream)), expected, atol=1e-6)
+    assert linear(jnp.asarray(stream[0, 0])).shape == (5,)
+
+
+def test_stacked_layers_differ_and_depend_on_key_and_name_alone():
+    key = jax.random.key(0)
+    layers = stack(lambda rngs: Linear(40, 50, rngs=rngs), 3, named_key(key, "query"))
+    kernels = np.asarray(layers.kernel[...])
+    assert kernels.shape == (3, 40, 50)
+    assert kernels.std() == pytest.approx(0.02, rel=0.05)
+    assert np.abs(np.corrcoef(kernels.reshape(3, -1)) - np.eye(3)).max() < 0.1
+    assert not layers.bias[...].any()
+    again = stack(lambda rngs: Linear(40, 50, rngs=rngs), 3, named_key(key, "query"))
+    other = stack(lambda rngs: Linear(40, 50, rngs=rngs), 3, named_key(key, "value"))
+    np.testing.assert_array_equal(again.kernel[...], kernels)
+    assert not np.array_equal(other.kernel[...], kernels)

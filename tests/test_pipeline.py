@@ -1,0 +1,143 @@
+"""The Grain pipeline: order, shares, shapes, exact resume."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cwjax.data.context import ContextProbabilities
+from cwjax.data.pipeline import ExampleSettings, fits, target_arrays, training_batches
+from cwjax.data.prepared import PreparedCorpus, write_prepared
+from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.errors import CwjaxError
+from tiny import write_bert
+
+COUNT = 23
+SETTINGS = ExampleSettings(24, 12, ContextProbabilities(), timestamps=0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
+    """Segments whose every sample is their own number over a thousand, so that batches tell where they came from."""
+    directory = tmp_path_factory.mktemp("prepared")
+
+    def segment(number: int) -> Segment:
+        text = f"the word was {number}"
+        return Segment(
+            id=str(number),
+            article=f"article {number // 4}",
+            audio="a.ogg",
+            audio_offset=0,
+            start=0,
+            end=0.5 + number / 100,
+            text=text,
+            utterances=(Utterance(0, 0.5, text),),
+            context=ContextMaterial(title=f"sea {number // 4}", section=("wind",), lead="The water."),
+            split="train",
+        )
+
+    audible = ((segment(n), np.full(round(16000 * (0.5 + n / 100)), n / 1000, np.float32)) for n in range(COUNT))
+    write_prepared(directory, audible, list)
+    return PreparedCorpus.read(directory)
+
+
+@pytest.fixture(scope="module")
+def processor(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    directory = tmp_path_factory.mktemp("tokenizers")
+    tokens = train_tokenizer((segment.text for segment in corpus.segments), 300, directory / "whisper")
+    bert = write_bert(directory / "bert")
+    return Processor(tokens, read_context_tokenizer(bert), num_mel_bins=80, window_samples=16000)
+
+
+def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):  # noqa: ANN201
+    options = {"seed": 3, "reading_threads": 2, **changes}
+    return training_batches(corpus, corpus.positions("train"), processor, SETTINGS, size, **options)
+
+
+def numbers(batch: dict[str, np.ndarray]) -> list[int]:
+    return [round(float(row[0]) * 1000) for row in batch["waveform"]]
+
+
+def test_every_epoch_holds_every_segment_once_in_a_new_order(corpus: PreparedCorpus, processor: Processor) -> None:
+    iterator = batches(corpus, processor, size=1)
+    epochs = [[numbers(next(iterator))[0] for _ in range(COUNT)] for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(COUNT))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_same_seed_same_batches(corpus: PreparedCorpus, processor: Processor) -> None:
+    first, second, other = (batches(corpus, processor, seed=seed) for seed in (3, 3, 4))
+    ours, theirs, others = ([next(one) for _ in range(4)] for one in (first, second, other))
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name])
+    assert [numbers(batch) for batch in ours] != [numbers(batch) for batch in others]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_resumes_exactly_at_any_batch(corpus: PreparedCorpus, processor: Processor, threads: int) -> None:
+    whole = batches(corpus, processor)
+    wanted = [next(whole) for _ in range(12)]
+    begun = batches(corpus, processor, reading_threads=threads)
+    for done in range(12):
+        state = begun.get_state()
+        fresh = batches(corpus, processor, reading_threads=threads)
+        fresh.set_state(state)
+        for name, array in next(fresh).items():
+            np.testing.assert_array_equal(array, wanted[done][name])
+        next(begun)
+
+
+def test_processes_share_an_epoch(corpus: PreparedCorpus, processor: Processor) -> None:
+    seen: Counter[int] = Counter()
+    for index in range(3):
+        iterator = batches(corpus, processor, size=1, process_index=index, process_count=3)
+        share = len(range(index, COUNT, 3))
+        seen.update(numbers(next(iterator))[0] for _ in range(share))
+    assert seen == Counter(range(COUNT))
+    with pytest.raises(CwjaxError, match="processes"):
+        batches(corpus, processor, process_index=0, process_count=COUNT + 1)
+
+
+def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> None:
+    batch = next(batches(corpus, processor))
+    assert batch["waveform"].shape == (4, 16000)
+    assert batch["tokens"].shape == batch["targets"].shape == batch["is_target"].shape == (4, 24)
+    assert batch["context_ids"].shape == batch["context_mask"].shape == (4, 12)
+    for row, number in enumerate(numbers(batch)):
+        duration = corpus.segments[number].duration
+        assert batch["seconds"][row] == pytest.approx(duration)
+        assert np.count_nonzero(batch["waveform"][row]) in (0, round(16000 * duration))
+        said = batch["targets"][row][batch["is_target"][row]]
+        assert processor.tokens.decode(said) == corpus.segments[number].text
+        assert said[-1] == processor.tokens.end_of_text
+        # The decoder reads what it has said so far, one step later.
+        np.testing.assert_array_equal(batch["tokens"][row][np.flatnonzero(batch["is_target"][row])[1:]], said[:-1])
+
+
+def test_targets_are_shifted_and_the_prompt_is_not_learned() -> None:
+    arrays = target_arrays([1, 2, 3], [10, 11, 12], length=7, padding=0)
+    assert arrays["tokens"].tolist() == [1, 2, 3, 10, 11, 0, 0]
+    assert arrays["targets"].tolist() == [2, 3, 10, 11, 12, 0, 0]
+    assert arrays["is_target"].tolist() == [False, False, True, True, True, False, False]
+
+
+def test_what_does_not_fit_is_left_out(corpus: PreparedCorpus, processor: Processor) -> None:
+    segment = corpus.segments[0]
+    needed = len(processor.tokens.prompt("en", True) + processor.tokens.transcript(segment.utterances, True))
+    for length, answer in ((needed, True), (needed - 2, False)):
+        assert fits(segment, processor, ExampleSettings(length, 12, ContextProbabilities(), 0.5)) is answer
+    short = Processor(processor.tokens, processor.context_tokenizer, 80, window_samples=4000)
+    assert not fits(segment, short, SETTINGS)
+
+
+def test_contexts_have_fixed_shape_and_empty_ones_no_position(processor: Processor) -> None:
+    ids, mask = processor.context(["the sea", "", " the" * 50], 8)
+    assert mask.sum(axis=1).tolist() == [4, 0, 8]
+    assert ids[0, :4].tolist() == processor.context_tokenizer.encode("the sea")
+    assert ids[2, -1] == processor.context_tokenizer.sep_token_id

@@ -1,0 +1,211 @@
+"""Whole runs from the command line: killed, damaged, refused, and the experiments of the original project."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from cwjax.cli import main
+from cwjax.training.metrics import read_metrics
+from tiny import write_bert
+
+pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
+
+ROOT = Path(__file__).parents[1]
+STEPS = 60
+
+CONFIG = """
+from cwjax.config import *
+from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.models.whisper import WhisperConfig
+
+config = Config(
+    model=ModelSettings(
+        whisper_size=WhisperConfig(
+            d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=64, decoder_layers=1,
+            decoder_attention_heads=2, decoder_ffn_dim=64, max_source_positions=120, max_target_positions=48,
+        ),
+        tokenizer_size=300,
+        text_encoder={bert!r},
+    ),
+    data=DataSettings(
+        corpus="demo", root={root!r}, demo=DemoCorpusSettings({demo}), max_target_tokens=44, max_context_tokens=16,
+    ),
+    freeze=("text_encoder",),
+    optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=5),
+    train=TrainSettings(steps={steps}, batch_size=4, checkpoint_every=7, log_every=1),
+    evaluation=EvaluationSettings(at_end=False),
+)
+"""
+
+TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1"
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose corpus, once written, all tests of this file share."""
+    directory = tmp_path_factory.mktemp("runs")
+    bert = write_bert(directory / "bert")
+    path = directory / "tiny.py"
+    path.write_text(CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=STEPS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert run(config, workdir) == 0
+    return workdir
+
+
+def run(config: Path, workdir: Path, *overrides: str) -> int:
+    return main(["train", "--config", str(config), "--workdir", str(workdir), *overrides])
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in read_metrics(workdir)}
+
+
+def start(config: Path, workdir: Path) -> subprocess.Popen:
+    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if max(losses(workdir), default=0) >= step:
+            return
+        time.sleep(0.002)
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    assert losses(ours) == losses(theirs)
+    assert sorted(losses(ours)) == list(range(1, STEPS + 1))
+    left, right = (load_file(run / "model" / "model.safetensors") for run in (ours, theirs))
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path)
+
+
+def test_killed_three_times_the_run_ends_as_if_it_never_was(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    seeded = random.Random(0)
+    reached = [0]
+    for _ in range(3):
+        process = start(config, tmp_path / "run")
+        wait_for_step(process, tmp_path / "run", reached[-1] + seeded.randint(4, 14))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+        reached.append(max(losses(tmp_path / "run")))
+    assert run(config, tmp_path / "run") == 0
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_sigterm_saves_and_exits_well(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    process = start(config, tmp_path / "run")
+    wait_for_step(process, tmp_path / "run", 3)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "run the same command to continue" in said
+    stopped = max(losses(tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / str(stopped)).exists()
+    assert run(config, tmp_path / "run") == 0
+    assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_a_checkpoint_cut_short_gives_way_to_the_one_before(
+    config: Path, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    shutil.rmtree(workdir / "model")
+    latest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    largest = max((path for path in latest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    assert run(config, workdir) == 0
+    assert f"{latest}: damaged" in caplog.text
+    assert_same_run(workdir, uninterrupted)
+
+
+def test_without_any_whole_checkpoint_nothing_is_overwritten(
+    config: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        for file in checkpoint.rglob("*"):
+            if file.is_file() and file.parent.name == "d":
+                os.truncate(file, 3)
+    assert run(config, workdir) == 1
+    assert "none of the checkpoints" in capsys.readouterr().err
+    assert len(list((workdir / "damaged").iterdir())) == 2
+
+
+def test_a_workdir_of_another_configuration_is_refused(
+    config: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (uninterrupted / "config.json").read_text()
+    assert run(config, uninterrupted, "--optim.learning-rate", "0.5") == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "optim.learning_rate: 0.001 -> 0.5" in error
+    assert str(uninterrupted) in error
+    assert (uninterrupted / "config.json").read_text() == before
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explosive = ["--optim.learning-rate", "1e38", "--optim.warmup-steps", "0", "--train.checkpoint-every", "1"]
+    assert run(config, tmp_path / "run", *explosive) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "training has diverged" in error
+    stopped = int(error.split("step ")[1].split(":")[0])
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert max(saved) < stopped
+
+
+def test_only_the_text_encoder_behind_closed_gates_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, tmp_path / "run", "--freeze", "audio_encoder", "decoder", "context") == 1
+    assert "closed gates" in capsys.readouterr().err
+
+
+def test_evaluation_writes_its_report(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    prepared = config.parent / "corpus-prepared"
+    arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--batch-size", 8]
+    assert main(["evaluate", *map(str, arguments)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    for condition in ("right", "none", "wrong"):
+        assert set(report["homophones"][condition]) >= {"share", "low", "high", "count"}
+        assert report["wer"][condition] >= 0
+        assert condition in report["wer_elsewhere"]
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model", "nowhere", "--data", "PREPARED"], "nowhere: holds no config.json"),
+        (["--model", "MODEL", "--data", "nowhere"], "is nowhere a prepared corpus?"),
+        (["--model", "MODEL", "--data", "PREPARED", "--batch-size", "0"], "--batch-size must be at least 1"),
+    ],
+)
+def test_evaluation_names_what_is_wrong(
+    config: Path, uninterrupted: Path, arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"MODEL": uninterrupted / "model", "PREPARED": config.parent / "corpus-prepared"}
+    assert main(["evaluate", *(str(places.get(one, one)) for one in arguments)]) == 1
+    assert complaint in capsys.readouterr().err

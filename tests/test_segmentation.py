@@ -1,0 +1,496 @@
+"""Cutting articles into segments: golden article, real articles, random documents."""
+
+import re
+import tempfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from cwjax.data.segmentation import SegmentationSettings, clean_text, segment_article
+from cwjax.data.swc import Article, AudioPart, read_article
+from cwjax.data.swc_text import Norm, Token
+from cwjax.data.word_times import estimate_times, find_spans, forget_bad_times, read_words, speaking_rate
+from cwjax.errors import CwjaxError
+
+GOLDEN = Path(__file__).parent / "data" / "Test_Bridge%2c_Ohio"
+SCHEMA = Path(__file__).parent / "data" / "swc.rng"
+GERMAN = Path(__file__).resolve().parents[1].parent / "shared/fixtures/swc/german"
+
+FIRST = "Test Bridge (built 1938) spans 5 km – over the A&B river in Ohio. The toll was abolished. History"
+
+
+def golden() -> Article:
+    return read_article(GOLDEN, require_audio=False)
+
+
+def article_of(*sentences: list[tuple], parts: tuple[AudioPart, ...] = (AudioPart("a/audio.ogg", 0.0),)) -> Article:
+    """An article from (surface, start_ms, end_ms) or (surface,) tuples; surfaces are pronounced as written."""
+    tokens = []
+    for number, sentence in enumerate(sentences):
+        for surface, *times in sentence:
+            word = any(letter.isalnum() for letter in surface)
+            norms = (Norm(surface, *times),) if word else ()
+            tokens.append(Token(surface, word and bool(tokens), norms, "body", number, 0, (), True))
+    return Article("A", "A", "en", "", "", "", "", parts, tuple(tokens), (), ())
+
+
+def steady(text: str, start: int, rate: int = 60) -> list[tuple]:
+    """Words spoken one after the other at `rate` ms per character, 60 ms apart; "*" marks untimed ones."""
+    words = []
+    for surface in text.split():
+        spoken = surface.strip("*.")
+        end = start + rate * len(spoken)
+        words.append((spoken,) if surface.startswith("*") else (spoken, start, end))
+        if surface.endswith("."):
+            words.append((".",))
+        start = end + 60
+    return words
+
+
+LOOSE = SegmentationSettings(min_timed_ratio=0, min_coverage=0, min_words=1)
+
+
+def test_golden_rate_words_and_holes():
+    result = segment_article(golden(), SegmentationSettings())
+    assert (result.words, result.rate) == (37, 75.0)
+    assert result.holes == {"sent": 1, "long": 2, "file": 1}
+
+
+def test_golden_words_that_lose_their_times():
+    tokens = golden().tokens
+    words = read_words(tokens)
+    timed_before = {tokens[word.token].surface for word in words if word.is_timed}
+    forget_bad_times(words, 75.0, [40_000, float("inf")], SegmentationSettings())
+    timed_after = {tokens[word.token].surface for word in words if word.is_timed}
+    assert timed_before - timed_after == {"immediately", "straddling"}
+    year = next(word for word in words if tokens[word.token].surface == "1938")
+    assert (year.heard_start, year.is_anchor, year.is_timed, year.tail) == (4100, True, False, len("eight"))
+
+
+def test_golden_segments():
+    segments = segment_article(golden(), SegmentationSettings()).segments
+    found = [(one.id, one.text, one.context.section, one.is_lead) for one in segments]
+    assert found == [
+        ("Test_Bridge,_Ohio/00003000", FIRST, (), True),
+        (
+            "Test_Bridge,_Ohio/00014500",
+            "Work began immediately after approval. Nested paragraph.",
+            ("History",),
+            False,
+        ),
+        ("Test_Bridge,_Ohio/00030000", "Design It is long", ("History", "Design"), False),
+    ]
+    spoken = [(one.start + one.utterances[0].start, one.start + one.utterances[-1].end) for one in segments]
+    assert spoken == [pytest.approx(times) for times in [(3.0, 13.6), (14.5, 18.6), (30.0, 31.9)]]
+    # 300 ms after the announcement "wikipedia", whose time counts although its text does not.
+    assert segments[0].start == 2.85
+    assert (segments[1].start, segments[1].end) == (14.3, 18.8)
+
+
+def test_golden_utterances_have_the_times_of_their_own_words():
+    first = segment_article(golden(), SegmentationSettings()).segments[0]
+    texts = [piece.text for piece in first.utterances]
+    assert texts == [FIRST[:65], "The toll was abolished.", "History"]
+    starts = [first.start + piece.start for piece in first.utterances]
+    ends = [first.start + piece.end for piece in first.utterances]
+    assert ends == [pytest.approx(time) for time in (8.9, 11.7, 13.6)]
+    # "The" is untimed: three characters at 75 ms, directly before "toll".
+    assert starts == [pytest.approx(time, abs=0.001) for time in (3.0, 10.375, 13.0)]
+
+
+def test_golden_rejected_and_second_audio_file():
+    article = golden()
+    result = segment_article(article, SegmentationSettings())
+    assert result.dropped == {"duration": 2}
+    assert [(one.start, one.end, one.text) for one in result.rejected] == [
+        (38.5, 38.7, "and"),
+        (43.0, 43.9, "audio files."),
+    ]
+    last = segment_article(article, replace(SegmentationSettings(), min_duration=0.5)).segments[-1]
+    assert (last.audio, last.audio_offset) == ("Test_Bridge%2c_Ohio/audio2.ogg", 40.0)
+    assert (last.start + last.utterances[0].start, last.text) == (43.0, "audio files.")
+
+
+def test_golden_context_material():
+    first, second, _ = segment_article(golden(), SegmentationSettings()).segments
+    assert first.context.title == "Test Bridge, Ohio"
+    assert first.context.lead == FIRST.removesuffix(" History")
+    assert (first.language, first.speaker, first.licence) == ("en", "jo reader", "CC-BY-SA")
+    assert second.context.previous == "", "a hole lies between"
+
+
+def german(name: str) -> Article:
+    if not (GERMAN / name).is_dir():
+        pytest.skip("the real German articles are not here")
+    return read_article(GERMAN / name, GERMAN.parent, require_audio=False)
+
+
+def test_real_articles_keep_nine_tenths_of_the_audio():
+    spoken = kept = words = kept_words = segment_seconds = 0.0
+    for name in ("Radio", "Philosophie"):
+        article = german(name)
+        limits = SegmentationSettings()
+        borders = [*(part.offset * 1000 for part in article.audio_parts[1:]), float("inf")]
+        own = [word for word in read_words(article.tokens) if not word.is_extra]
+        rate = speaking_rate(own)
+        forget_bad_times(own, rate, borders, limits)
+        spans, _ = find_spans(own, rate, borders, limits)
+        anchors = [index for index, word in enumerate(own) if word.is_anchor]
+        read_aloud = own[anchors[0] : anchors[-1] + 1]  # hatnotes and templates lie outside
+        spoken += read_aloud[-1].heard_end - read_aloud[0].heard_start
+        kept += sum(span[-1].heard_end - span[0].heard_start for span in spans)
+        words += len(read_aloud)
+        kept_words += sum(map(len, spans))
+
+        result = segment_article(article, limits)
+        segment_seconds += sum(one.duration for one in result.segments)
+        assert result.segment_words / len(read_aloud) > 0.94
+        assert max(one.duration for one in result.segments) <= 30
+        assert sum(one.duration for one in result.segments) / len(result.segments) > 20
+        assert 58 <= result.rate <= 67
+    assert kept / spoken >= 0.90
+    assert kept_words / words >= 0.97
+    # The segments hold less than the spans: the pauses between them are left out.
+    assert segment_seconds * 1000 / spoken >= 0.87
+
+
+def test_real_article_previous_text_is_what_was_said_before():
+    segments = segment_article(german("Radio"), SegmentationSettings()).segments
+    followed = 0
+    for before, after in pairwise(segments):
+        if after.context.previous:
+            followed += 1
+            assert after.context.previous.endswith(before.text[-900:])
+            assert after.start - before.end < 5
+            assert len(after.context.previous) <= 1000
+    assert followed > len(segments) / 2
+
+
+def test_untimed_words_share_a_plausible_gap():
+    article = article_of(steady("Early *steam engines were often *quite large.", 0))
+    assert segment_article(article, LOOSE).segments[0].text == "Early steam engines were often quite large."
+    words = read_words(article.tokens)
+    estimate_times(words, 60.0)
+    assert (words[1].start, words[1].end) == (words[0].end, words[2].start)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shift", "text"),
+    [
+        ("short", -600, "Early *steamships engines were often large."),
+        ("long", 3000, "Early *steam engines were often large."),
+        ("run", 0, "Early *a *b *c *d *e *f *g engines were often large."),
+    ],
+)
+def test_gaps_that_do_not_fit_are_holes(kind, shift, text):
+    first, *rest = steady(text, 0)
+    moved = [(word[0], *(time + shift for time in word[1:])) for word in rest]
+    result = segment_article(article_of([first, *moved]), LOOSE)
+    assert result.holes == {kind: 1}
+    assert all("*" not in one.text and "steam" not in one.text for one in result.segments)
+
+
+def test_a_sentence_without_times_is_a_hole():
+    sentences = [
+        steady("The engine was large.", 0),
+        [("Main",), ("article",), ("Engines",)],
+        steady("It was built in Ohio.", 2400),
+    ]
+    result = segment_article(article_of(*sentences), LOOSE)
+    assert result.holes == {"sent": 1}
+    assert [one.text for one in result.segments] == ["The engine was large.", "It was built in Ohio."]
+
+
+def test_long_sentences_are_cut_in_a_pause():
+    words = steady(" ".join(["engine"] * 30), 0)
+    words = [*words[:12], *((w[0], w[1] + 400, w[2] + 400) for w in words[12:])]
+    limits = replace(LOOSE, max_duration=7.0)
+    segments = segment_article(article_of(words), limits).segments
+    assert [len(one.text.split()) for one in segments] == [12, 15, 3]
+    pause_start, pause_end = words[11][2] / 1000, words[12][1] / 1000
+    assert segments[0].end == pytest.approx(pause_start + 0.2)
+    assert segments[1].start == pytest.approx(pause_end - 0.2)
+    assert segments[1].end == segments[2].start, "the middle of a short pause"
+    assert segments[1].context.previous == segments[0].text
+
+
+def test_no_padding_where_an_untimed_word_may_be_spoken():
+    words = [("One",), *steady("engine was built there", 1000)]
+    first = segment_article(article_of(words), LOOSE).segments[0]
+    assert (first.text, first.start) == ("engine was built there", 1.0)
+
+
+def test_closing_quotation_mark_at_the_start_of_a_sentence_belongs_to_the_one_before():
+    first, second = steady("It is large.", 0), steady("It was built.", 1200)
+    article = article_of(first, [("“",), *second])
+    texts = [piece.text for piece in segment_article(article, LOOSE).segments[0].utterances]
+    assert texts == ['It is large."', "It was built."]
+
+
+@pytest.mark.parametrize(("border", "first_end", "second_start"), [(1.25, 1.25, 1.4), (1.55, 1.4, 1.55)])
+def test_end_of_a_file_parts_segments_and_bounds_them(border, first_end, second_start):
+    sentences = [steady("The engine was large.", 0), steady("It was built in Ohio.", 1600)]
+    parts = (AudioPart("a/audio1.ogg", 0.0), AudioPart("a/audio2.ogg", border, 2.9 - border))
+    result = segment_article(article_of(*sentences, parts=parts), LOOSE)
+    assert result.holes == {"file": 1}
+    first, second = result.segments
+    assert (first.audio, first.start, first.end) == ("a/audio1.ogg", 0.0, first_end)
+    assert (second.audio, second.start, second.audio_offset) == ("a/audio2.ogg", second_start, border)
+    assert second.utterances[-1].end + second.start == pytest.approx(2.8)
+    assert second.end == 2.9, "where the last file ends"
+
+
+def test_edges_and_speed_and_coverage_are_judged():
+    partial = [steady("The engine was", 0), []]
+    year = Token("1938", True, (Norm("nineteen", 800, 1200), Norm("eight")), "body", 0, 0, (), True)
+    article = article_of(*partial)
+    article = replace(article, tokens=(*article.tokens, year))
+    assert segment_article(article, LOOSE).dropped == {"edge": 1}
+
+    slow = article_of(steady("The engine was large.", 0, rate=200))
+    assert segment_article(slow, replace(LOOSE, max_rate=999)).dropped == {"characters_per_second": 1}
+    assert segment_article(slow, LOOSE).dropped == {"article_rate": 1}
+
+    lonely = article_of(steady("Extraordinarily.", 0, rate=80))
+    assert segment_article(lonely, replace(LOOSE, min_words=2)).dropped == {"few_words": 1}
+    assert segment_article(lonely, LOOSE).dropped == {}
+
+    sparse = article_of(steady("The *engine *was *very large indeed.", 0))
+    assert segment_article(sparse, replace(LOOSE, min_coverage=0.7)).dropped == {"coverage": 1}
+    assert segment_article(sparse, replace(LOOSE, min_timed_ratio=0.6)).dropped == {"article_timed_ratio": 1}
+
+
+def trusted(words: list[tuple], border: float = float("inf")) -> list[bool]:
+    """Which of the words keep their times, at 60 ms per character."""
+    found = read_words(article_of(words).tokens)
+    forget_bad_times(found, 60.0, [border], SegmentationSettings())
+    return [word.is_timed for word in found]
+
+
+def test_times_across_a_border_out_of_order_or_implausible_are_not_trusted():
+    words = [("one", 0, 200), ("two", 200, 500), ("three", 600, 900)]
+    assert trusted(words) == [True, True, True]
+    assert trusted(words, border=300) == [True, False, False]
+    assert trusted(words, border=500) == [True, True, False]
+    assert trusted([("one", 1000, 1200), ("two", 200, 500), ("three", 1150, 1400)]) == [True, False, True]
+    assert trusted([("one", 1000, 1300), ("two", 1100, 1400)]) == [True, False]
+    assert trusted([("immediately", 0, 100), ("ab", 110, 120), ("six", 200, 1700), ("six", 1700, 3201)]) == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_guessed_text_does_not_tell_the_speaking_rate():
+    tokens = article_of([("slow", 0, 4000), ("slow", 4000, 8000), *steady("engine", 8000)]).tokens
+    announced = [token._replace(kind="extra") for token in tokens[:2]]
+    assert speaking_rate(read_words([*announced, *tokens[2:]])) == 60
+
+
+def test_rejected_speech_is_no_previous_text():
+    sentences = [
+        steady("The engine was large.", 0),
+        steady("It was so slow indeed.", 1400, rate=230),
+        steady("Nobody ever used the engine.", 5800),
+    ]
+    limits = replace(LOOSE, max_duration=5.0, max_rate=999, longest_word_ratio=99)
+    result = segment_article(article_of(*sentences), limits)
+    assert result.dropped == {"characters_per_second": 1}
+    assert [(one.text[:3], one.context.previous) for one in result.segments] == [("The", ""), ("Nob", "")]
+
+
+def test_sentences_too_short_for_a_timestamp_join_the_one_before():
+    sentences = [steady("The engine was large.", 0), [("II",)], steady("It was built.", 1200)]
+    result = segment_article(article_of(*sentences), LOOSE)
+    pieces = result.segments[0].utterances
+    assert [piece.text for piece in pieces] == ["The engine was large. II", "It was built."]
+
+
+def test_utterances_of_overlapping_words_follow_each_other():
+    sentences = [steady("The engine was large.", 0), steady("It was built.", 1150)]
+    first, second = segment_article(article_of(*sentences), LOOSE).segments[0].utterances
+    assert (first.end, second.start) == (1.2, 1.2)
+
+
+def test_long_sentences_without_a_pause_are_cut_between_timed_words():
+    words = steady(" ".join(["engine"] * 8 + ["*engine", "*engine"] + ["engine"] * 8), 0)
+    segments = segment_article(article_of(words), replace(LOOSE, max_duration=4.5)).segments
+    assert [len(one.text.split()) for one in segments] == [7, 9]
+    assert segments[0].utterances[-1].end == pytest.approx(words[6][2] / 1000)
+
+
+def test_article_without_times_gives_nothing():
+    result = segment_article(article_of([("No",), ("times",)]), SegmentationSettings())
+    assert (result.segments, result.rejected, result.rate) == ((), (), 0.0)
+
+
+def test_unknown_offset_is_refused():
+    parts = (AudioPart("a/audio1.ogg", 0.0), AudioPart("a/audio2.ogg", None))
+    with pytest.raises(CwjaxError, match=r"audio2\.ogg: its offset is unknown"):
+        segment_article(article_of(steady("One two three.", 0), parts=parts), SegmentationSettings())
+
+
+@pytest.mark.parametrize("wrong", [{"pad": -0.1}, {"pad": 15.0}, {"min_duration": 29.7}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(CwjaxError, match="segmentation"):
+        SegmentationSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("a\xa0b  c", "a b c"),
+        ("„Liebe“ ‚zur’ »Weisheit«", '"Liebe" \'zur\' "Weisheit"'),
+        ("word[1], next [A 2].", "word, next."),
+        ("History [edit]", "History"),
+        ("Titel [Bearbeiten | Quelltext bearbeiten]", "Titel"),
+        ("[er] sagte 1972 ↑", "er sagte 1972"),
+        ("(built 1938)", "(built 1938)"),
+        ("– over the river", "over the river"),
+        ("-5 Grad", "-5 Grad"),
+    ],
+)
+def test_clean_text(raw, clean):
+    assert clean_text(raw) == clean
+
+
+class DocumentWriter:
+    """Draws a document that the schema allows; every word of its text is a running number."""
+
+    def __init__(self, draw) -> None:
+        self._draw = draw
+        self._clock = 0
+        self.words = 0
+
+    def some(self, most: int) -> int:
+        return self._draw(st.integers(0, most))
+
+    def odds(self, one_in: int) -> bool:
+        return self._draw(st.integers(1, one_in)) == one_in
+
+    def times(self) -> str:
+        """Mostly plausible times, some missing, some far too short or long, some overlapping."""
+        if self.odds(5):
+            self._clock += 300
+            return ""
+        start = max(0, self._clock + self._draw(st.sampled_from([0, 0, 50, 200, 400, -40, 2500, 9000])))
+        length = self._draw(st.sampled_from([200, 300, 400, 300, 10, 4000]))
+        self._clock = start + length
+        return f' start="{start}" end="{start + length}"'
+
+    def token(self, kind: str) -> str:
+        if self.odds(6):
+            return self._draw(st.sampled_from(["<t>,</t>", "<t>–<n pronunciation='–'/></t>", "<t>“</t>"]))
+        if kind == "text":
+            self.words += 1
+            surface = f"w{self.words}"
+        else:
+            surface = kind
+        times = self.times if kind == "text" else str
+        norms = "".join(f'<n pronunciation="norm"{times()}/>' for _ in range(1 + self.some(1)))
+        return f"<t>{surface}{norms}</t>"
+
+    def sentence(self, kind: str) -> str:
+        space = self._draw(st.sampled_from([" ", "\n", "\u00a0"]))
+        tokens = space.join(self.token(kind) for _ in range(1 + self.some(6)))
+        return f"<s>{tokens}<t>.</t></s>" + self._draw(st.sampled_from(["", " "]))
+
+    def extra(self) -> str:
+        return "<extra text='EXTRA'><s text='EXTRA'><t text='EXTRA'><n pronunciation='EXTRA'/></t></s></extra>"
+
+    def section(self, kind: str, depth: int) -> str:
+        edit = f"<ignored>{self.token('IGNORED')}</ignored>" if self.odds(2) else ""
+        title = self.token(kind)
+        content = self.blocks(["s", "p", "ignored", "section"], kind, depth - 1)
+        return (
+            f"<section level='{4 - depth}'><sectiontitle>{title}{edit}</sectiontitle>"
+            f"<sectioncontent>{content}</sectioncontent></section>"
+        )
+
+    def blocks(self, allowed: list[str], kind: str, depth: int) -> str:
+        blocks = []
+        for _ in range(1 + self.some(3)):
+            block = self._draw(st.sampled_from(allowed if depth > 0 else ["s"]))
+            if block == "s":
+                blocks.append(self.sentence(kind))
+            elif block == "p":
+                blocks.append(f"<p>{self.blocks(['s', 's', 'ignored', 'p'], kind, depth - 1)}</p>")
+            elif block == "ignored":
+                blocks.append(f"<ignored>{self.blocks(['s', 'p', 'section'], 'IGNORED', depth - 1)}</ignored>")
+            elif block == "section":
+                blocks.append(self.section(kind, depth))
+            else:
+                blocks.append(self.extra())
+        return "".join(blocks)
+
+
+@st.composite
+def documents(draw) -> tuple[str, int]:
+    """An `aligned.swc`, and how many words its text has."""
+    writer = DocumentWriter(draw)
+    body = writer.blocks(["s", "p", "p", "ignored", "section", "extra"], "text", 3)
+    body += writer.sentence("text")
+    second = draw(st.sampled_from(["5.0", "12.345", "60.0"]))
+    meta = "".join(
+        f'<prop key="DC.source.audio.offset" value="{value}" group="audio{number}"/>'
+        for number, value in ((1, "0.0"), (2, second))
+    )
+    return f"<article><meta>{meta}</meta><d>{body}</d></article>", writer.words
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(documents(), st.sampled_from([2.5, 8.0, 30.0]))
+def test_random_documents(document_and_words, max_duration):
+    document, words = document_and_words
+    schema = etree.RelaxNG(etree.parse(SCHEMA))
+    plain = "".join(" " if letter.isspace() else letter for letter in document)
+    assert schema.validate(etree.fromstring(plain.encode())), schema.error_log
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "aligned.swc").write_text(document, encoding="utf-8")
+        if not words:
+            with pytest.raises(CwjaxError, match="no words"):
+                read_article(Path(folder), require_audio=False)
+            return
+        article = read_article(Path(folder), require_audio=False)
+    assert numbers_in(article.text) == list(range(1, words + 1))
+
+    limits = SegmentationSettings(
+        max_duration=max_duration,
+        min_timed_ratio=0,
+        min_coverage=0,
+        min_rate=0,
+        max_rate=1e9,
+        min_characters_per_second=0,
+        max_characters_per_second=1e9,
+    )
+    segments = segment_article(article, limits).segments
+    border = article.audio_parts[1].offset
+    last_word, last_end = 0, 0.0
+    for one in segments:
+        assert one.duration <= max_duration + 1e-6
+        assert one.audio_offset <= one.start < one.end
+        assert one.start >= border or one.end <= border
+        assert (one.start >= border) == (one.audio_offset == border)
+        assert one.start >= last_end, "segments share no sound"
+        assert "IGNORED" not in one.text
+        assert "EXTRA" not in one.text
+        inside = numbers_in(one.text)
+        assert inside == list(range(inside[0], inside[-1] + 1))
+        assert inside[0] > last_word
+        last_word, last_end = inside[-1], one.end
+        assert one.text == " ".join(piece.text for piece in one.utterances)
+        edges = [time for piece in one.utterances for time in (piece.start, piece.end)]
+        assert edges == sorted(edges)
+        assert edges[0] >= 0
+        assert edges[-1] <= one.duration + 1e-6
+    assert len({one.id for one in segments}) == len(segments)
+
+
+def numbers_in(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"w(\d+)", text)]

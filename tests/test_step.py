@@ -1,0 +1,168 @@
+"""The training step: what moves, what does not, and what it costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cwjax.config import OptimizerSettings
+from cwjax.errors import CwjaxError
+from cwjax.models.bert import BertConfig
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import Parameters, flatten
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.training.groups import split_parameters
+from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
+from cwjax.training.sharding import make_mesh
+from cwjax.training.step import init_state, make_loss, make_train_step, target_loss
+
+VOCABULARY = 61
+CONFIG = ContextWhisperConfig(
+    whisper=WhisperConfig(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        max_source_positions=20,
+        max_target_positions=16,
+    ),
+    text_encoder=BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    ),
+    context=ContextAttentionConfig(),
+)
+SETTINGS = OptimizerSettings(learning_rate=3e-3, warmup_steps=5)
+
+
+def make_batch(seed: int = 0, rows: int = 4) -> dict[str, jax.Array]:
+    generator = np.random.default_rng(seed)
+    tokens = generator.integers(0, VOCABULARY, (rows, 9))
+    mask = np.arange(6) < generator.integers(0, 7, (rows, 1))
+    return {
+        "waveform": jnp.asarray(generator.normal(size=(rows, 40 * 160)) * 0.1, jnp.float32),
+        "tokens": jnp.asarray(tokens[:, :-1], jnp.int32),
+        "targets": jnp.asarray(tokens[:, 1:], jnp.int32),
+        "is_target": jnp.asarray(np.arange(8) >= 2)[None].repeat(rows, 0),
+        "context_ids": jnp.asarray(generator.integers(0, 40, (rows, 6)), jnp.int32),
+        "context_mask": jnp.asarray(mask),
+    }
+
+
+def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS):  # noqa: ANN201
+    parameters = jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(0))
+    trained, frozen = split_parameters(parameters, freeze)
+    optimizer = make_optimizer(settings, trained, 50)
+    graphdef, _ = abstract(CONFIG)
+    step = make_train_step(
+        make_loss(graphdef, 80, jnp.dtype(dtype)),
+        optimizer,
+        learning_rate_schedule(settings, settings.learning_rate, 50),
+    )
+    return step, init_state(trained, optimizer, make_mesh(-1, 1, 1)), frozen
+
+
+def host(tree: Parameters) -> dict[str, np.ndarray]:
+    return {path: np.array(leaf) for path, leaf in flatten(tree)}
+
+
+def test_loss_equals_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 5, (3, 7, 11)).astype(np.float32)
+    targets = generator.integers(0, 11, (3, 7))
+    counts = generator.random((3, 7)) < 0.6
+    loss, accuracy = target_loss(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(counts))
+    labels = torch.tensor(np.where(counts, targets, -100)).flatten()
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits).flatten(0, 1), labels)
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(accuracy, (logits.argmax(-1) == targets)[counts].mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("freeze", [("text_encoder",), ("text_encoder", "audio_encoder", "decoder")])
+def test_frozen_groups_stay_bit_identical_and_out_of_the_optimizer(freeze: tuple[str, ...]) -> None:
+    step, state, frozen = prepare(freeze)
+    frozen_before, trained_before = host(frozen), host(state.trained)
+    batch = make_batch()
+    losses = []
+    for _ in range(50):
+        state, metrics = step(state, frozen, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    after = host(frozen)
+    for path, leaf in frozen_before.items():
+        np.testing.assert_array_equal(leaf, after[path], err_msg=path)
+    moved = host(state.trained)
+    # Keys have no influence through a softmax that sees one position; everything else that is trained moves.
+    unmoved = [path for path in moved if np.array_equal(moved[path], trained_before[path])]
+    assert not unmoved, unmoved
+    optimizer_size = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim)
+    assert optimizer_size == 2 * sum(leaf.size for leaf in trained_before.values())
+
+
+def test_freezing_saves_the_work_of_gradients() -> None:
+    batch = make_batch()
+
+    def flops(*freeze: str) -> float:
+        step, state, frozen = prepare(freeze)
+        return step.lower(state, frozen, batch).compile().cost_analysis()["flops"]
+
+    whole, no_text, context_only = flops(), flops("text_encoder"), flops("text_encoder", "audio_encoder", "decoder")
+    assert context_only < no_text < whole
+    # Frozen weights need no weight gradient: of forward, input gradients and weight gradients, a third falls away.
+    assert context_only < 0.8 * whole
+
+
+def test_bfloat16_computes_close_to_float32() -> None:
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        step, state, frozen = prepare(("text_encoder",), dtype)
+        state, metrics = step(state, frozen, make_batch())
+        losses[dtype] = float(metrics["loss"])
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.trained)} == {jnp.dtype("float32")}
+    assert losses["bfloat16"] != losses["float32"]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=2e-2)
+
+
+def test_clipping_sees_trained_gradients_only() -> None:
+    """An update of plain gradient descent has the norm that clipping allows, whatever is frozen."""
+    trained = {"decoder": {"blocks": {"out": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}}}
+    optimizer = make_optimizer(OptimizerSettings(max_gradient_norm=0.5), trained, 10)
+    gradients = jax.tree.map(lambda leaf: 100 * leaf, trained)
+    state = optimizer.init(trained)
+    _, state = optimizer.update(gradients, state, trained)
+    first_moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim and (leaf > 0).all()]
+    clipped = optax.tree.norm(first_moments[: len(jax.tree.leaves(trained))])
+    np.testing.assert_allclose(clipped, 0.5 * 0.1, rtol=1e-5)  # (1 - beta1) of the clipped gradient
+
+
+def test_schedules() -> None:
+    schedule = learning_rate_schedule(OptimizerSettings(warmup_steps=4, final_share=0.1), 1.0, 24)
+    values = [float(schedule(step)) for step in range(25)]
+    np.testing.assert_allclose(values[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(values[14], 0.55, rtol=1e-6)
+    np.testing.assert_allclose(values[24], 0.1, rtol=1e-5)
+    constant = learning_rate_schedule(OptimizerSettings(warmup_steps=0, schedule="constant"), 1.0, 5)
+    assert [float(constant(step)) for step in range(5)] == [1.0] * 5
+
+
+def test_groups_have_their_own_learning_rates() -> None:
+    settings = OptimizerSettings(learning_rate=1e-3, group_learning_rates={"context": 1e-2}, warmup_steps=0)
+    step, state, frozen = prepare(("text_encoder",), settings=settings)
+    before = host(state.trained)
+    # AdamW's first update is the learning rate times the gradient's sign, where the gradient is not tiny.
+    state, _ = step(state, frozen, make_batch())
+    change = {path: np.abs(leaf - before[path]).max() for path, leaf in host(state.trained).items()}
+    np.testing.assert_allclose(change["audio_encoder/blocks/context_gate"], 1e-2, rtol=0.05)
+    np.testing.assert_allclose(change["decoder/token_embedding/embedding"], 1e-3, rtol=0.05)
+    with pytest.raises(CwjaxError, match="'text_encoder' has no trained parameter"):
+        prepare(("text_encoder",), settings=OptimizerSettings(group_learning_rates={"text_encoder": 1.0}))
