@@ -6,6 +6,7 @@ pretrained sentence encoder and stays frozen, Whisper starts from nothing.
 
 from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
 from cwjax.data.context import ContextProbabilities
+from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.models.whisper import WhisperConfig
 
 config = Config(
@@ -28,8 +29,9 @@ config = Config(
     data=DataSettings(
         corpus="demo",
         root="data/demo",
-        max_target_tokens=40,
-        max_context_tokens=32,
+        segmentation=SegmentationSettings(pad=0.1),
+        max_target_tokens=32,
+        max_context_tokens=24,
         context=ContextProbabilities(title=0.25, section=0.3, lead=0.3, none=0.1, wrong=0.05),
     ),
     freeze=("text_encoder",),

@@ -21,6 +21,7 @@ import tyro
 
 from cwjax.data.context import ContextProbabilities
 from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
@@ -62,8 +63,12 @@ class DataSettings:
     """Folder of the corpus."""
     demo: DemoCorpusSettings = field(default_factory=DemoCorpusSettings)
     """What the demo corpus is made of."""
+    demo_seed: int = 0
+    """Decides the demo corpus's readers, topics and sentences."""
     prepared: str = ""
     """Folder of the prepared corpus; empty: `root` with "-prepared" appended."""
+    segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
+    """How articles are cut; `max_duration` is the model's window, whatever is set here."""
     examples: int = 0
     """Train on the first so many segments only; 0: on all."""
     context: ContextProbabilities = field(default_factory=ContextProbabilities)

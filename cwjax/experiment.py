@@ -23,7 +23,6 @@ from cwjax.data.pipeline import ExampleSettings, fits, training_batches
 from cwjax.data.prepare import HOMOPHONES_FILE, prepare_swc
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor, read_context_tokenizer
-from cwjax.data.segmentation import SegmentationSettings
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import transcribe_conditions
@@ -230,19 +229,15 @@ def open_workdir(config: Config) -> Path:
     return workdir
 
 
-def window_seconds(config: Config, whisper_positions: int | None = None) -> float:
-    """Length of the model's window."""
-    positions = whisper_positions or config.model.whisper_size.max_source_positions
-    return round(positions * SECONDS_PER_POSITION, 6)
-
-
 def prepare_corpus(config: Config) -> PreparedCorpus:
     """The prepared corpus, made first if need be; the demo's speech, too, is synthesised first."""
     root = Path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
-        write_demo_corpus(root, 0, config.data.demo)
-    seconds = 30.0 if config.model.whisper != NEW else window_seconds(config)
-    return prepare_swc(root, config.data.prepared_directory, SegmentationSettings(max_duration=seconds))
+        write_demo_corpus(root, config.data.demo_seed, config.data.demo)
+    new_window = round(config.model.whisper_size.max_source_positions * SECONDS_PER_POSITION, 6)
+    seconds = new_window if config.model.whisper == NEW else 30.0
+    segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
+    return prepare_swc(root, config.data.prepared_directory, segmentation)
 
 
 def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, workdir: Path) -> BuiltModel:

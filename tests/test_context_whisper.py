@@ -221,6 +221,8 @@ def test_initial_values_of_a_part_depend_on_that_part_alone():
     np.testing.assert_array_equal(second["audio_encoder/blocks/context_gate"], [0.25])
     np.testing.assert_array_equal(first["audio_encoder/blocks/context_gate"], [0, 0, 0])
     different = dict(flatten(init_params(CONFIG, jax.random.key(4))))
+    kernels = [np.asarray(leaf).ravel() for path, leaf in first.items() if path.endswith("kernel")]
+    assert len({leaf[0].item() for leaf in kernels}) == len(kernels)
     for path, leaf in first.items():
         if path.endswith(("kernel", "embedding", "decoder/positions")):
             assert np.std(leaf) == pytest.approx(0.02, rel=0.2), path

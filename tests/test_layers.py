@@ -83,7 +83,12 @@ def test_heads_first_attention_is_attention_in_another_layout():
 def test_gelu_is_exact():
     values = np.linspace(-6, 6, 101)
     exact = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in values]
-    np.testing.assert_allclose(gelu(jnp.asarray(values, jnp.float32)), exact, atol=1e-6)
+    inputs = jnp.asarray(values, jnp.float32)
+    np.testing.assert_allclose(gelu(inputs), exact, atol=1e-6)
+    slopes = jax.grad(lambda inputs: (3 * gelu(inputs)).sum())(inputs)
+    np.testing.assert_allclose(slopes, 3 * np.gradient(exact, values, edge_order=2), atol=0.01)
+    reference = jax.grad(lambda inputs: (3 * jax.nn.gelu(inputs, approximate=False)).sum())(inputs)
+    np.testing.assert_allclose(slopes, reference, atol=1e-5)
 
 
 def test_layer_norm_does_not_cancel_and_keeps_the_dtype():

@@ -223,9 +223,28 @@ def add_residual(stream: jax.Array, update: jax.Array) -> jax.Array:
     return total
 
 
+@jax.custom_vjp
 def gelu(values: jax.Array) -> jax.Array:
-    """The exact GELU, by the error function; Whisper and BERT were trained with it."""
-    return jax.nn.gelu(values, approximate=False)
+    """The exact GELU, x Φ(x), by the error function; Whisper and BERT were trained with it.
+
+    Computed in float32, but only the input is kept for the gradient. `jax.nn.gelu` goes by the
+    complementary error function, which takes twice the time on a CPU.
+    """
+    wide = values.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(values.dtype)
+
+
+def _normal_cdf(values: jax.Array) -> jax.Array:
+    return 0.5 + 0.5 * jax.lax.erf(values * math.sqrt(0.5))
+
+
+def _gelu_backward(values: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    wide = values.astype(jnp.float32)
+    density = jnp.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
+    return ((gradient * (_normal_cdf(wide) + wide * density)).astype(values.dtype),)
+
+
+gelu.defvjp(lambda values: (gelu(values), values), _gelu_backward)
 
 
 def layer_norm(width: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.LayerNorm:
