@@ -4,13 +4,13 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 """
 
 import argparse
-import importlib.metadata
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cwjax import __version__
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
     )
-    parser.add_argument("--version", action="version", version=importlib.metadata.version("cwjax"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))

@@ -67,10 +67,10 @@ class DemoCorpusSettings:
     """
 
     pairs: int = 0
-    train_articles: int = 8
+    train_articles: int = 6
     validation_articles: int = 1
     test_articles: int = 2
-    sentences: tuple[int, int] = (3, 5)
+    sentences: tuple[int, int] = (5, 7)
     accents: tuple[str, ...] = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan")
     train_variants: tuple[str, ...] = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4", "Andy")
     validation_variants: tuple[str, ...] = ("m8", "f3")

@@ -19,7 +19,7 @@ Activation = Literal["gelu", "relu"]
 Part = TypeVar("Part", bound=nnx.Module)
 
 INITIAL_STD = 0.02
-"""Standard deviation of new kernels and embeddings in Whisper, BERT and GPT-2."""
+"""Standard deviation of new embeddings in Whisper, BERT and GPT-2."""
 
 LONG_ATTENTION = 256 * 256
 """Scores per head from which attention on the CPU goes head by head, to stay in the cache."""
@@ -27,7 +27,9 @@ LONG_ATTENTION = 256 * 256
 MASKED = jnp.finfo(jnp.float32).min
 """Score of a masked key. Finite, so that a row without any key is an average and not NaN."""
 
-normal_initializer = nnx.initializers.normal(INITIAL_STD)
+embedding_initializer = nnx.initializers.normal(INITIAL_STD)
+kernel_initializer = nnx.initializers.lecun_normal()
+"""Variance 1 / inputs (LeCun et al. 1998): close to 0.02 at Whisper's widths, and right for small ones too."""
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
@@ -130,7 +132,7 @@ class Linear(nnx.Linear):
     find the gradient of the kernel."""
 
     def __init__(self, width_in: int, width_out: int, *, bias: bool = True, rngs: nnx.Rngs):
-        super().__init__(width_in, width_out, use_bias=bias, kernel_init=normal_initializer, rngs=rngs)
+        super().__init__(width_in, width_out, use_bias=bias, kernel_init=kernel_initializer, rngs=rngs)
 
     def __call__(self, stream: jax.Array) -> jax.Array:
         """(..., width_in) -> (..., width_out)."""

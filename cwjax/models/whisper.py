@@ -26,10 +26,11 @@ from cwjax.models.layers import (
     MLP,
     MultiHeadAttention,
     add_residual,
+    embedding_initializer,
     gelu,
+    kernel_initializer,
     layer_norm,
     named_key,
-    normal_initializer,
     stack,
 )
 
@@ -299,7 +300,7 @@ class AudioEncoder(nnx.Module):
                 kernel_size=3,
                 strides=stride,
                 padding=1,
-                kernel_init=normal_initializer,
+                kernel_init=kernel_initializer,
                 rngs=nnx.Rngs(named_key(key, name)),
             )
 
@@ -437,11 +438,11 @@ class TextDecoder(nnx.Module):
         self.token_embedding = nnx.Embed(
             config.vocab_size,
             config.d_model,
-            embedding_init=normal_initializer,
+            embedding_init=embedding_initializer,
             rngs=nnx.Rngs(named_key(key, "token_embedding")),
         )
         shape = (config.max_target_positions, config.d_model)
-        self.positions = nnx.Param(normal_initializer(named_key(key, "positions"), shape))
+        self.positions = nnx.Param(embedding_initializer(named_key(key, "positions"), shape))
         self.blocks = DecoderBlocks(config, key=named_key(key, "blocks"))
         self.ln = layer_norm(config.d_model, rngs=nnx.Rngs(0))
 

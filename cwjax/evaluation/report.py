@@ -1,0 +1,233 @@
+"""The report of an evaluation: `report.json` for programs, one self-contained `report.html` for people."""
+
+import base64
+import difflib
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.segment import Segment
+from cwjax.errors import CwjaxError
+from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_chart, training_curves
+from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
+from cwjax.evaluation.transcription import CONDITIONS, Transcription
+from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
+
+EXAMPLES = 8
+"""Segments shown side by side."""
+
+
+def summarise(transcriptions: Sequence[Transcription], homophones: Homophones | None) -> dict[str, Any]:
+    """The numbers of an evaluation, shares and rates in 0..1.
+
+    Returns:
+        `wer` by condition, `segments`, `reference_words`; with homophones also `homophones` by condition (`share`,
+        `low`, `high`, `count`, `partner`), `wer_elsewhere` by condition and `pairs` (pair -> share by condition).
+    """
+    errors = {condition: _total_errors(transcriptions, condition) for condition in CONDITIONS}
+    summary: dict[str, Any] = {
+        "segments": len(transcriptions),
+        "reference_words": errors["right"].reference_words,
+        "wer": {condition: errors[condition].rate for condition in CONDITIONS},
+    }
+    if homophones is None:
+        return summary
+    decisions = {condition: decide(transcriptions, homophones, condition) for condition in CONDITIONS}
+    pairs: dict[str, dict[str, float]] = {}
+    for condition in CONDITIONS:
+        for pair, share in shares_by_pair(transcriptions, homophones, condition).items():
+            pairs.setdefault(pair, {})[condition] = share
+    summary["homophones"] = {
+        condition: {
+            "share": one.share,
+            "low": one.low,
+            "high": one.high,
+            "count": one.count,
+            "partner": one.partner / max(one.count, 1),
+        }
+        for condition, one in decisions.items()
+    }
+    summary["wer_elsewhere"] = {
+        condition: errors_elsewhere(transcriptions, homophones, condition).rate for condition in CONDITIONS
+    }
+    summary["pairs"] = pairs
+    return summary
+
+
+def write_report(
+    directory: Path,
+    summary: dict[str, Any],
+    transcriptions: Sequence[Transcription],
+    history: Sequence[dict[str, Any]],
+    read_audio: Callable[[Segment], np.ndarray],
+    title: str,
+    facts: dict[str, str],
+) -> None:
+    """Writes `report.json` and `report.html`.
+
+    Args:
+        directory: an existing folder.
+        summary: of `summarise`.
+        transcriptions: from which examples are chosen.
+        history: rows of `metrics.jsonl`; empty: no curves.
+        read_audio: samples of a segment at 16 kHz, (n,) float32.
+        title: of the page.
+        facts: label -> value, shown as a table.
+
+    Raises:
+        CwjaxError: the files cannot be written.
+    """
+    page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts)
+    try:
+        _write(directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n")
+        _write(directory / "report.html", page)
+    except OSError as error:
+        raise CwjaxError(f"{directory}: the report cannot be written ({error.strerror})") from error
+
+
+def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> WordErrors:
+    pairs = ((one.segment.text, one.hypotheses[condition]) for one in transcriptions)
+    return sum((word_errors(reference, hypothesis) for reference, hypothesis in pairs), WordErrors())
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(text, encoding="utf-8")
+    aside.rename(path)
+
+
+def _chosen(transcriptions: Sequence[Transcription]) -> list[Transcription]:
+    """Telling examples of different articles: first where context decided, then two where it failed."""
+
+    def is_right(one: Transcription, condition: str) -> bool:
+        return normalise(one.hypotheses[condition]) == normalise(one.segment.text)
+
+    telling = [one for one in transcriptions if is_right(one, "right") and not is_right(one, "wrong")]
+    failed = [one for one in transcriptions if not is_right(one, "right")]
+    chosen: list[Transcription] = []
+    for candidates, limit in ((telling, EXAMPLES - 2), (failed, EXAMPLES), (list(transcriptions), EXAMPLES)):
+        # Spread over the corpus rather than all from its beginning.
+        stride = max(1, len(candidates) // EXAMPLES)
+        for one in [*candidates[::stride], *candidates]:
+            if len(chosen) >= limit:
+                break
+            if one.segment.article not in {other.segment.article for other in chosen}:
+                chosen.append(one)
+    return chosen
+
+
+def _page(
+    title: str,
+    summary: dict[str, Any],
+    examples: Sequence[Transcription],
+    history: Sequence[dict[str, Any]],
+    read_audio: Callable[[Segment], np.ndarray],
+    facts: dict[str, str],
+) -> str:
+    sections = [f"<h1>{html.escape(title)}</h1>", f"<p class=lead>{_headline(summary)}</p>"]
+    if "homophones" in summary:
+        sections.append(f"<figure>{as_svg(homophone_chart(summary))}</figure>")
+    sections += ["<h2>Word error rate</h2>", f"<figure>{as_svg(error_rate_chart(summary))}</figure>"]
+    sections.append("<h2>Training</h2>")
+    if any("loss" in row for row in history):
+        sections.append(f"<figure>{as_svg(training_curves(history))}</figure>")
+    else:
+        sections.append("<p>There is no metrics.jsonl beside this report, so there are no curves.</p>")
+    sections.append("<h2>Examples</h2>")
+    sections += [_example(one, read_audio) for one in examples] or ["<p>There was nothing to transcribe.</p>"]
+    if "pairs" in summary:
+        sections += ["<h2>Every pair</h2>", _pair_table(summary["pairs"])]
+    rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in facts.items())
+    sections.append(f"<h2>Facts</h2><table class=facts>{rows}</table>")
+    body = "\n".join(sections)
+    return (
+        f"<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n<main>\n{body}\n</main></html>\n"
+    )
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    if "homophones" in summary:
+        right, none, wrong = (100 * summary["homophones"][condition]["share"] for condition in CONDITIONS)
+        return (
+            f"Of {summary['homophones']['right']['count']} words that sound like another word, <b>{right:.0f} %</b> are "
+            f"spelled as meant when the context is right, <b>{none:.0f} %</b> without context, <b>{wrong:.0f} %</b> when "
+            "the context speaks of the other word. Bars have 95 % confidence intervals."
+        )
+    right, none, wrong = (100 * summary["wer"][condition] for condition in CONDITIONS)
+    return f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."
+
+
+def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> str:
+    rows = "".join(
+        f"<tr class={condition}><th>{LABELS[condition]}<td class=context>{html.escape(one.contexts[condition]) or '—'}"
+        f"<td>{_marked(one.segment.text, one.hypotheses[condition])}"
+        for condition in CONDITIONS
+    )
+    return (
+        f"<section><p><audio controls preload=none src='{_audio_uri(read_audio(one.segment))}'></audio> "
+        f"<q>{html.escape(one.segment.text)}</q></p><table class=example>"
+        f"<tr><th><th>said to the text encoder<th>heard{rows}</table></section>"
+    )
+
+
+def _marked(reference: str, hypothesis: str) -> str:
+    """The transcript with the words marked that differ from the reference."""
+    said, heard = reference.split(), hypothesis.split()
+    plain = [[" ".join(normalise(word)) for word in words] for words in (said, heard)]
+    pieces = []
+    for kind, _, _, first, last in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+        text = html.escape(" ".join(heard[first:last]))
+        if kind == "delete":
+            pieces.append("<mark>…</mark>")
+        elif text:
+            pieces.append(text if kind == "equal" else f"<mark>{text}</mark>")
+    return " ".join(pieces) or "<mark>…</mark>"
+
+
+def _audio_uri(samples: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _pair_table(pairs: dict[str, dict[str, float]]) -> str:
+    ordered = sorted(pairs.items(), key=lambda entry: (-entry[1]["right"], entry[0]))
+    rows = "".join(
+        f"<tr><th>{html.escape(pair)}"
+        + "".join(
+            f"<td class={condition}><span class=bar style='width:{60 * shares[condition]:.0f}px'></span>"
+            f"{100 * shares[condition]:.0f} %"
+            for condition in CONDITIONS
+        )
+        for pair, shares in ordered
+    )
+    head = "".join(f"<th>{LABELS[condition]}" for condition in CONDITIONS)
+    return f"<table class=pairs><tr><th>pair{head}{rows}</table>"
+
+
+_CSS = """
+:root { --ink:#1f2328; --soft:#59636e; --line:#d9dce1; --paper:#fff; --mark:#ffe2c2; color-scheme: light }
+body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 system-ui,sans-serif }
+main { max-width:860px; margin:0 auto; padding:2.2rem 1.2rem 4rem }
+h1 { font-size:1.7rem; margin:0 0 .4rem } h2 { font-size:1.15rem; margin:2.6rem 0 .6rem }
+.lead { font-size:1.12rem; color:var(--soft) } .lead b { color:var(--ink) }
+figure { margin:1rem 0; overflow-x:auto } figure svg { max-width:100%; height:auto }
+table { border-collapse:collapse; font-size:.9rem } th { text-align:left; font-weight:600; white-space:nowrap }
+td, th { padding:.28rem .9rem .28rem 0; vertical-align:top; border-top:1px solid var(--line) }
+tr:first-child > * { border-top:0 } .facts td { overflow-wrap:anywhere }
+section { border:1px solid var(--line); border-radius:10px; padding:.3rem 1rem .7rem; margin:.9rem 0; overflow-x:auto }
+section q { font-size:1.05rem; margin-left:.6rem } audio { height:2rem; vertical-align:middle }
+.example { width:100% } .example tr:first-child th { color:var(--soft); font-weight:400 }
+.context { color:var(--soft); max-width:22rem } mark { background:var(--mark); border-radius:3px; padding:0 .15em }
+.right th { color:#2b6cb0 } .none th { color:#737982 } .wrong th { color:#c2650f }
+.bar { display:inline-block; height:.65em; margin-right:.45em; border-radius:2px; background:#8a8f98 }
+td.right .bar { background:#2b6cb0 } td.wrong .bar { background:#dd7a1f }
+"""
