@@ -32,7 +32,7 @@ config = Config(
         segmentation=SegmentationSettings(pad=0.1),
         max_target_tokens=32,
         max_context_tokens=24,
-        context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.3, wrong=0.05),
+        context=ContextProbabilities(title=0.2, section=0.2, lead=0.2, none=0.2, wrong=0.2),
     ),
     freeze=("text_encoder",),
     optim=OptimizerSettings(learning_rate=2e-3, warmup_steps=100, schedule="cosine"),

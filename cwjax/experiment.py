@@ -16,11 +16,11 @@ import numpy as np
 from flax import nnx
 
 from cwjax.config import NEW, Config, differences
-from cwjax.data.context import ContextProbabilities
 from cwjax.data.demo_corpus import write_demo_corpus
+from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
-from cwjax.data.prepare import HOMOPHONES_FILE, prepare_swc
+from cwjax.data.prepare import prepare_swc
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
@@ -30,14 +30,21 @@ from cwjax.evaluation.homophones import Homophones
 from cwjax.evaluation.report import summarise, write_report
 from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
-from cwjax.models.parameters import Parameters, flatten, merge
+from cwjax.models.parameters import Parameters, merge
 from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.metrics import read_metrics
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh, require_divisible_batch
 from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
-from cwjax.weights.hugging_face import bert_config, bert_params, file_sha256, read_safetensors, whisper_config, whisper_params
+from cwjax.weights.hugging_face import (
+    bert_config,
+    bert_params,
+    file_sha256,
+    read_safetensors,
+    whisper_config,
+    whisper_params,
+)
 from cwjax.weights.model_directory import load_model, save_model
 from cwjax.weights.sources import locate
 
@@ -144,7 +151,13 @@ def train(config: Config) -> Path:
     if config.evaluation.at_end:
         facts["minutes"] = round((time.monotonic() - began) / 60, 1)
         evaluate(
-            directory, corpus, workdir, config.evaluation.split, config.evaluation.batch_size, config.evaluation.examples, facts
+            directory,
+            corpus,
+            workdir,
+            config.evaluation.split,
+            config.evaluation.batch_size,
+            config.evaluation.examples,
+            facts,
         )
     _log_peak_memory()
     return directory
@@ -218,7 +231,8 @@ def open_workdir(config: Config) -> Path:
                     "use another --workdir, or delete it to start again"
                 )
             for line in changed:
-                log.info("changed since the run began: %s", line)
+                if not line.startswith("workdir"):
+                    log.info("changed since the run began: %s", line)
         aside = path.with_suffix(".partial")
         aside.write_text(json.dumps(ours, indent=2) + "\n")
         aside.rename(path)
@@ -304,7 +318,9 @@ def training_positions(
     candidates = corpus.positions("train")
     fitting = [place for place in candidates if fits(corpus.segments[place], processor, settings)]
     if len(fitting) < len(candidates):
-        log.warning("%d of %d training segments do not fit and are left out", len(candidates) - len(fitting), len(candidates))
+        log.warning(
+            "%d of %d training segments do not fit and are left out", len(candidates) - len(fitting), len(candidates)
+        )
     if not fitting:
         raise CwjaxError(f"{corpus.directory}: no training segment fits into data.max_target_tokens and the window")
     return fitting[: limit or None]
@@ -374,13 +390,17 @@ def _new_tokens(config: ContextWhisperConfig) -> int:
 def _log_summary(summary: dict[str, Any]) -> None:
     for condition, rate in summary["wer"].items():
         decided = summary.get("homophones", {}).get(condition)
-        share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided else ""
+        share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided and decided["count"] else ""
         log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
 
 
 def _presentable(facts: dict[str, Any]) -> dict[str, str]:
     return {
-        name.replace("_", " "): f"{value:,}" if isinstance(value, int) else ", ".join(value) if isinstance(value, list) else str(value)
+        name.replace("_", " "): f"{value:,}"
+        if isinstance(value, int)
+        else ", ".join(value)
+        if isinstance(value, list)
+        else str(value)
         for name, value in facts.items()
     }
 

@@ -10,10 +10,11 @@ import pytest
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten, merge
-from cwjax.models.whisper import ContextAttentionConfig, ContextStates, WhisperConfig
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.weights.hugging_face import bert_params, read_config, read_safetensors, whisper_params
 
 ORIGINAL = Path(__file__).resolve().parents[1].parent / "shared/fixtures/original_pytorch"

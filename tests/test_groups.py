@@ -61,7 +61,10 @@ def test_patterns_freeze_single_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("freeze", "complaint"),
-    [(("decodr",), "'decodr' is no group"), (("text_encoder", "audio_encoder", "decoder", "context"), "nothing is left")],
+    [
+        (("decodr",), "'decodr' is no group"),
+        (("text_encoder", "audio_encoder", "decoder", "context"), "nothing is left"),
+    ],
 )
 def test_a_freeze_that_cannot_be_meant_is_refused(freeze: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(CwjaxError, match=complaint):

@@ -55,7 +55,10 @@ def test_decisions_by_hand() -> None:
     # Inserted "now", deleted "here"; the homophones themselves do not count, however they were heard.
     assert (elsewhere.insertions, elsewhere.deletions, elsewhere.substitutions) == (1, 1, 0)
     assert elsewhere.reference_words == 3 + 2 + 2 + 2 + 4
-    assert shares_by_pair(transcriptions, HOMOPHONES, "right") == {"flour / flower": 0.0, "sail / sale": pytest.approx(0.5)}
+    assert shares_by_pair(transcriptions, HOMOPHONES, "right") == {
+        "flour / flower": 0.0,
+        "sail / sale": pytest.approx(0.5),
+    }
 
 
 def test_conditions_are_kept_apart() -> None:

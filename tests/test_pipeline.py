@@ -1,10 +1,10 @@
 """The Grain pipeline: order, shares, shapes, exact resume."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import write_bert
 
 from cwjax.data.context import ContextProbabilities
 from cwjax.data.pipeline import ExampleSettings, fits, target_arrays, training_batches
@@ -13,7 +13,6 @@ from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.data.whisper_tokens import train_tokenizer
 from cwjax.errors import CwjaxError
-from tiny import write_bert
 
 COUNT = 23
 SETTINGS = ExampleSettings(24, 12, ContextProbabilities(), timestamps=0.5)
@@ -52,7 +51,7 @@ def processor(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) 
     return Processor(tokens, read_context_tokenizer(bert), num_mel_bins=80, window_samples=16000)
 
 
-def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):  # noqa: ANN201
+def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):
     options = {"seed": 3, "reading_threads": 2, **changes}
     return training_batches(corpus, corpus.positions("train"), processor, SETTINGS, size, **options)
 

@@ -61,7 +61,9 @@ def test_segments_hold_the_sound_of_their_place(root: Path, tmp_path: Path) -> N
         assert np.sqrt(np.mean(samples**2)) == pytest.approx(loudness, rel=0.05)
 
 
-def test_damaged_articles_are_named_and_the_others_kept(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_articles_are_named_and_the_others_kept(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     articles = folders(root)
     harm = {
         "malformed": lambda folder: (folder / "aligned.swc").write_text("<article><d>"),

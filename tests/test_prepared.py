@@ -73,5 +73,5 @@ def test_damage_is_named(corpus: PreparedCorpus) -> None:
     index.write_text(lines[0])
     with pytest.raises(CwjaxError, match=corpus.shards[0]):
         PreparedCorpus.read(corpus.directory).audio(0)
-    with pytest.raises(CwjaxError, match="is .* a prepared corpus"):
+    with pytest.raises(CwjaxError, match=r"is .* a prepared corpus"):
         PreparedCorpus.read(corpus.directory / "nowhere")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 from lxml import html
+from test_homophones import HOMOPHONES, transcription
 
 from cwjax.evaluation.charts import as_svg, homophone_chart, save_chart
 from cwjax.evaluation.report import summarise, write_report
-from test_homophones import HOMOPHONES, transcription
 
 HOSTILE = "<script>alert('sail')</script> & \"sail\""
 
@@ -20,7 +20,9 @@ HOSTILE = "<script>alert('sail')</script> & \"sail\""
 def transcriptions() -> list:
     return [
         transcription("Yachts", "The sail is big.", "The sail is big.", "The sale is big.", "The sale is big."),
-        transcription("Bargains", "This sale matters.", "This sale matters.", "This sale matters.", "This sail matters."),
+        transcription(
+            "Bargains", "This sale matters.", "This sale matters.", "This sale matters.", "This sail matters."
+        ),
         transcription("Yachts", HOSTILE, HOSTILE, "", "something"),
     ]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tiny import write_bert
 
 from cwjax.cli import main
 from cwjax.training.metrics import read_metrics
-from tiny import write_bert
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
@@ -47,7 +47,7 @@ config = Config(
 )
 """
 
-TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1"
+TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +126,7 @@ def test_sigterm_saves_and_exits_well(config: Path, uninterrupted: Path, tmp_pat
 
 
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(
-    config: Path, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
@@ -135,7 +135,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(
     largest = max((path for path in latest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
     assert run(config, workdir) == 0
-    assert f"{latest}: damaged" in caplog.text
+    assert f"{latest}: damaged" in capsys.readouterr().err
     assert_same_run(workdir, uninterrupted)
 
 

@@ -58,7 +58,7 @@ def make_batch(seed: int = 0, rows: int = 4) -> dict[str, jax.Array]:
     }
 
 
-def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS):  # noqa: ANN201
+def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS):
     parameters = jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(0))
     trained, frozen = split_parameters(parameters, freeze)
     optimizer = make_optimizer(settings, trained, 50)

@@ -7,15 +7,10 @@ import pytest
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.audio_encoder import AudioEncoder, sinusoids
 from cwjax.models.parameters import flatten
-from cwjax.models.whisper import (
-    WHISPER_SIZES,
-    AudioEncoder,
-    ContextAttentionConfig,
-    TextDecoder,
-    WhisperConfig,
-    sinusoids,
-)
+from cwjax.models.text_decoder import TextDecoder
+from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig, WhisperConfig
 from cwjax.weights.hugging_face import whisper_params
 
 CONFIG = WhisperConfig(

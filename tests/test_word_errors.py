@@ -32,7 +32,13 @@ def test_normalise(text: str, words: list[str]) -> None:
 
 
 def test_alignment_by_hand() -> None:
-    assert align("a b c d".split(), "a x c e d".split()) == [("a", "a"), ("b", "x"), ("c", "c"), (None, "e"), ("d", "d")]
+    assert align(["a", "b", "c", "d"], ["a", "x", "c", "e", "d"]) == [
+        ("a", "a"),
+        ("b", "x"),
+        ("c", "c"),
+        (None, "e"),
+        ("d", "d"),
+    ]
     assert align([], ["x"]) == [(None, "x")]
     assert align(["x"], []) == [("x", None)]
     assert align([], []) == []

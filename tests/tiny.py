@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-WORDS = "the a of in on and to is was bear bare sail sale sea price market wind water forest animal word they".split()
+WORDS = (
+    "the", "a", "of", "in", "on", "and", "to", "is", "was", "bear", "bare", "sail", "sale",
+    "sea", "price", "market", "wind", "water", "forest", "animal", "word", "they",
+)  # fmt: skip
 
 
 def write_bert(directory: Path, hidden_size: int = 16, layers: int = 1, seed: int = 0) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from cwjax.data.segment import ContextMaterial, Segment
+from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
 
 ContextKind = Literal["title", "section", "lead"]

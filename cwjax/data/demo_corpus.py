@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from cwjax.data.demo_article import ArticlePlan, Reader, Section, write_article
 from cwjax.data.espeak import Voice, phonemes
-from cwjax.data.homophones import Homophone, Homophones, read_homophones
+from cwjax.data.homophones import HOMOPHONES_FILE, Homophone, Homophones, read_homophones
 from cwjax.data.splits import SPLITS, SPLITS_FILE
 from cwjax.data.swc_writer import identifier
 from cwjax.errors import CwjaxError
@@ -32,7 +32,6 @@ from cwjax.errors import CwjaxError
 log = logging.getLogger(__name__)
 
 LANGUAGE_FOLDER = "english"
-HOMOPHONES_FILE = "homophones.json"
 
 # A second sentence for the lead, with a number that is spoken as several words.
 _DATED = ("It was first described in {year}.", "In {year} a small museum opened.", "A society was founded in {year}.")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from cwjax.data.splits import SPLITS
 
+HOMOPHONES_FILE = "homophones.json"
+"""At the root of a corpus about such pairs: which word each of its articles is about."""
+
 
 @dataclass(frozen=True)
 class Wordings:

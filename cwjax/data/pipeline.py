@@ -68,9 +68,7 @@ class MakeExample(grain.transforms.RandomMap):
         """Reads the audio, draws context and form of the target, and gives the arrays of one example."""
         segment = self.corpus.segments[position]
         waveform = self.corpus.audio(position)
-        context = draw_context(
-            segment, self.settings.context, generator, lambda source: self._other(segment, source)
-        )
+        context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cwjax.data.audio import audio_duration, read_audio
+from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.prepared import CORPUS_FILE, PreparedCorpus, write_prepared
 from cwjax.data.segment import Segment
@@ -34,7 +35,6 @@ from cwjax.errors import CwjaxError
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
-HOMOPHONES_FILE = "homophones.json"
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,7 @@ def _require_same_corpus(output: Path, made_of: dict[str, Any]) -> None:
         )
 
 
-def _prepare_into(
-    aside: Path, root: Path, folders: list[Path], settings: SegmentationSettings
-) -> dict[str, Any]:
+def _prepare_into(aside: Path, root: Path, folders: list[Path], settings: SegmentationSettings) -> dict[str, Any]:
     failures: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     holes: Counter[str] = Counter()
@@ -123,7 +121,9 @@ def _prepare_into(
     log.info("preparing %d articles of %s", len(folders), root)
     segments = write_prepared(aside, audible_segments(), partial(assign_splits, root=root))
     if len(failures) == len(folders):
-        raise CwjaxError(f"{root}: none of {len(folders)} articles can be read; the first: {next(iter(failures.values()))}")
+        raise CwjaxError(
+            f"{root}: none of {len(folders)} articles can be read; the first: {next(iter(failures.values()))}"
+        )
     if not segments:
         raise CwjaxError(f"{root}: the articles hold no usable segment; dropped: {dict(dropped)}")
     splits = {
@@ -143,9 +143,7 @@ def _prepare_into(
     return {"splits": splits, "failures": failures, "dropped": dict(dropped), "holes": dict(holes)}
 
 
-def _each_article(
-    root: Path, folders: list[Path], settings: SegmentationSettings
-) -> Iterator[_ArticleResult]:
+def _each_article(root: Path, folders: list[Path], settings: SegmentationSettings) -> Iterator[_ArticleResult]:
     """Reads articles on all cores, in order."""
     read = partial(_read_audible_article, root, settings)
     workers = min(os.cpu_count() or 1, len(folders) // 8)
@@ -177,6 +175,4 @@ def _read_audible_article(root: Path, settings: SegmentationSettings, folder: Pa
             audible.append((segment, samples[first:last]))
     except CwjaxError as error:
         return _ArticleResult(name, failure=str(error))
-    return _ArticleResult(
-        name, tuple(audible), Counter(segmentation.dropped), Counter(segmentation.holes)
-    )
+    return _ArticleResult(name, tuple(audible), Counter(segmentation.dropped), Counter(segmentation.holes))

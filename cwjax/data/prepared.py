@@ -52,9 +52,11 @@ class PreparedCorpus:
         """
         index = Path(directory) / INDEX_FILE
         segments, shards, records, checksums = [], [], [], []
+        number = 0
         try:
             with index.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
+                for line in lines:
+                    number += 1
                     fields = json.loads(line)
                     shards.append(fields.pop("shard"))
                     records.append(fields.pop("record"))

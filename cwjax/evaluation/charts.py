@@ -44,7 +44,9 @@ def homophone_chart(summary: dict[str, Any]) -> Figure:
             axes.barh(row, share, height=0.62, color=COLOURS[condition])
             axes.errorbar(share, row, xerr=np.maximum(margins, 0), color=INK, capsize=3, linewidth=1.2)
             place = max(100 * decided["high"], share) + 1.5
-            axes.text(place, row, f"{share:.0f} %", va="center", fontsize=11, fontweight="bold", color=COLOURS[condition])
+            axes.text(
+                place, row, f"{share:.0f} %", va="center", fontsize=11, fontweight="bold", color=COLOURS[condition]
+            )
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 4)), zorder=0)
         axes.text(50, -0.62, "chance", ha="center", va="bottom", fontsize=8)
         axes.set_yticks(range(len(CONDITIONS)), [LABELS[condition] for condition in CONDITIONS], fontsize=10.5)
@@ -102,7 +104,13 @@ def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
             for condition in CONDITIONS:
                 name = f"validation/homophones/{condition}"
                 points = [(row["step"], 100 * row[name]) for row in validations if name in row]
-                share.plot(*zip(*points, strict=True), color=COLOURS[condition], marker="o", markersize=3, label=LABELS[condition])
+                share.plot(
+                    *zip(*points, strict=True),
+                    color=COLOURS[condition],
+                    marker="o",
+                    markersize=3,
+                    label=LABELS[condition],
+                )
             share.set_title("homophones right in validation, %", fontsize=9)
             share.set_ylim(-3, 103)
             share.legend(frameon=False, fontsize=7.5)
@@ -148,6 +156,8 @@ def _curve(axes: Axes, rows: Sequence[dict[str, Any]], name: str, colour: str) -
     if len(x) > 30:
         axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
         width = max(3, len(x) // 25)
-        smooth = np.convolve(np.pad(y, (width // 2, width - 1 - width // 2), mode="edge"), np.full(width, 1 / width), "valid")
+        smooth = np.convolve(
+            np.pad(y, (width // 2, width - 1 - width // 2), mode="edge"), np.full(width, 1 / width), "valid"
+        )
         y = smooth
     axes.plot(x, y, color=colour, linewidth=1.6)

@@ -40,7 +40,7 @@ def transcribe_conditions(
     contexts = {
         "right": [describe_for_evaluation(segment) for segment in segments],
         "none": [""] * len(segments),
-        "wrong": wrong_contexts(segments, homophones),
+        "wrong": wrong_contexts(segments, corpus.segments, homophones),
     }
     hypotheses: dict[str, list[str]] = {condition: [] for condition in CONDITIONS}
     chunk = max(1, transcriber.batch_size)
@@ -68,21 +68,21 @@ def transcribe_conditions(
     ]
 
 
-def wrong_contexts(segments: Sequence[Segment], homophones: Homophones | None) -> list[str]:
-    """For each segment the context of a segment of another article; the same choice at every call."""
+def wrong_contexts(segments: Sequence[Segment], corpus: Sequence[Segment], homophones: Homophones | None) -> list[str]:
+    """For each segment the context of a segment of another article of its split; the same choice at every call."""
     generator = np.random.default_rng(0)
-    by_article: dict[str, list[Segment]] = {}
-    for segment in segments:
-        by_article.setdefault(segment.article, []).append(segment)
+    by_article: dict[tuple[str, str], list[Segment]] = {}
+    for segment in corpus:
+        by_article.setdefault((segment.split, segment.article), []).append(segment)
     wrong = []
     for segment in segments:
-        partners = partner_articles(homophones, segment.article) if homophones else []
-        articles = [name for name in partners if name in by_article]
-        articles = articles or [name for name in by_article if name != segment.article]
+        here = [name for split, name in by_article if split == segment.split and name != segment.article]
+        partners = set(partner_articles(homophones, segment.article)) if homophones else set()
+        articles = [name for name in here if name in partners] or here
         if not articles:
             wrong.append("")
             continue
-        candidates = by_article[articles[generator.integers(len(articles))]]
+        candidates = by_article[segment.split, articles[generator.integers(len(articles))]]
         # The lead's own segments say less about their article than the others do.
         candidates = [one for one in candidates if not one.is_lead] or candidates
         wrong.append(describe_for_evaluation(candidates[generator.integers(len(candidates))]))

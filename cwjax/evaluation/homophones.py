@@ -97,9 +97,7 @@ def decide(transcriptions: Sequence[Transcription], homophones: Homophones, cond
     return Decisions(right.total(), partner, count.total(), low, high)
 
 
-def shares_by_pair(
-    transcriptions: Sequence[Transcription], homophones: Homophones, condition: str
-) -> dict[str, float]:
+def shares_by_pair(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> dict[str, float]:
     """Share decided rightly of each pair of words, named "sail / sale"."""
     right: Counter[str] = Counter()
     count: Counter[str] = Counter()

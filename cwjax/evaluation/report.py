@@ -157,12 +157,14 @@ def _headline(summary: dict[str, Any]) -> str:
     if "homophones" in summary:
         right, none, wrong = (100 * summary["homophones"][condition]["share"] for condition in CONDITIONS)
         return (
-            f"Of {summary['homophones']['right']['count']} words that sound like another word, <b>{right:.0f} %</b> are "
-            f"spelled as meant when the context is right, <b>{none:.0f} %</b> without context, <b>{wrong:.0f} %</b> when "
-            "the context speaks of the other word. Bars have 95 % confidence intervals."
+            f"Of {summary['homophones']['right']['count']} words that sound like another word, <b>{right:.0f} %</b> "
+            f"are spelled as meant when the context is right, <b>{none:.0f} %</b> without context, "
+            f"<b>{wrong:.0f} %</b> when the context speaks of the other word. Bars have 95 % confidence intervals."
         )
     right, none, wrong = (100 * summary["wer"][condition] for condition in CONDITIONS)
-    return f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."
+    return (
+        f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."
+    )
 
 
 def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> str:

@@ -16,7 +16,6 @@ from cwjax.models.layers import (
     MLP,
     Activation,
     MultiHeadAttention,
-    embedding_initializer,
     layer_norm,
     named_key,
     stack,
@@ -88,7 +87,7 @@ class Bert(nnx.Module):
     def __init__(self, config: BertConfig, *, key: jax.Array):
         def embedding(name: str, rows: int) -> nnx.Embed:
             rngs = nnx.Rngs(named_key(key, name))
-            return nnx.Embed(rows, config.hidden_size, embedding_init=embedding_initializer, rngs=rngs)
+            return nnx.Embed(rows, config.hidden_size, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
 
         self.token_embedding = embedding("token_embedding", config.vocab_size)
         self.position_embedding = embedding("position_embedding", config.max_position_embeddings)

@@ -19,17 +19,12 @@ import jax
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.audio_encoder import AudioEncoder, ContextStates, ProjectedContext
 from cwjax.models.bert import Bert, BertConfig
 from cwjax.models.layers import named_key
 from cwjax.models.parameters import Parameters
-from cwjax.models.whisper import (
-    AudioEncoder,
-    ContextAttentionConfig,
-    ContextStates,
-    ProjectedContext,
-    TextDecoder,
-    WhisperConfig,
-)
+from cwjax.models.text_decoder import TextDecoder
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
 Section = TypeVar("Section", WhisperConfig, BertConfig, ContextAttentionConfig)
 

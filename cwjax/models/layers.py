@@ -18,16 +18,12 @@ from flax import nnx
 Activation = Literal["gelu", "relu"]
 Part = TypeVar("Part", bound=nnx.Module)
 
-INITIAL_STD = 0.02
-"""Standard deviation of new embeddings in Whisper, BERT and GPT-2."""
-
 LONG_ATTENTION = 256 * 256
 """Scores per head from which attention on the CPU goes head by head, to stay in the cache."""
 
 MASKED = jnp.finfo(jnp.float32).min
 """Score of a masked key. Finite, so that a row without any key is an average and not NaN."""
 
-embedding_initializer = nnx.initializers.normal(INITIAL_STD)
 kernel_initializer = nnx.initializers.lecun_normal()
 """Variance 1 / inputs (LeCun et al. 1998): close to 0.02 at Whisper's widths, and right for small ones too."""
 
@@ -197,6 +193,11 @@ class MultiHeadAttention(nnx.Module):
 
     def _join_heads(self, attended: jax.Array) -> jax.Array:
         return self.out(attended.reshape(*attended.shape[:-2], -1))
+
+
+def whisper_attention(width: int, heads: int, rngs: nnx.Rngs) -> MultiHeadAttention:
+    """Attention as Whisper has it everywhere: every projection but the keys' has a bias."""
+    return MultiHeadAttention(width, heads, key_bias=False, rngs=rngs)
 
 
 class MLP(nnx.Module):

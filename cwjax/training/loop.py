@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 
 from cwjax.config import TrainSettings
 from cwjax.errors import CwjaxError
-from cwjax.training.checkpoints import Checkpoints, abstract
 from cwjax.models.parameters import Parameters, merge
+from cwjax.training.checkpoints import Checkpoints, abstract
 from cwjax.training.metrics import MetricsWriter, Progress
 from cwjax.training.sharding import put_batch
 from cwjax.training.step import TrainState
@@ -67,7 +67,11 @@ def fit(run: Run, settings: TrainSettings) -> Parameters:
         CwjaxError: the loss is not finite, the disk is full, or checkpoints cannot be read.
         StoppedBySignal: a signal asked to stop; everything is saved.
     """
-    checkpoints = Checkpoints(run.workdir, settings.checkpoints_kept)
+    with contextlib.closing(Checkpoints(run.workdir, settings.checkpoints_kept)) as checkpoints:
+        return _fit(run, settings, checkpoints)
+
+
+def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Parameters:
     state, frozen, best = run.state, run.frozen, None
     restored = checkpoints.restore(abstract(state), run.batches)
     if restored:
@@ -80,23 +84,16 @@ def fit(run: Run, settings: TrainSettings) -> Parameters:
     first = int(state.step)
     writer = MetricsWriter(run.workdir, first)
     meter = _Meter(settings, writer, Progress(first, settings.steps))
-    with _signals_noted() as stop, contextlib.closing(meter), contextlib.closing(checkpoints):
-        saved = first
+    with _signals_noted() as stop, contextlib.closing(meter):
         for step in range(first + 1, settings.steps + 1):
-            began = time.perf_counter()
-            try:
-                batch = next(run.batches)
-            except CwjaxError:
-                raise
-            except Exception as error:
-                raise CwjaxError(_innermost(error)) from error
-            waited = time.perf_counter() - began
+            batch, waited = _next_batch(run.batches)
             seconds = float(np.sum(batch.pop("seconds")))
             state, metrics = run.step(state, frozen, put_batch(batch, run.mesh))
             meter.dispatched(step, metrics, waited, seconds)
+            stopping = bool(stop) and step < settings.steps
+            saves = stopping or step == settings.steps or step % settings.checkpoint_every == 0
             validates = run.validate and settings.validate_every and step % settings.validate_every == 0
-            leaving = stop or step == settings.steps
-            if not (validates or leaving or step % settings.checkpoint_every == 0):
+            if not (saves or validates):
                 continue
             meter.flush()
             if validates:
@@ -105,17 +102,25 @@ def fit(run: Run, settings: TrainSettings) -> Parameters:
                 if best is None or measured["validation/score"] < best["score"]:
                     best = {"step": step, "score": measured["validation/score"]}
                     checkpoints.save_best(step, state.trained)
-                meter.restart()
-            if leaving or step % settings.checkpoint_every == 0:
+            if saves:
                 checkpoints.save(step, state, run.batches, {"best": best or {}})
-                saved = step
-                meter.restart()
-            if stop and step < settings.steps:
-                raise StoppedBySignal(f"stopped after step {saved}, which is saved; run the same command to continue")
-        chosen = checkpoints.restore_best(abstract(state.trained)) if best else None
+            meter.restart()
+            if stopping:
+                raise StoppedBySignal(f"stopped after step {step}, which is saved; run the same command to continue")
+    chosen = checkpoints.restore_best(abstract(state.trained)) if best else None
     if chosen:
         log.info("keeping the parameters of step %d, the best in validation", chosen[0])
     return merge(chosen[1] if chosen else state.trained, frozen)
+
+
+def _next_batch(batches: DatasetIterator) -> tuple[dict[str, np.ndarray], float]:
+    """The next batch, and the seconds the loop waited for it."""
+    began = time.perf_counter()
+    try:
+        batch = next(batches)
+    except Exception as error:
+        raise CwjaxError(_innermost(error)) from error
+    return batch, time.perf_counter() - began
 
 
 class _Meter:
@@ -158,8 +163,8 @@ class _Meter:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             raise CwjaxError(
-                f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: training has diverged; the "
-                "last checkpoint is kept; try a lower --optim.learning-rate or a longer --optim.warmup-steps"
+                f"step {step}: loss {values['loss']}, gradient norm {values['gradient_norm']}: training has diverged; "
+                "the last checkpoint is kept; try a lower --optim.learning-rate or a longer --optim.warmup-steps"
             )
         if step % self._settings.log_every and step != self._settings.steps:
             return

@@ -27,9 +27,7 @@ def learning_rate_schedule(settings: OptimizerSettings, peak: float, steps: int)
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def make_optimizer(
-    settings: OptimizerSettings, trained: Parameters, steps: int
-) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings, trained: Parameters, steps: int) -> optax.GradientTransformation:
     """AdamW with a learning rate per group, after clipping by the norm of all trained gradients.
 
     Args:
@@ -45,13 +43,12 @@ def make_optimizer(
     for group in settings.group_learning_rates:
         if group not in present:
             raise CwjaxError(
-                f"optim.group_learning_rates: '{group}' has no trained parameter; groups: {', '.join(freezable_groups())}"
+                f"optim.group_learning_rates: '{group}' has no trained parameter; "
+                f"groups: {', '.join(freezable_groups())}"
             )
     per_group = {
         group: optax.adamw(
-            learning_rate_schedule(
-                settings, settings.group_learning_rates.get(group, settings.learning_rate), steps
-            ),
+            learning_rate_schedule(settings, settings.group_learning_rates.get(group, settings.learning_rate), steps),
             b1=settings.beta1,
             b2=settings.beta2,
             eps=settings.epsilon,

@@ -35,7 +35,9 @@ class TrainState(NamedTuple):
 
 def cast(parameters: Parameters, dtype: jnp.dtype) -> Parameters:
     """Floating-point leaves in another precision; gradients come back in the old one."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, parameters)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, parameters
+    )
 
 
 def target_loss(logits: jax.Array, targets: jax.Array, is_target: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -52,7 +54,9 @@ def target_loss(logits: jax.Array, targets: jax.Array, is_target: jax.Array) -> 
     return jnp.where(is_target, losses, 0).sum() / count, (right & is_target).sum() / count
 
 
-def make_loss(graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def make_loss(
+    graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The loss as a function of (trained, frozen, batch); gives (loss, token accuracy)."""
 
     def loss(trained: Parameters, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

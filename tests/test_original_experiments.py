@@ -1,0 +1,61 @@
+"""The experiments of the original PyTorch project, run as their configurations say but on a tiny text encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny import write_bert
+
+from cwjax.cli import main
+from cwjax.training.metrics import read_metrics
+
+pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    directory = tmp_path_factory.mktemp("experiments")
+    bert = write_bert(directory / "bert", hidden_size=64, layers=2)
+    return [
+        *("--model.text-encoder", str(bert), "--model.text-encoder-sha256", ""),
+        *("--data.root", str(directory / "corpus"), "--evaluation.no-at-end"),
+    ]
+
+
+def run(name: str, workdir: Path, places: list[str], *overrides: str) -> int:
+    arguments = ["--config", str(CONFIGS / f"{name}.py"), "--workdir", str(workdir), *places, *overrides]
+    return main(["train", *arguments])
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    return load_file(workdir / "model" / "model.safetensors")
+
+
+def test_overfit_one_sample(places: list[str], tmp_path: Path) -> None:
+    assert run("overfit", tmp_path / "run", places) == 0
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run")]
+    assert losses[0] > 1
+    assert losses[-1] < 0.01
+
+
+def test_overfit_one_sample_by_the_text_encoder_alone(places: list[str], tmp_path: Path) -> None:
+    assert run("overfit_text_encoder", tmp_path / "before", places, "--train.steps", "1") == 0
+    assert run("overfit_text_encoder", tmp_path / "after", places) == 0
+    losses = [row["loss"] for row in read_metrics(tmp_path / "after")]
+    assert losses[-1] < 0.1 < 3 < losses[0]
+    before, after = weights(tmp_path / "before"), weights(tmp_path / "after")
+    changed = {path for path in after if not np.array_equal(before[path], after[path])}
+    assert changed
+    assert all(path.startswith("text_encoder/") for path in changed)
+    # Step 1 of the short run moved the text encoder, and nothing else, too.
+    assert not any(path.startswith(("audio_encoder/", "decoder/")) for path in changed)
+
+
+def test_with_closed_gates_it_is_refused(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    closed = ["--model.context-attention.gate-init", "0"]
+    assert run("overfit_text_encoder", tmp_path / "run", places, *closed) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("cwjax: error: freeze: everything that is trained lies behind closed gates")
