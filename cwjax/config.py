@@ -75,6 +75,8 @@ class DataSettings:
     """How often a training example gets which context."""
     timestamps: float = 0.0
     """Share of training examples whose target has timestamp tokens."""
+    speed: tuple[float, float] = (1.0, 1.0)
+    """Lowest and highest factor of speed perturbation in training, such as 0.9 1.1."""
     max_target_tokens: int = 448
     """Longest target, prompt and end of text included; longer segments are left out and counted."""
     max_context_tokens: int = 128
@@ -84,6 +86,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         _require(0 <= self.timestamps <= 1, f"data.timestamps is {self.timestamps}: use a share in 0..1")
+        _require(0.5 <= self.speed[0] <= self.speed[1] <= 2, f"data.speed is {self.speed}: use two factors in 0.5..2")
         _require(self.max_target_tokens >= 8, "data.max_target_tokens must be at least 8")
         _require(self.max_context_tokens >= 8, "data.max_context_tokens must be at least 8")
         _require(self.reading_threads >= 1, "data.reading_threads must be at least 1")

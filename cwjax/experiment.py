@@ -308,6 +308,7 @@ def example_settings(config: Config) -> ExampleSettings:
         max_context_tokens=config.data.max_context_tokens,
         context=config.data.context,
         timestamps=config.data.timestamps,
+        speed=config.data.speed,
     )
 
 

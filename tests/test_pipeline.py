@@ -1,6 +1,7 @@
 """The Grain pipeline: order, shares, shapes, exact resume."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,18 @@ def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> N
         assert said[-1] == processor.tokens.end_of_text
         # The decoder reads what it has said so far, one step later.
         np.testing.assert_array_equal(batch["tokens"][row][np.flatnonzero(batch["is_target"][row])[1:]], said[:-1])
+
+
+def test_speed_perturbation_never_outgrows_the_window(corpus: PreparedCorpus, processor: Processor) -> None:
+    slow = replace(SETTINGS, speed=(0.5, 1.3))
+    places = corpus.positions("train")
+    batch = next(training_batches(corpus, places, processor, slow, 64, seed=0, reading_threads=1))
+    assert batch["seconds"].max() <= processor.window_seconds + 1e-6
+    durations = {round(corpus.segments[place].duration, 6) for place in places}
+    assert not {round(float(seconds), 6) for seconds in batch["seconds"]} & durations
+    # What is not silence lasts as long as is said.
+    for row, seconds in zip(batch["waveform"], batch["seconds"], strict=True):
+        assert np.flatnonzero(row).size in (0, pytest.approx(16000 * seconds, abs=3))
 
 
 def test_targets_are_shifted_and_the_prompt_is_not_learned() -> None:

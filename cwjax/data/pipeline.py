@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
+from cwjax.data.augmentation import perturb_speed, perturb_utterances
 from cwjax.data.context import ContextProbabilities, draw_context
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
@@ -29,6 +30,8 @@ class ExampleSettings:
     max_context_tokens: int
     context: ContextProbabilities
     timestamps: float
+    speed: tuple[float, float] = (1.0, 1.0)
+    """Lowest and highest factor of speed perturbation; never so slow that a segment outgrows the window."""
 
 
 def fits(segment: Segment, processor: Processor, settings: ExampleSettings) -> bool:
@@ -70,19 +73,21 @@ class MakeExample(grain.transforms.RandomMap):
         waveform = self.corpus.audio(position)
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
+        speed = generator.uniform(*self.settings.speed)
+        speed = max(speed, segment.duration / self.processor.window_seconds)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)
         return {
-            "waveform": self.processor.pad(waveform),
+            "waveform": self.processor.pad(perturb_speed(waveform, speed)),
             **target_arrays(
                 tokens.prompt(segment.language, timestamps),
-                tokens.transcript(segment.utterances, timestamps),
+                tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),
                 self.settings.max_target_tokens,
                 tokens.end_of_text,
             ),
             "context_ids": ids[0],
             "context_mask": mask[0],
-            "seconds": np.float32(segment.duration),
+            "seconds": np.float32(segment.duration / speed),
         }
 
     def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:

@@ -15,7 +15,7 @@ import soundfile
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_chart, training_curves
+from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_chart, save_chart, training_curves
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
 from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
@@ -70,7 +70,7 @@ def write_report(
     title: str,
     facts: dict[str, str],
 ) -> None:
-    """Writes `report.json` and `report.html`.
+    """Writes `report.json`, `report.html` and, if there are homophones, their chart as `homophones.svg`.
 
     Args:
         directory: an existing folder.
@@ -88,6 +88,8 @@ def write_report(
     try:
         _write(directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n")
         _write(directory / "report.html", page)
+        if "homophones" in summary:
+            save_chart(homophone_chart(summary), directory / "homophones.svg")
     except OSError as error:
         raise CwjaxError(f"{directory}: the report cannot be written ({error.strerror})") from error
 
