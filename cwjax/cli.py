@@ -89,7 +89,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     _use_compilation_cache()
     from cwjax.data.prepared import PreparedCorpus
-    from cwjax.experiment import evaluate
+    from cwjax.evaluation.evaluate import evaluate
 
     if options.batch_size < 1:
         raise CwjaxError("--batch-size must be at least 1")

@@ -17,7 +17,6 @@ from flax import nnx
 
 from cwjax.config import NEW, Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
-from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
 from cwjax.data.prepare import prepare_swc
@@ -25,15 +24,13 @@ from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.evaluate import transcribe_conditions
-from cwjax.evaluation.homophones import Homophones
-from cwjax.evaluation.report import summarise, write_report
+from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, transcribe_conditions
+from cwjax.evaluation.report import summarise
 from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import Parameters, merge
 from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.loop import Run, Validate, fit
-from cwjax.training.metrics import read_metrics
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh, require_divisible_batch
 from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
@@ -41,11 +38,12 @@ from cwjax.weights.hugging_face import (
     bert_config,
     bert_params,
     file_sha256,
+    read_config,
     read_safetensors,
     whisper_config,
     whisper_params,
 )
-from cwjax.weights.model_directory import load_model, save_model
+from cwjax.weights.model_directory import save_model
 from cwjax.weights.sources import locate
 
 log = logging.getLogger(__name__)
@@ -163,58 +161,6 @@ def train(config: Config) -> Path:
     return directory
 
 
-def evaluate(
-    model_directory: str | Path,
-    corpus: PreparedCorpus,
-    output: str | Path,
-    split: str,
-    batch_size: int,
-    examples: int = 0,
-    facts: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Transcribes a split with right, no and wrong context and writes `report.json` and `report.html`.
-
-    Args:
-        model_directory: what training wrote.
-        corpus: prepared, whose `homophones.json` is used if it has one.
-        output: folder of the report; curves are drawn if it holds a `metrics.jsonl`.
-        split: which segments.
-        batch_size: windows at once.
-        examples: only the first so many segments; 0: all.
-        facts: for the report's table; None: those in the model directory.
-
-    Returns:
-        The summary, as in `report.json`.
-    """
-    config, parameters, processor = load_model(model_directory)
-    graphdef, _ = abstract(config)
-    positions = corpus.positions(split)[: examples or None]
-    if not positions:
-        raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
-    homophones = read_homophones(corpus)
-    facts = facts or json.loads((Path(model_directory) / "config.json").read_text())["training"]
-    transcriber = WindowTranscriber(
-        graphdef, processor, batch_size, _context_length(facts, config), _new_tokens(config)
-    )
-    log.info("transcribing %d segments of the %s split with right, no and wrong context", len(positions), split)
-    transcriptions = transcribe_conditions(transcriber, jax.device_put(parameters), corpus, positions, homophones)
-    summary = summarise(transcriptions, homophones)
-    place = {segment.id: position for position, segment in enumerate(corpus.segments)}
-    Path(output).mkdir(parents=True, exist_ok=True)
-    write_report(
-        Path(output),
-        summary,
-        transcriptions,
-        read_metrics(output),
-        lambda segment: corpus.audio(place[segment.id]),
-        title=f"{Path(model_directory).resolve().parent.name}: {split} split",
-        facts=_presentable(facts),
-    )
-    _log_summary(summary)
-    log.info("report written to %s", Path(output) / "report.html")
-    return summary
-
-
 def open_workdir(config: Config) -> Path:
     """Makes the run directory, or refuses one that belongs to another configuration."""
     workdir = Path(config.workdir)
@@ -267,7 +213,7 @@ def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, work
             f"{text_encoder / 'model.safetensors'}: has SHA-256 {sha256}, but the configuration asks for {expected} "
             "(model.text_encoder_sha256); fetch it again, or correct the configuration"
         )
-    bert = bert_config(_read_json(text_encoder / "config.json"))
+    bert = bert_config(read_config(text_encoder))
     text_params = bert_params(read_safetensors(text_encoder), bert)
     if config.model.whisper == NEW:
         tokens = _tokenizer(config, corpus, workdir)
@@ -276,7 +222,7 @@ def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, work
     else:
         source = locate(config.model.whisper)
         tokens = WhisperTokens.read(source)
-        whisper = whisper_config(_read_json(source / "config.json"))
+        whisper = whisper_config(read_config(source))
         whisper_tree = whisper_params(read_safetensors(source), whisper)
     if config.data.max_context_tokens > bert.max_position_embeddings:
         raise CwjaxError(
@@ -327,12 +273,6 @@ def training_positions(
     return fitting[: limit or None]
 
 
-def read_homophones(corpus: PreparedCorpus) -> Homophones | None:
-    """The homophones a corpus is about, if it says so."""
-    path = corpus.directory / HOMOPHONES_FILE
-    return Homophones.read(path) if path.exists() else None
-
-
 def _validation(
     config: Config, corpus: PreparedCorpus, graphdef: nnx.GraphDef, processor: Processor
 ) -> Validate | None:
@@ -357,7 +297,7 @@ def _validation(
         measured = {f"validation/wer/{condition}": rate for condition, rate in summary["wer"].items()}
         for condition, decisions in summary.get("homophones", {}).items():
             measured[f"validation/homophones/{condition}"] = decisions["share"]
-        _log_summary(summary)
+        log_summary(summary)
         return {"validation/score": measured["validation/wer/right"], **measured}
 
     return validate
@@ -369,41 +309,6 @@ def _tokenizer(config: Config, corpus: PreparedCorpus, workdir: Path) -> Whisper
         return WhisperTokens.read(directory)
     texts = (corpus.segments[place].text for place in corpus.positions("train"))
     return train_tokenizer(texts, config.model.tokenizer_size, directory)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise CwjaxError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CwjaxError(f"{path}: is no valid JSON ({error})") from error
-
-
-def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
-    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings
-
-
-def _new_tokens(config: ContextWhisperConfig) -> int:
-    return config.whisper.max_target_positions - 4
-
-
-def _log_summary(summary: dict[str, Any]) -> None:
-    for condition, rate in summary["wer"].items():
-        decided = summary.get("homophones", {}).get(condition)
-        share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided and decided["count"] else ""
-        log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
-
-
-def _presentable(facts: dict[str, Any]) -> dict[str, str]:
-    return {
-        name.replace("_", " "): f"{value:,}"
-        if isinstance(value, int)
-        else ", ".join(value)
-        if isinstance(value, list)
-        else str(value)
-        for name, value in facts.items()
-    }
 
 
 def _log_peak_memory() -> None:

@@ -1,18 +1,83 @@
-"""Transcribing segments under right, no and wrong context."""
+"""Evaluating a model: every segment transcribed under right, no and wrong context, and the report of it."""
 
+import json
+import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from cwjax.data.context import describe_for_evaluation
+from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.segment import Segment
+from cwjax.errors import CwjaxError
 from cwjax.evaluation.homophones import Homophones, partner_articles
+from cwjax.evaluation.report import summarise, write_report
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
 from cwjax.inference.windows import WindowTranscriber
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
+from cwjax.training.metrics import read_metrics
+from cwjax.weights.model_directory import load_model
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    model_directory: str | Path,
+    corpus: PreparedCorpus,
+    output: str | Path,
+    split: str,
+    batch_size: int,
+    examples: int = 0,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Transcribes a split with right, no and wrong context and writes `report.json` and `report.html`.
+
+    Args:
+        model_directory: what training wrote.
+        corpus: prepared, whose `homophones.json` is used if it has one.
+        output: folder of the report; curves are drawn if it holds a `metrics.jsonl`.
+        split: which segments.
+        batch_size: windows at once.
+        examples: only the first so many segments; 0: all.
+        facts: for the report's table; None: those in the model directory.
+
+    Returns:
+        The summary, as in `report.json`.
+    """
+    config, parameters, processor = load_model(model_directory)
+    graphdef, _ = abstract(config)
+    positions = corpus.positions(split)[: examples or None]
+    if not positions:
+        raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
+    homophones = read_homophones(corpus)
+    facts = facts or json.loads((Path(model_directory) / "config.json").read_text())["training"]
+    transcriber = WindowTranscriber(
+        graphdef, processor, batch_size, _context_length(facts, config), _new_tokens(config)
+    )
+    log.info("transcribing %d segments of the %s split with right, no and wrong context", len(positions), split)
+    transcriptions = transcribe_conditions(transcriber, jax.device_put(parameters), corpus, positions, homophones)
+    summary = summarise(transcriptions, homophones)
+    place = {segment.id: position for position, segment in enumerate(corpus.segments)}
+    Path(output).mkdir(parents=True, exist_ok=True)
+    write_report(
+        Path(output),
+        summary,
+        transcriptions,
+        read_metrics(output),
+        lambda segment: corpus.audio(place[segment.id]),
+        title=f"{Path(model_directory).resolve().parent.name}: {split} split",
+        facts=_presentable(facts),
+    )
+    log_summary(summary)
+    log.info("report written to %s", Path(output) / "report.html")
+    return summary
 
 
 def transcribe_conditions(
@@ -87,3 +152,36 @@ def wrong_contexts(segments: Sequence[Segment], corpus: Sequence[Segment], homop
         candidates = [one for one in candidates if not one.is_lead] or candidates
         wrong.append(describe_for_evaluation(candidates[generator.integers(len(candidates))]))
     return wrong
+
+
+def read_homophones(corpus: PreparedCorpus) -> Homophones | None:
+    """The homophones a corpus is about, if it says so."""
+    path = corpus.directory / HOMOPHONES_FILE
+    return Homophones.read(path) if path.exists() else None
+
+
+def log_summary(summary: dict[str, Any]) -> None:
+    """One line for each condition."""
+    for condition, rate in summary["wer"].items():
+        decided = summary.get("homophones", {}).get(condition)
+        share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided and decided["count"] else ""
+        log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
+
+
+def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
+    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings
+
+
+def _new_tokens(config: ContextWhisperConfig) -> int:
+    return config.whisper.max_target_positions - 4
+
+
+def _presentable(facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        name.replace("_", " "): f"{value:,}"
+        if isinstance(value, int)
+        else ", ".join(value)
+        if isinstance(value, list)
+        else str(value)
+        for name, value in facts.items()
+    }
