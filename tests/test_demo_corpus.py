@@ -23,8 +23,8 @@ pytest.importorskip("espeakng_loader", reason="eSpeak NG comes with the extra `d
 
 TRAITS = ("announced", "untimed", "ignored", "two_files", "studio", "dated")
 SMALL = DemoCorpusSettings(pairs=1, train_articles=1, sentences=(2, 2), test_articles=1)
-PLAIN = replace(SMALL, **dict.fromkeys(TRAITS, 0.0))
-QUIRKY = replace(SMALL, **dict.fromkeys(TRAITS, 1.0))
+PLAIN = replace(SMALL, **dict.fromkeys(TRAITS, 0.0), headings_read=1.0)
+QUIRKY = replace(SMALL, **dict.fromkeys(TRAITS, 1.0), headings_read=1.0)
 
 # The schema of the corpus (swc-1.0) as far as `<d>` goes, in RelaxNG's XML form.
 SCHEMA = """
@@ -258,7 +258,29 @@ def test_splits_share_no_reader_voice_or_wording():
     assert len(seen["train"]["readers"]) >= 30
     assert len({plan.title.casefold() for plan in plans}) == len(plans)
     counts = {split: sum(plan.split == split for plan in plans) for split in SPLITS}
-    assert counts == {"train": 448, "validation": 56, "test": 112}
+    words = 2 * len(read_homophones().pairs)
+    assert words >= 48
+    assert counts == {
+        "train": words * settings.train_articles,
+        "validation": words * settings.validation_articles,
+        "test": words * settings.test_articles,
+    }
+
+
+def test_headings_that_nobody_reads_are_in_no_segment(tmp_path):
+    write_demo_corpus(tmp_path / "corpus", 2, replace(PLAIN, sentences=(5, 5), headings_read=0.0), processes=1)
+    for folder in find_articles(tmp_path / "corpus"):
+        article = read_article(folder, tmp_path / "corpus")
+        segments = segment_article(article, SegmentationSettings(max_duration=8.0)).segments
+        titles = {title for segment in segments for title in segment.context.section}
+        assert len(titles) == 2
+        said = " ".join(segment.text for segment in segments)
+        # Two sections of five sentences, each sentence with its full stop, and nothing else.
+        assert said.count(".") == 10
+        assert not any(title in said for title in titles)
+        assert segments[0].context.lead
+        assert segments[0].context.lead not in said
+        assert not any(segment.is_lead for segment in segments)
 
 
 def test_voice_and_sentences_do_not_tell_the_words_of_a_pair_apart():

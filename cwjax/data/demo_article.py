@@ -58,6 +58,7 @@ class ArticlePlan:
         lead: the sentences before the first section.
         sections: what comes after the lead.
         categories: subject headings.
+        headings_read: lead and section titles are read aloud; otherwise they are in the text alone.
         announced: the recording begins with an announcement of the title.
         untimed: some function words of the lead have no time.
         ignored: a table of contents, a footnote and edit links, which nobody speaks.
@@ -75,6 +76,7 @@ class ArticlePlan:
     lead: tuple[str, ...]
     sections: tuple[Section, ...]
     categories: tuple[str, ...]
+    headings_read: bool
     announced: bool
     untimed: bool
     ignored: bool
@@ -101,7 +103,7 @@ def write_article(plan: ArticlePlan, directory: Path) -> float:
     if plan.announced:
         announcement = recording.say(f"{plan.title}. From the spoken encyclopedia.")
         recording.pause(plan.paragraph_pause)
-    lead = recording.say_all(plan.lead, plan.sentence_pause)
+    lead = recording.say_all(plan.lead, plan.sentence_pause) if plan.headings_read else tuple(map(_unread, plan.lead))
     if plan.untimed:
         chance = random.Random(plan.seed)
         lead = tuple(_without_some_times(sentence, chance) for sentence in lead)
@@ -113,8 +115,10 @@ def write_article(plan: ArticlePlan, directory: Path) -> float:
             recording.pause(plan.paragraph_pause)
             recording.say(f"{plan.title}. Part two.")
             recording.pause(plan.paragraph_pause)
-        title = recording.say(section.title)
-        recording.pause(plan.paragraph_pause)
+        title = _unread(section.title)
+        if plan.headings_read:
+            title = recording.say(section.title)
+            recording.pause(plan.paragraph_pause)
         sections.append((title, recording.say_all(section.sentences, plan.sentence_pause)))
     recording.pause(plan.paragraph_pause)
 
@@ -185,7 +189,7 @@ class _Recording:
 
     def say(self, text: str) -> Sentence:
         """Speaks a sentence and returns its tokens with their times."""
-        tokens = tuple(map(_with_spoken_year, swc_writer.tokenize(text)))
+        tokens = _unread(text)
         utterance, offsets = "", []
         for token in tokens:
             if not token.spoken:
@@ -215,6 +219,11 @@ class _Recording:
     def _append(self, samples: np.ndarray) -> None:
         self._pieces[-1].append(samples)
         self.milliseconds += len(samples) // _GRID_SAMPLES * _GRID
+
+
+def _unread(text: str) -> Sentence:
+    """The tokens of a sentence, how they are pronounced, and no times."""
+    return tuple(map(_with_spoken_year, swc_writer.tokenize(text)))
 
 
 def _with_spoken_year(token: WrittenToken) -> WrittenToken:

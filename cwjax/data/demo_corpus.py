@@ -61,20 +61,17 @@ class DemoCorpusSettings:
         train_variants, validation_variants, test_variants: eSpeak NG's voices, each spoken in every accent.
         speed_wpm, pitch, pitch_range: of a reader, as in `Voice`.
         sentence_pause, paragraph_pause: seconds.
-        announced, untimed, ignored, two_files, studio, dated: share of the articles with each of these traits
-            of the real corpus (`ArticlePlan`); a dated lead has a second sentence with a year.
+        headings_read, announced, untimed, ignored, two_files, studio, dated: share of the articles with each of
+            these traits of the real corpus (`ArticlePlan`); a dated lead has a second sentence with a year.
     """
 
-    pairs: int = 0
-    train_articles: int = 6
+    pairs: int = 24
+    train_articles: int = 7
     validation_articles: int = 1
     test_articles: int = 2
     sentences: tuple[int, int] = (5, 7)
-    accents: tuple[str, ...] = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan")
-    train_variants: tuple[str, ...] = (
-        *("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4"),
-        *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mario", "linda"),
-    )
+    accents: tuple[str, ...] = ("en-us", "en", "en-gb-x-rp")
+    train_variants: tuple[str, ...] = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4", "Andy")
     validation_variants: tuple[str, ...] = ("m8", "f3")
     test_variants: tuple[str, ...] = ("m6", "f5", "Michael")
     speed_wpm: tuple[int, int] = (160, 200)
@@ -82,6 +79,7 @@ class DemoCorpusSettings:
     pitch_range: tuple[int, int] = (35, 65)
     sentence_pause: float = 0.36
     paragraph_pause: float = 0.6
+    headings_read: float = 0.1
     announced: float = 0.25
     untimed: float = 0.3
     ignored: float = 0.3
@@ -190,8 +188,12 @@ def _plan_word(
         sentences = [carrier.format(word=entry.word) for carrier in shared.sample(carriers, sum(lengths))]
         traits = {
             trait: shared.random() < getattr(settings, trait)
-            for trait in ("announced", "untimed", "ignored", "two_files", "studio")
+            for trait in ("headings_read", "announced", "untimed", "ignored", "two_files", "studio")
         }
+        if not traits["headings_read"]:
+            # A very short title that nobody reads cannot be told from one that is read quickly.
+            first, second, *others = sorted((first, second, *others), key=_is_short)
+            traits["headings_read"] = _is_short(second)
         yield ArticlePlan(
             title=f"{title} (part {repetition + 1})" if repetition else title,
             word=entry.word,
@@ -209,6 +211,10 @@ def _plan_word(
             seed=seed,
             **traits,
         )
+
+
+def _is_short(title: str) -> bool:
+    return len(title.split()) < 3
 
 
 def _year(chance: random.Random) -> int:
