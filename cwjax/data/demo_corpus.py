@@ -70,8 +70,11 @@ class DemoCorpusSettings:
     validation_articles: int = 1
     test_articles: int = 2
     sentences: tuple[int, int] = (5, 7)
-    accents: tuple[str, ...] = ("en-us", "en", "en-gb-x-rp")
-    train_variants: tuple[str, ...] = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4", "Andy")
+    accents: tuple[str, ...] = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan")
+    train_variants: tuple[str, ...] = (
+        *("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4"),
+        *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mario", "linda"),
+    )
     validation_variants: tuple[str, ...] = ("m8", "f3")
     test_variants: tuple[str, ...] = ("m6", "f5", "Michael")
     speed_wpm: tuple[int, int] = (160, 200)
