@@ -10,7 +10,7 @@ from cwjax.data.demo_corpus import DemoCorpusSettings
 demo = load_config(Path(__file__).with_name("demo.py"))
 
 config = Config(
-    model=demo.model,
+    model=replace(demo.model, tokenizer_size=512),
     data=replace(
         demo.data,
         root="data/overfit",

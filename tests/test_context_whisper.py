@@ -226,7 +226,9 @@ def test_initial_values_of_a_part_depend_on_that_part_alone():
     assert len({leaf[0].item() for leaf in kernels}) == len(kernels)
     for path, leaf in first.items():
         if path.endswith(("kernel", "embedding", "decoder/positions")):
-            assert np.std(leaf) == pytest.approx(0.02, rel=0.2), path
+            inputs = np.prod(leaf.shape[1:-1]) if "/blocks/" in path else np.prod(leaf.shape[:-1])
+            expected = inputs**-0.5 if path.endswith("kernel") else 0.02
+            assert np.std(leaf) == pytest.approx(expected, rel=0.2), path
             assert not np.array_equal(leaf, different[path]), path
 
 

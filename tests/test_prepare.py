@@ -27,7 +27,9 @@ OUTSIDE = """<?xml version="1.0"?><!DOCTYPE article [<!ENTITY x SYSTEM "file:///
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus") / "demo"
-    settings = DemoCorpusSettings(pairs=2, train_articles=2, test_articles=1, sentences=(3, 3), two_files=0.5)
+    settings = DemoCorpusSettings(
+        pairs=2, train_articles=2, test_articles=1, sentences=(3, 3), two_files=0.5, headings_read=1
+    )
     write_demo_corpus(root, 0, settings, processes=1)
     return root
 

@@ -117,7 +117,8 @@ def _attend_backward(kept, gradient):
     by_value = jnp.matmul(jnp.swapaxes(weights.astype(query.dtype), -1, -2), gradient)
     by_weight = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
     by_score = (weights * (by_weight - share)).astype(query.dtype)
-    return jnp.matmul(by_score, key), jnp.matmul(jnp.swapaxes(by_score, -1, -2), query), by_value, None
+    by_key = jnp.matmul(jnp.swapaxes(by_score, -1, -2), query)
+    return jnp.matmul(by_score, key).astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype), None
 
 
 _scaled_attention.defvjp(_attend, _attend_backward)
