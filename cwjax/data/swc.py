@@ -208,10 +208,10 @@ def _read_meta(document: etree._Element) -> tuple[dict[str, str], dict[int, floa
     return properties, offsets
 
 
-def _offset(value: object) -> float | None:
+def _offset(value: Any) -> float | None:
     """A usable offset in seconds, or None."""
     try:
-        seconds = float(value)  # type: ignore[arg-type]
+        seconds = float(value)
     except (TypeError, ValueError):
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
