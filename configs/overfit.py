@@ -14,8 +14,9 @@ config = Config(
     data=replace(
         demo.data,
         root="data/overfit",
-        demo=DemoCorpusSettings(pairs=1, train_articles=1, test_articles=1),
+        demo=DemoCorpusSettings(pairs=1, train_articles=1, test_articles=1, headings_read=0),
         examples=1,
+        speed=(1.0, 1.0),
         context=ContextProbabilities(title=0, section=1, lead=0, none=0, wrong=0),
     ),
     freeze=("text_encoder",),

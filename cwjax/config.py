@@ -41,7 +41,8 @@ class ModelSettings:
     """Which Whisper meets which text encoder, and how."""
 
     whisper: str = NEW
-    """A directory or hub id of a pretrained Whisper, or "new": random weights of `whisper_size`."""
+    """A directory or hub id of a pretrained Whisper, the model directory of another run (its Whisper, with new context
+    attention), or "new": random weights of `whisper_size`."""
     whisper_size: WhisperConfig = field(default_factory=WhisperConfig)
     """Sizes of a new Whisper. Its vocabulary is the tokenizer's, whatever is set here."""
     tokenizer_size: int = 512
@@ -187,15 +188,6 @@ class Config:
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     mesh: MeshSettings = field(default_factory=MeshSettings)
-
-    def __post_init__(self) -> None:
-        new_window = self.model.whisper_size.max_target_positions
-        if self.model.whisper == NEW:
-            _require(
-                self.data.max_target_tokens <= new_window,
-                f"data.max_target_tokens is {self.data.max_target_tokens}, but the decoder has only "
-                f"{new_window} positions (model.whisper_size.max_target_positions)",
-            )
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -29,6 +29,7 @@ from cwjax.evaluation.report import summarise
 from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import Parameters, merge
+from cwjax.models.whisper import WhisperConfig
 from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -40,10 +41,9 @@ from cwjax.weights.hugging_face import (
     file_sha256,
     read_config,
     read_safetensors,
-    whisper_config,
-    whisper_params,
 )
 from cwjax.weights.model_directory import save_model
+from cwjax.weights.pretrained import PretrainedWhisper, open_whisper
 from cwjax.weights.sources import locate
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,12 @@ def train(config: Config) -> Path:
     workdir = open_workdir(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require_divisible_batch(config.train.batch_size, mesh)
-    source = locate(config.model.text_encoder)
-    corpus = prepare_corpus(config)
-    built = build_model(config, corpus, source, workdir)
+    text_encoder = locate(config.model.text_encoder)
+    pretrained = None if config.model.whisper == NEW else open_whisper(locate(config.model.whisper))
+    whisper = pretrained.config if pretrained else config.model.whisper_size
+    require_room(config, whisper)
+    corpus = prepare_corpus(config, whisper)
+    built = build_model(config, corpus, pretrained, text_encoder, workdir)
     trained, frozen = split_parameters(built.parameters, config.freeze)
     require_open_way(trained, frozen)
     counts = describe_parameters(trained, frozen)
@@ -189,19 +192,36 @@ def open_workdir(config: Config) -> Path:
     return workdir
 
 
-def prepare_corpus(config: Config) -> PreparedCorpus:
-    """The prepared corpus, made first if need be; the demo's speech, too, is synthesised first."""
+def require_room(config: Config, whisper: WhisperConfig) -> None:
+    """Raises `CwjaxError` if targets can be longer than the decoder has positions."""
+    if config.data.max_target_tokens > whisper.max_target_positions:
+        raise CwjaxError(
+            f"data.max_target_tokens is {config.data.max_target_tokens}, but the decoder of {config.model.whisper} "
+            f"has only {whisper.max_target_positions} positions"
+        )
+
+
+def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
+    """The prepared corpus, cut for the window of `whisper`; the demo's speech, too, is synthesised first."""
     root = Path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
-    new_window = round(config.model.whisper_size.max_source_positions * SECONDS_PER_POSITION, 6)
-    seconds = new_window if config.model.whisper == NEW else 30.0
+    seconds = round(whisper.max_source_positions * SECONDS_PER_POSITION, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
     return prepare_swc(root, config.data.prepared_directory, segmentation)
 
 
-def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, workdir: Path) -> BuiltModel:
+def build_model(
+    config: Config, corpus: PreparedCorpus, pretrained: PretrainedWhisper | None, text_encoder: Path, workdir: Path
+) -> BuiltModel:
     """Reads pretrained parts, initialises new ones, and joins them.
+
+    Args:
+        config: of the experiment.
+        corpus: the tokenizer of a new Whisper is trained on its transcripts.
+        pretrained: the Whisper to start from; None: a new one.
+        text_encoder: directory of the text encoder.
+        workdir: keeps the trained tokenizer.
 
     Raises:
         CwjaxError: a part is missing, damaged, or not the one whose SHA-256 the configuration names.
@@ -215,15 +235,13 @@ def build_model(config: Config, corpus: PreparedCorpus, text_encoder: Path, work
         )
     bert = bert_config(read_config(text_encoder))
     text_params = bert_params(read_safetensors(text_encoder), bert)
-    if config.model.whisper == NEW:
+    if pretrained:
+        tokens = WhisperTokens.read(pretrained.tokenizer)
+        whisper, whisper_tree = pretrained.config, pretrained.read()
+    else:
         tokens = _tokenizer(config, corpus, workdir)
         whisper = dataclasses.replace(config.model.whisper_size, vocab_size=len(tokens))
-        whisper_tree: Parameters = {}
-    else:
-        source = locate(config.model.whisper)
-        tokens = WhisperTokens.read(source)
-        whisper = whisper_config(read_config(source))
-        whisper_tree = whisper_params(read_safetensors(source), whisper)
+        whisper_tree = {}
     if config.data.max_context_tokens > bert.max_position_embeddings:
         raise CwjaxError(
             f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
