@@ -27,7 +27,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def listener(places: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Whisper that has learned the sentences of both words of a pair without any context: it cannot tell them apart."""
+    """A Whisper that knows the sentences of both words of a pair but has no context: it cannot tell them apart."""
     workdir = tmp_path_factory.mktemp("listener")
     several = ["--data.examples", "24", "--train.batch-size", "8", "--train.steps", "200", "--freeze"]
     several += ["text_encoder", "context"]
