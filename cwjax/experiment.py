@@ -17,7 +17,7 @@ from flax import nnx
 
 from cwjax.config import NEW, Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
 from cwjax.data.prepare import prepare_swc
 from cwjax.data.prepared import PreparedCorpus
@@ -35,21 +35,13 @@ from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh, require_divisible_batch
 from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
-from cwjax.weights.hugging_face import (
-    bert_config,
-    bert_params,
-    file_sha256,
-    read_config,
-    read_safetensors,
-)
 from cwjax.weights.model_directory import save_model
-from cwjax.weights.pretrained import PretrainedWhisper, open_whisper
-from cwjax.weights.sources import locate
+from cwjax.weights.name_table import as_tree
+from cwjax.weights.pretrained import PretrainedTextEncoder, PretrainedWhisper, open_text_encoder, open_whisper
+from cwjax.weights.sources import file_sha256, locate
+from cwjax.weights.tensors import SAFETENSORS_FILE
 
 log = logging.getLogger(__name__)
-
-SECONDS_PER_POSITION = 0.02
-"""Audio of one position of the audio encoder."""
 
 MAY_CHANGE = (
     "workdir",
@@ -96,7 +88,7 @@ def train(config: Config) -> Path:
     workdir = open_workdir(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require_divisible_batch(config.train.batch_size, mesh)
-    text_encoder = locate(config.model.text_encoder)
+    text_encoder = open_text_encoder(locate(config.model.text_encoder))
     pretrained = None if config.model.whisper == NEW else open_whisper(locate(config.model.whisper))
     whisper = pretrained.config if pretrained else config.model.whisper_size
     require_room(config, whisper)
@@ -206,13 +198,17 @@ def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     root = Path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
-    seconds = round(whisper.max_source_positions * SECONDS_PER_POSITION, 6)
+    seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
     return prepare_swc(root, config.data.prepared_directory, segmentation)
 
 
 def build_model(
-    config: Config, corpus: PreparedCorpus, pretrained: PretrainedWhisper | None, text_encoder: Path, workdir: Path
+    config: Config,
+    corpus: PreparedCorpus,
+    pretrained: PretrainedWhisper | None,
+    text_encoder: PretrainedTextEncoder,
+    workdir: Path,
 ) -> BuiltModel:
     """Reads pretrained parts, initialises new ones, and joins them.
 
@@ -220,41 +216,37 @@ def build_model(
         config: of the experiment.
         corpus: the tokenizer of a new Whisper is trained on its transcripts.
         pretrained: the Whisper to start from; None: a new one.
-        text_encoder: directory of the text encoder.
+        text_encoder: the one that reads the context.
         workdir: keeps the trained tokenizer.
 
     Raises:
         CwjaxError: a part is missing, damaged, or not the one whose SHA-256 the configuration names.
     """
-    sha256 = file_sha256(text_encoder / "model.safetensors")
-    expected = config.model.text_encoder_sha256
-    if expected and sha256 != expected:
-        raise CwjaxError(
-            f"{text_encoder / 'model.safetensors'}: has SHA-256 {sha256}, but the configuration asks for {expected} "
-            "(model.text_encoder_sha256); fetch it again, or correct the configuration"
-        )
-    bert = bert_config(read_config(text_encoder))
-    text_params = bert_params(read_safetensors(text_encoder), bert)
+    sha256 = _checked_sha256(config, text_encoder.tokenizer)
+    text_params = as_tree(text_encoder.read())
     if pretrained:
-        tokens = WhisperTokens.read(pretrained.tokenizer)
-        whisper, whisper_tree = pretrained.config, pretrained.read()
+        if pretrained.files is None:
+            raise CwjaxError(f"{config.model.whisper}: has no tokenizer; convert it and add Whisper's tokenizer files")
+        tokens = WhisperTokens.read(pretrained.files)
+        whisper, whisper_tree = pretrained.config, as_tree(pretrained.read())
     else:
         tokens = _tokenizer(config, corpus, workdir)
         whisper = dataclasses.replace(config.model.whisper_size, vocab_size=len(tokens))
         whisper_tree = {}
-    if config.data.max_context_tokens > bert.max_position_embeddings:
+    longest = text_encoder.config.max_position_embeddings
+    if longest is not None and config.data.max_context_tokens > longest:
         raise CwjaxError(
             f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
-            f"{bert.max_position_embeddings} tokens"
+            f"{longest} tokens"
         )
-    model = ContextWhisperConfig(whisper=whisper, text_encoder=bert, context=config.model.context_attention)
+    model = ContextWhisperConfig(whisper=whisper, text_encoder=text_encoder.config, context=config.model.context_attention)
     initial = init_params(model, jax.random.key(config.train.seed))
     parameters = merge(initial, {"text_encoder": text_params}, whisper_tree)
     processor = Processor(
         tokens=tokens,
-        context_tokenizer=read_context_tokenizer(text_encoder),
+        context_tokenizer=read_context_tokenizer(text_encoder.tokenizer),
         num_mel_bins=whisper.num_mel_bins,
-        window_samples=whisper.max_source_positions * round(SECONDS_PER_POSITION * SAMPLING_RATE),
+        window_samples=whisper.max_source_positions * SAMPLES_PER_POSITION,
     )
     facts = {
         "whisper": config.model.whisper,
@@ -319,6 +311,21 @@ def _validation(
         return {"validation/score": measured["validation/wer/right"], **measured}
 
     return validate
+
+
+def _checked_sha256(config: Config, text_encoder: Path) -> str:
+    """SHA-256 of the text encoder's weights, if they are one file of safetensors."""
+    file = text_encoder / SAFETENSORS_FILE
+    expected = config.model.text_encoder_sha256
+    if not file.is_file() and not expected:
+        return ""
+    sha256 = file_sha256(file)
+    if expected and sha256 != expected:
+        raise CwjaxError(
+            f"{file}: has SHA-256 {sha256}, but the configuration asks for {expected} (model.text_encoder_sha256); "
+            "fetch it again, or correct the configuration"
+        )
+    return sha256
 
 
 def _tokenizer(config: Config, corpus: PreparedCorpus, workdir: Path) -> WhisperTokens:

