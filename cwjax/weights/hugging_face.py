@@ -1,4 +1,4 @@
-"""Reading Whisper and BERT checkpoints in the format of Hugging Face transformers.
+"""Reading Whisper, BERT and T5 checkpoints in the format of Hugging Face transformers.
 
 A table says which tensor is which parameter. Every tensor of a checkpoint must find its place or be
 known to be of no use, and every parameter must be filled; anything else is an error that names it.
@@ -21,6 +21,7 @@ from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import AudioEncoder
 from cwjax.models.bert import Bert, BertConfig
 from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.t5 import T5Config, T5Encoder
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WhisperConfig
 
@@ -28,7 +29,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Tensors = dict[str, np.ndarray]
-Config = TypeVar("Config", WhisperConfig, BertConfig)
+Config = TypeVar("Config", WhisperConfig, BertConfig, T5Config)
 
 
 class Leaf(NamedTuple):
@@ -44,6 +45,7 @@ LINEAR = (Leaf("weight", "kernel", (1, 0)), Leaf("bias", "bias"))
 LINEAR_WITHOUT_BIAS = LINEAR[:1]
 CONVOLUTION = (Leaf("weight", "kernel", (2, 1, 0)), Leaf("bias", "bias"))
 LAYER_NORM = (Leaf("weight", "scale"), Leaf("bias", "bias"))
+RMS_NORM = LAYER_NORM[:1]
 EMBEDDING = (Leaf("weight", "embedding"),)
 POSITIONS = (Leaf("weight", ""),)
 
@@ -104,6 +106,35 @@ BERT_TABLE: Table = {
 BERT_UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Beginnings of names of tensors that the encoder's output does not depend on."""
 
+T5_TABLE: Table = {
+    "shared": ("token_embedding", EMBEDDING),
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias": ("relative_bias", POSITIONS),
+    "encoder.block.#.layer.0.layer_norm": ("blocks/attn_ln", RMS_NORM),
+    "encoder.block.#.layer.0.SelfAttention.q": ("blocks/attn/query", LINEAR_WITHOUT_BIAS),
+    "encoder.block.#.layer.0.SelfAttention.k": ("blocks/attn/key", LINEAR_WITHOUT_BIAS),
+    "encoder.block.#.layer.0.SelfAttention.v": ("blocks/attn/value", LINEAR_WITHOUT_BIAS),
+    "encoder.block.#.layer.0.SelfAttention.o": ("blocks/attn/out", LINEAR_WITHOUT_BIAS),
+    "encoder.block.#.layer.1.layer_norm": ("blocks/mlp_ln", RMS_NORM),
+    "encoder.block.#.layer.1.DenseReluDense.wo": ("blocks/mlp/down", LINEAR_WITHOUT_BIAS),
+    "encoder.final_layer_norm": ("final_ln", RMS_NORM),
+}
+"""Of a T5EncoderModel or MT5EncoderModel, and of the encoder in every whole model; the MLP's first half is apart."""
+
+T5_MLP_TABLES: dict[str, Table] = {
+    "relu": {"encoder.block.#.layer.1.DenseReluDense.wi": ("blocks/mlp/up", LINEAR_WITHOUT_BIAS)},
+    "gated-gelu": {
+        "encoder.block.#.layer.1.DenseReluDense.wi_0": ("blocks/mlp/gate", LINEAR_WITHOUT_BIAS),
+        "encoder.block.#.layer.1.DenseReluDense.wi_1": ("blocks/mlp/up", LINEAR_WITHOUT_BIAS),
+    },
+}
+"""What `T5_TABLE` lacks, by `feed_forward_proj`."""
+
+T5_UNUSED = ("decoder.", "lm_head.")
+"""As `BERT_UNUSED`."""
+
+MT5_DEFAULTS = {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu"}
+"""What an mT5's configuration means by leaving these out."""
+
 
 def read_config(directory: str | Path) -> dict[str, Any]:
     """Reads `config.json` of a checkpoint.
@@ -147,6 +178,29 @@ def bert_config(settings: dict[str, Any]) -> BertConfig:
     _require_setting(settings, "position_embedding_type", "absolute", default="absolute")
     _require_setting(settings, "is_decoder", False, default=False)
     return _config(BertConfig, settings)
+
+
+def t5_config(settings: dict[str, Any]) -> T5Config:
+    """The sizes in the `config.json` of a T5 or mT5.
+
+    Raises:
+        CwjaxError: it is of another model, or of a kind that is not supported.
+    """
+    kind = settings.get("model_type")
+    if kind == "umt5":
+        raise CwjaxError(
+            f"{CONFIG_FILE}: model_type is 'umt5', which has relative positions of its own in every layer and is not "
+            "supported here; choose an mT5"
+        )
+    if kind != "mt5":
+        _require_setting(settings, "model_type", "t5")
+    config = _config(T5Config, MT5_DEFAULTS | settings if kind == "mt5" else settings)
+    gated = config.feed_forward_proj == "gated-gelu"
+    _require_setting(settings, "is_gated_act", gated, default=gated)
+    activation = "gelu_new" if gated else "relu"
+    _require_setting(settings, "dense_act_fn", activation, default=activation)
+    _require_setting(settings, "is_decoder", False, default=False)
+    return config
 
 
 def read_safetensors(path: str | Path) -> Tensors:
@@ -219,6 +273,27 @@ def bert_params(tensors: Tensors, config: BertConfig) -> Parameters:
     tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
     used = {name: tensor for name, tensor in tensors.items() if not name.startswith(BERT_UNUSED)}
     return _place("BERT", used, BERT_TABLE, _abstract(lambda key: Bert(config, key=key)))
+
+
+def t5_params(tensors: Tensors, config: T5Config) -> Parameters:
+    """Parameters of `cwjax.models.t5.T5Encoder`, float32.
+
+    Args:
+        tensors: of a T5EncoderModel, or of a whole T5, whose decoder is left alone.
+        config: of the checkpoint.
+
+    Raises:
+        CwjaxError: a tensor is missing, unknown, or of another shape than `config` says.
+    """
+    used = {name: tensor for name, tensor in tensors.items() if not name.startswith(T5_UNUSED)}
+    copy = used.pop("encoder.embed_tokens.weight", None)
+    if copy is not None and not np.array_equal(copy, used.setdefault("shared.weight", copy)):
+        raise CwjaxError(
+            "the T5 checkpoint's 'encoder.embed_tokens.weight' is not its 'shared.weight'; such a model is not "
+            "supported"
+        )
+    table = T5_TABLE | T5_MLP_TABLES[config.feed_forward_proj]
+    return _place("T5", used, table, _abstract(lambda key: T5Encoder(config, key=key)))
 
 
 def _config(kind: type[Config], settings: dict[str, Any]) -> Config:
