@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
+from cwjax.commands import convert
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
+    convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
-        return _evaluate(parser.parse_args(arguments))
+        options = parser.parse_args(arguments)
+        _use_compilation_cache()
+        return {"evaluate": _evaluate, "convert": convert.run}[options.command](options)
     except CwjaxError as error:
         if debug:
             raise
@@ -87,7 +91,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    _use_compilation_cache()
     from cwjax.data.prepared import PreparedCorpus
     from cwjax.evaluation.evaluate import evaluate
 

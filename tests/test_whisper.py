@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import whisper_params
 
 from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import AudioEncoder, sinusoids
 from cwjax.models.parameters import flatten
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig, WhisperConfig
-from cwjax.weights.hugging_face import whisper_params
 
 CONFIG = WhisperConfig(
     vocab_size=60,

@@ -169,7 +169,8 @@ def log_summary(summary: dict[str, Any]) -> None:
 
 
 def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
-    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings
+    # A T5 has no limit; it was trained with 512 tokens.
+    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings or 512
 
 
 def _new_tokens(config: ContextWhisperConfig) -> int:

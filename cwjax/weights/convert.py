@@ -1,6 +1,5 @@
 """Joins other people's checkpoints to a model directory: any Whisper, any text encoder, new context attention."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from cwjax.weights.configuration_file import CONFIG_FILE, read_config
 from cwjax.weights.model_directory import (
     GENERATION_FILE,
     generation_settings,
+    read_generation_settings,
     require_vocabulary,
     write_json,
     write_model,
@@ -36,7 +36,13 @@ from cwjax.weights.model_directory import (
 )
 from cwjax.weights.name_table import NamedArrays
 from cwjax.weights.original_project import original_config, original_parameters
-from cwjax.weights.pretrained import TEXT_ENCODER, PretrainedTextEncoder, PretrainedWhisper, open_text_encoder, open_whisper
+from cwjax.weights.pretrained import (
+    TEXT_ENCODER,
+    PretrainedTextEncoder,
+    PretrainedWhisper,
+    open_text_encoder,
+    open_whisper,
+)
 from cwjax.weights.sources import locate
 from cwjax.weights.tensors import open_tensors
 
@@ -67,7 +73,7 @@ def convert(
     whisper: str,
     text_encoder: str,
     output: Path,
-    context: ContextAttentionConfig = ContextAttentionConfig(),
+    context: ContextAttentionConfig,
     precision: Precision = "keep",
     seed: int = 0,
 ) -> Converted:
@@ -176,12 +182,10 @@ def _write_whisper_files(aside: Path, heard: PretrainedWhisper, config: ContextW
 def _generation_settings_of(files: Path | None) -> dict[str, Any]:
     """The source's own, in its directory or, for a model of ours, above its tokenizer."""
     for folder in (files, files.parent) if files else ():
-        file = folder / GENERATION_FILE
-        if file.is_file() and (folder / CONFIG_FILE).is_file():
-            try:
-                return json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise CwjaxError(f"{file}: is no valid JSON ({error}); fetch it again") from error
+        if (folder / CONFIG_FILE).is_file():
+            # Names with an underscore are transformers' notes to itself.
+            settings = read_generation_settings(folder)
+            return {name: value for name, value in settings.items() if not name.startswith("_")}
     return {}
 
 

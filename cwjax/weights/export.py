@@ -13,7 +13,13 @@ import numpy as np
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
 from cwjax.weights.configuration_file import CONFIG_FILE
-from cwjax.weights.model_directory import GENERATION_FILE, read_model_config, write_json, written_aside
+from cwjax.weights.model_directory import (
+    GENERATION_FILE,
+    read_generation_settings,
+    read_model_config,
+    write_json,
+    written_aside,
+)
 from cwjax.weights.name_table import NamedArrays, extract
 from cwjax.weights.pretrained import open_text_encoder, open_whisper
 from cwjax.weights.tensors import write_tensors
@@ -29,6 +35,9 @@ Format = Literal["hf-whisper", "openai", "text-encoder"]
 """hf-whisper: the Whisper for transformers. openai: the Whisper as OpenAI's `.pt`. text-encoder: for transformers."""
 
 OPENAI_FILE = "model.pt"
+
+SPECIAL_TOKENS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+"""Settings of generation that transformers wants in the model's configuration too."""
 
 
 def export(model: Path, form: Format, output: Path) -> Path:
@@ -60,12 +69,9 @@ def _export_whisper(model: Path, aside: Path) -> None:
     config = read_model_config(model).whisper
     names = (("model." + name, array) for name, array in _streamed(open_whisper(model).read(), HUGGING_FACE_TABLE))
     write_tensors(aside, names, {"format": "pt"})
-    generation = read_config_file(model / GENERATION_FILE)
-    special = {
-        name: generation[name] for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id") if name in generation
-    }
-    bos = {"bos_token_id": generation.get("bos_token_id", generation["eos_token_id"])} if special else {}
-    settings = hugging_face_settings(config) | special | bos | {"tie_word_embeddings": True}
+    generation = read_generation_settings(model)
+    special = {name: generation[name] for name in SPECIAL_TOKENS if name in generation}
+    settings = hugging_face_settings(config) | special | {"tie_word_embeddings": True}
     write_json(aside / CONFIG_FILE, settings)
     if generation:
         write_json(aside / GENERATION_FILE, generation)
@@ -117,13 +123,6 @@ def _to_torch(array: np.ndarray) -> Any:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
-
-
-def read_config_file(file: Path) -> dict[str, Any]:
-    """A file of settings, empty if there is none."""
-    import json
-
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _copy_files(source: Path, target: Path) -> None:

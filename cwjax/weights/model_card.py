@@ -23,7 +23,7 @@ def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, A
     sections = [
         "---\n" + "\n".join(header) + "\n---",
         "# ContextWhisper",
-        "Whisper whose audio encoder attends to a text encoder's reading of the context: free text about the recording.",
+        "Whisper whose audio encoder attends to what a text encoder reads about the recording.",
         _use(),
         "## What it is made of\n\n" + _table(_parts(config, parameters, facts)),
     ]

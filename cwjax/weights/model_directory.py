@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
-from cwjax.data.processor import Processor
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
 from cwjax.data.whisper_tokens import TIMESTAMPS, WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
@@ -77,6 +77,24 @@ def write_model(
     write_json(directory / CONFIG_FILE, {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts})
     (directory / MODEL_CARD_FILE).write_text(model_card(config, count, facts), encoding="utf-8")
     return {"parameters": count, "bytes": size}
+
+
+def copy_model(source: Path, directory: Path, config: ContextWhisperConfig, parameters: Parameters) -> None:
+    """Writes a model directory like `source` with other parameters; one that is there already is replaced.
+
+    Raises:
+        CwjaxError: the disk is full or the directory cannot be written.
+    """
+    facts = read_config(source).get("training", {})
+    named = ((path, np.asarray(jax.device_get(leaf))) for path, leaf in flatten(parameters))
+    with written_aside(directory, replace=True) as aside:
+        for name in (TOKENIZER_FOLDER, CONTEXT_TOKENIZER_FOLDER):
+            if (source / name).is_dir():
+                shutil.copytree(source / name, aside / name)
+        for name in (PREPROCESSOR_FILE, GENERATION_FILE):
+            if (source / name).is_file():
+                shutil.copy(source / name, aside / name)
+        write_model(aside, config, named, facts)
 
 
 @contextlib.contextmanager
@@ -170,6 +188,19 @@ def load_processor(directory: str | Path, config: ContextWhisperConfig) -> Proce
     processor = Processor.read(directory)
     require_vocabulary(processor.tokens, config.whisper.vocab_size, str(directory))
     return processor
+
+
+def read_generation_settings(directory: Path) -> dict[str, Any]:
+    """What `generation_config.json` says, nothing if there is none.
+
+    Raises:
+        CwjaxError: it is no valid JSON.
+    """
+    file = directory / GENERATION_FILE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CwjaxError(f"{file}: is no valid JSON ({error}); fetch it again") from error
 
 
 def require_vocabulary(tokens: WhisperTokens, vocab_size: int, place: str) -> None:

@@ -5,7 +5,6 @@ The audio encoder takes its heads and its MLP's width from the decoder's setting
 pretrained has as many positions as the audio encoder.
 """
 
-from pathlib import Path
 from typing import Any
 
 from cwjax.models.audio_encoder import AudioEncoder
@@ -14,7 +13,15 @@ from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.weights.configuration_file import require_setting
-from cwjax.weights.name_table import LAYER_NORM, LINEAR, LINEAR_WITHOUT_BIAS, NamedArrays, Table, abstract_parameters, place
+from cwjax.weights.name_table import (
+    LAYER_NORM,
+    LINEAR,
+    LINEAR_WITHOUT_BIAS,
+    NamedArrays,
+    Table,
+    abstract_parameters,
+    place,
+)
 from cwjax.weights.tensors import Tensors
 from cwjax.weights.text_encoder_checkpoints import bert_parameters
 from cwjax.weights.whisper_checkpoints import whisper_from_hugging_face

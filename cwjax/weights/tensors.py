@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -110,7 +110,9 @@ def load_pickle(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CwjaxError(f"{file}: is damaged, cut short or more than weights ({reason[0][:200]}); fetch it again") from error
+        raise CwjaxError(
+            f"{file}: is damaged, cut short or more than weights ({reason[0][:200]}); fetch it again"
+        ) from error
 
 
 def write_tensors(
@@ -199,7 +201,8 @@ def _open_shards(index: Path, reader: Callable[[Path], Tensors]) -> Tensors:
     lost = [name for name, file in names.items() if name not in shards[file].shapes]
     if lost:
         raise CwjaxError(
-            f"{index.parent / names[lost[0]]}: lacks the tensor '{lost[0]}', which {index.name} puts there; fetch it again"
+            f"{index.parent / names[lost[0]]}: lacks the tensor '{lost[0]}', which {index.name} puts there; "
+            "fetch it again"
         )
     return Tensors(
         index.parent,
