@@ -6,40 +6,34 @@ import logging
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cwjax.config import NEW, Config, differences
+from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
 from cwjax.data.prepare import prepare_swc
 from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.processor import Processor, read_context_tokenizer
-from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, transcribe_conditions
+from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
 from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
-from cwjax.models.parameters import Parameters, merge
+from cwjax.models.context_whisper import abstract
+from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
+from cwjax.starting_point import build_model, open_start, require_room
 from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh, require_divisible_batch
 from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
-from cwjax.weights.model_directory import save_model
-from cwjax.weights.name_table import as_tree
-from cwjax.weights.pretrained import PretrainedTextEncoder, PretrainedWhisper, open_text_encoder, open_whisper
-from cwjax.weights.sources import file_sha256, locate
-from cwjax.weights.tensors import SAFETENSORS_FILE
+from cwjax.weights.model_directory import record_facts, save_model
 
 log = logging.getLogger(__name__)
 
@@ -54,23 +48,6 @@ MAY_CHANGE = (
     "data.reading_threads",
 )
 """Fields in which a run may differ from the one its directory holds."""
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model before training.
-
-    Attributes:
-        config: its sizes.
-        parameters: the whole tree.
-        processor: its inputs.
-        facts: where its parts came from.
-    """
-
-    config: ContextWhisperConfig
-    parameters: Parameters
-    processor: Processor
-    facts: dict[str, Any]
 
 
 def train(config: Config) -> Path:
@@ -88,12 +65,10 @@ def train(config: Config) -> Path:
     workdir = open_workdir(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require_divisible_batch(config.train.batch_size, mesh)
-    text_encoder = open_text_encoder(locate(config.model.text_encoder))
-    pretrained = None if config.model.whisper == NEW else open_whisper(locate(config.model.whisper))
-    whisper = pretrained.config if pretrained else config.model.whisper_size
-    require_room(config, whisper)
-    corpus = prepare_corpus(config, whisper)
-    built = build_model(config, corpus, pretrained, text_encoder, workdir)
+    start = open_start(config)
+    require_room(config, start)
+    corpus = prepare_corpus(config, start.whisper)
+    built = build_model(config, start, (corpus.segments[place].text for place in corpus.positions("train")), workdir)
     trained, frozen = split_parameters(built.parameters, config.freeze)
     require_open_way(trained, frozen)
     counts = describe_parameters(trained, frozen)
@@ -143,7 +118,7 @@ def train(config: Config) -> Path:
     log.info("model written to %s", directory)
     if config.evaluation.at_end:
         facts["minutes"] = round((time.monotonic() - began) / 60, 1)
-        evaluate(
+        summary = evaluate(
             directory,
             corpus,
             workdir,
@@ -152,6 +127,7 @@ def train(config: Config) -> Path:
             config.evaluation.examples,
             facts,
         )
+        record_facts(directory, {"scores": scores_of(summary, config.evaluation.split)})
     _log_peak_memory()
     return directory
 
@@ -184,15 +160,6 @@ def open_workdir(config: Config) -> Path:
     return workdir
 
 
-def require_room(config: Config, whisper: WhisperConfig) -> None:
-    """Raises `CwjaxError` if targets can be longer than the decoder has positions."""
-    if config.data.max_target_tokens > whisper.max_target_positions:
-        raise CwjaxError(
-            f"data.max_target_tokens is {config.data.max_target_tokens}, but the decoder of {config.model.whisper} "
-            f"has only {whisper.max_target_positions} positions"
-        )
-
-
 def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     """The prepared corpus, cut for the window of `whisper`; the demo's speech, too, is synthesised first."""
     root = Path(config.data.root)
@@ -201,60 +168,6 @@ def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
     return prepare_swc(root, config.data.prepared_directory, segmentation)
-
-
-def build_model(
-    config: Config,
-    corpus: PreparedCorpus,
-    pretrained: PretrainedWhisper | None,
-    text_encoder: PretrainedTextEncoder,
-    workdir: Path,
-) -> BuiltModel:
-    """Reads pretrained parts, initialises new ones, and joins them.
-
-    Args:
-        config: of the experiment.
-        corpus: the tokenizer of a new Whisper is trained on its transcripts.
-        pretrained: the Whisper to start from; None: a new one.
-        text_encoder: the one that reads the context.
-        workdir: keeps the trained tokenizer.
-
-    Raises:
-        CwjaxError: a part is missing, damaged, or not the one whose SHA-256 the configuration names.
-    """
-    sha256 = _checked_sha256(config, text_encoder.tokenizer)
-    text_params = as_tree(text_encoder.read())
-    if pretrained:
-        if pretrained.files is None:
-            raise CwjaxError(f"{config.model.whisper}: has no tokenizer; convert it and add Whisper's tokenizer files")
-        tokens = WhisperTokens.read(pretrained.files)
-        whisper, whisper_tree = pretrained.config, as_tree(pretrained.read())
-    else:
-        tokens = _tokenizer(config, corpus, workdir)
-        whisper = dataclasses.replace(config.model.whisper_size, vocab_size=len(tokens))
-        whisper_tree = {}
-    longest = text_encoder.config.max_position_embeddings
-    if longest is not None and config.data.max_context_tokens > longest:
-        raise CwjaxError(
-            f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
-            f"{longest} tokens"
-        )
-    model = ContextWhisperConfig(whisper, text_encoder.config, config.model.context_attention)
-    initial = init_params(model, jax.random.key(config.train.seed))
-    parameters = merge(initial, {"text_encoder": text_params}, whisper_tree)
-    processor = Processor(
-        tokens=tokens,
-        context_tokenizer=read_context_tokenizer(text_encoder.tokenizer),
-        num_mel_bins=whisper.num_mel_bins,
-        window_samples=whisper.max_source_positions * SAMPLES_PER_POSITION,
-    )
-    facts = {
-        "whisper": config.model.whisper,
-        "text_encoder": config.model.text_encoder,
-        "text_encoder_sha256": sha256,
-        "max_context_tokens": config.data.max_context_tokens,
-    }
-    return BuiltModel(model, parameters, processor, facts)
 
 
 def example_settings(config: Config) -> ExampleSettings:
@@ -311,29 +224,6 @@ def _validation(
         return {"validation/score": measured["validation/wer/right"], **measured}
 
     return validate
-
-
-def _checked_sha256(config: Config, text_encoder: Path) -> str:
-    """SHA-256 of the text encoder's weights, if they are one file of safetensors."""
-    file = text_encoder / SAFETENSORS_FILE
-    expected = config.model.text_encoder_sha256
-    if not file.is_file() and not expected:
-        return ""
-    sha256 = file_sha256(file)
-    if expected and sha256 != expected:
-        raise CwjaxError(
-            f"{file}: has SHA-256 {sha256}, but the configuration asks for {expected} (model.text_encoder_sha256); "
-            "fetch it again, or correct the configuration"
-        )
-    return sha256
-
-
-def _tokenizer(config: Config, corpus: PreparedCorpus, workdir: Path) -> WhisperTokens:
-    directory = workdir / "tokenizer"
-    if directory.exists():
-        return WhisperTokens.read(directory)
-    texts = (corpus.segments[place].text for place in corpus.positions("train"))
-    return train_tokenizer(texts, config.model.tokenizer_size, directory)
 
 
 def _log_peak_memory() -> None:

@@ -80,6 +80,15 @@ def evaluate(
     return summary
 
 
+def scores_of(summary: dict[str, Any], split: str) -> dict[str, dict[str, float]]:
+    """The measures of a summary by context, for a model card."""
+    scores = {f"word error rate, {split} split": dict(summary["wer"])}
+    if "homophones" in summary:
+        shares = {condition: decisions["share"] for condition, decisions in summary["homophones"].items()}
+        scores[f"homophones spelled as meant, {split} split"] = shares
+    return scores
+
+
 def transcribe_conditions(
     transcriber: WindowTranscriber,
     parameters: Parameters,

@@ -7,6 +7,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,26 @@ def write_model(
     write_json(directory / CONFIG_FILE, {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts})
     (directory / MODEL_CARD_FILE).write_text(model_card(config, count, facts), encoding="utf-8")
     return {"parameters": count, "bytes": size}
+
+
+def record_facts(directory: Path, facts: dict[str, Any]) -> None:
+    """Adds what became known after the model was written, such as its scores, to config.json and the model card.
+
+    Raises:
+        CwjaxError: the directory cannot be read or written.
+    """
+    settings = read_config(directory)
+    settings["training"] = settings.get("training", {}) | facts
+    shapes = open_tensors(directory).shapes.values()
+    count = sum(math.prod(shape) for shape in shapes)
+    card = model_card(ContextWhisperConfig.from_dict(settings), count, settings["training"])
+    try:
+        aside = directory / (CONFIG_FILE + ".partial")
+        write_json(aside, settings)
+        aside.rename(directory / CONFIG_FILE)
+        (directory / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise CwjaxError(f"{directory}: cannot be written ({error.strerror})") from error
 
 
 def copy_model(source: Path, directory: Path, config: ContextWhisperConfig, parameters: Parameters) -> None:
