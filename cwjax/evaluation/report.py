@@ -19,6 +19,7 @@ from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
 from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
+from cwjax.files import write_text
 
 EXAMPLES = 8
 """Segments shown side by side."""
@@ -86,8 +87,10 @@ def write_report(
     """
     page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts)
     try:
-        _write(directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n")
-        _write(directory / "report.html", page)
+        write_text(
+            directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n"
+        )
+        write_text(directory / "report.html", page)
         if "homophones" in summary:
             save_chart(homophone_chart(summary), directory / "homophones.svg")
     except OSError as error:
@@ -97,12 +100,6 @@ def write_report(
 def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> WordErrors:
     pairs = ((one.segment.text, one.hypotheses[condition]) for one in transcriptions)
     return sum((word_errors(reference, hypothesis) for reference, hypothesis in pairs), WordErrors())
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
 
 
 def _chosen(transcriptions: Sequence[Transcription]) -> list[Transcription]:
