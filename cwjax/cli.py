@@ -32,10 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
+    commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
+        if arguments[:1] == ["transcribe"]:
+            from cwjax.commands.transcribe import transcribe
+
+            _use_compilation_cache()
+            return transcribe(arguments[1:], debug)
         return _evaluate(parser.parse_args(arguments))
     except CwjaxError as error:
         if debug:

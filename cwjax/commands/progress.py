@@ -45,8 +45,8 @@ class AudioProgress:
         done = min(done, self._total)
         state = f"{clock(done)} of {clock(self._total)} of audio"
         if not self._bar.disable:
-            self._bar.set_postfix_str(state, refresh=False)
-            self._bar.update(done - self._bar.n)
+            self._bar.n = done
+            self._bar.set_postfix_str(state)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             log.info("%s: %s", self._name, state)

@@ -150,7 +150,7 @@ class TranscribeCommand:
             with self._noting_failure(file):
                 (without,) = self._transcripts([one], [""])
                 if self._options.compare_context:
-                    print(f"{file.path}:\n{comparison(without.text, transcript.text, sys.stdout.isatty())}", flush=True)
+                XX
                 if self._options.explain:
                     self._explain(file, samples, transcript, without)
 

@@ -24,7 +24,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     left out may be `none`.
     """
     parser, switches = _parser()
-    return parser.parse_args(_normalised(arguments, switches))
+    return parser.parse_intermixed_args(_normalised(arguments, switches))
 
 
 def decoding_options(options: argparse.Namespace) -> DecodingOptions:
