@@ -58,7 +58,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
 def heads_first_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Attention in the layout of its matrix products, in which a key/value cache is kept.
+    """Attention in the layout of its matrix products.
 
     Args:
         query: (..., Tq, d).
@@ -182,12 +182,24 @@ class MultiHeadAttention(nnx.Module):
         """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
         return self._join_heads(attention(self.project_query(stream), key, value, mask))
 
-    def attend_heads_first(
-        self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    def attend_transposed(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
-        """As `attend`, for keys and values kept as (B, H, Tk, d)."""
-        query = jnp.swapaxes(self.project_query(stream), 1, 2)
-        return self._join_heads(jnp.swapaxes(heads_first_attention(query, key, value, mask), 1, 2))
+        """As `attend`, for arrays laid out as their matrix products take them.
+
+        Args:
+            query: (B, H, Tq, d), projected.
+            key: (B, H, d, Tk) or (B*H, d, Tk).
+            value: (B, H, Tk, d) or (B*H, Tk, d).
+            mask: as in `attend`.
+        """
+        batch, heads, queries, width = query.shape
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])).reshape(-1, *mask.shape[2:])
+        key = jnp.swapaxes(key.reshape(-1, *key.shape[-2:]), 1, 2)
+        value = value.reshape(-1, *value.shape[-2:])
+        attended = heads_first_attention(query.reshape(-1, queries, width), key, value, mask)
+        return self._join_heads(jnp.swapaxes(attended.reshape(batch, heads, queries, width), 1, 2))
 
     def _split_heads(self, projected: jax.Array) -> jax.Array:
         return projected.reshape(*projected.shape[:-1], self.heads, -1)
