@@ -51,7 +51,7 @@ class StandIn:
             raise CwjaxError("too loud for this model")
         if loudness == 77:
             raise ValueError("what is\nthis?")
-        progress(len(audio) / RATE)
+        progress(len(audio) / RATE, len(audio) / RATE)
         return speech(*f"heard {loudness} {context}".strip().split(" | "))
 
 
@@ -66,7 +66,7 @@ def _without_handlers_of_earlier_tests():
 @pytest.fixture
 def model(monkeypatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr("cwjax.commands.transcribe.load_transcriber", lambda _: stand_in)
+    monkeypatch.setattr("cwjax.commands.transcribe.load_transcriber", lambda _: (stand_in, stand_in.processor))
     return stand_in
 
 
@@ -187,6 +187,12 @@ def test_batches_are_filled_from_several_files_and_fail_one_by_one(folder, model
         ([], "no audio to transcribe"),
         (["--list", "list.txt", "10.wav"], "list.txt"),
         (["10.wav", "--batch-size", "0"], "--batch-size"),
+        (["10.wav", "--batch-size", "2", "--context-from-history"], "--context-from-history needs one window"),
+        (
+            ["10.wav", "--batch-size", "2", "--word-timestamps", "--hallucination-silence-threshold", "1"],
+            "--hallucination-silence-threshold needs one",
+        ),
+        (["10.wav", "--explain", "--context", "a", "--context-from-history"], "leave out --context-from-history"),
         (["10.wav", "--beam-size", "0"], "beam_size"),
         (["10.wav", "--highlight-words"], "--word-timestamps"),
         (["10.wav", "--explain"], "--explain needs a context"),
@@ -203,15 +209,17 @@ def test_what_can_be_known_before_the_model_is_loaded(folder, monkeypatch, capsy
     assert reason in line
 
 
-def test_an_unknown_language_and_a_missing_model(folder, model, monkeypatch, capsys):
-    files = record(10)
-    assert transcribe(*files, "--language", "Klingon") == 1
-    monkeypatch.undo()
-    os.chdir(folder)
-    assert transcribe(*files) == 1
-    language, directory = errors(capsys)
-    assert "'Klingon' is not known" in language
-    assert "m: holds no config.json" in directory
+def test_an_unknown_language(folder, model, capsys):
+    assert transcribe(*record(10), "--language", "Klingon") == 1
+    (line,) = errors(capsys)
+    assert "'Klingon' is not known" in line
+    assert not model.calls
+
+
+def test_a_missing_model(folder, capsys):
+    assert transcribe(*record(10)) == 1
+    (line,) = errors(capsys)
+    assert "m: holds no config.json" in line
 
 
 def test_a_full_disk_spares_the_other_files(folder, model, monkeypatch, capsys):
@@ -267,9 +275,9 @@ def test_progress_is_a_bar_on_terminals_and_lines_elsewhere(monkeypatch, caplog)
     caplog.set_level("INFO")
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    with AudioProgress("talk.ogg", 3723) as progress:
+    with AudioProgress("talk.ogg") as progress:
         for now in (1.0, 31.0, 40.0, 62.0):
-            progress(30 * now)
+            progress(30 * now, 3723)
     assert [line.getMessage() for line in caplog.records] == [
         "talk.ogg: 15:30 of 1:02:03 of audio",
         "talk.ogg: 31:00 of 1:02:03 of audio",
@@ -278,9 +286,9 @@ def test_progress_is_a_bar_on_terminals_and_lines_elsewhere(monkeypatch, caplog)
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with AudioProgress("talk.ogg", 60) as progress:
-        progress(15)
-        progress(61)
+    with AudioProgress("talk.ogg") as progress:
+        progress(15, 60)
+        progress(61, 60)
     assert " 0% |" in terminal.getvalue()
     assert "100% |" in terminal.getvalue()
     assert clock(59.6) == "01:00"

@@ -22,30 +22,29 @@ def clock(seconds: float) -> str:
 class AudioProgress:
     """A bar on a terminal; elsewhere a line every half minute.
 
-    Call it with the seconds of audio that are done.
+    Call it with the seconds of audio that are done and those in all.
 
     Args:
         name: of what is transcribed.
-        total: seconds of audio.
     """
 
-    def __init__(self, name: str, total: float):
-        self._name, self._total = name, total
+    def __init__(self, name: str):
+        self._name = name
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            total=total,
+            total=1,
             desc=name,
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
             leave=False,
             disable=not sys.stderr.isatty(),
         )
 
-    def __call__(self, done: float) -> None:
-        """Shows that so many seconds are done."""
-        done = min(done, self._total)
-        state = f"{clock(done)} of {clock(self._total)} of audio"
+    def __call__(self, done: float, total: float) -> None:
+        """Shows how much is done."""
+        done = min(done, total)
+        state = f"{clock(done)} of {clock(total)} of audio"
         if not self._bar.disable:
-            self._bar.n = done
+            self._bar.n, self._bar.total = done, total
             self._bar.set_postfix_str(state)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES

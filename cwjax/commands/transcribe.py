@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from cwjax.commands.transcribe_options import decoding_options, parse_options, s
 from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.errors import CwjaxError
+from cwjax.files import write_text
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.transcript import Transcript
 from cwjax.inference.writers import FORMATS, timestamp, write_transcript
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 BATCHES_AT_ONCE = 4
 """Recordings are gathered until they fill so many batches: enough to keep batches full, little to lose."""
+EMBEDDED_SECONDS = 600
+"""Longer recordings are not put into the page that explains them, which then plays the file itself."""
 
 Loaded = tuple[AudioFile, np.ndarray]
 
@@ -63,8 +68,7 @@ class TranscribeCommand:
         self._decoding: DecodingOptions = decoding_options(options)
         self._layout = subtitle_layout(options)
         self._formats = tuple(FORMATS) if options.output_format == "all" else (options.output_format,)
-        if options.batch_size is not None and options.batch_size < 1:
-            raise CwjaxError(f"--batch-size is {options.batch_size}: it must be at least 1, or none")
+        _check_combinations(options)
         self._files = gather_audio_files(options.audio, options.list, _common_context(options))
         if not self._files:
             raise CwjaxError("transcribe: no audio to transcribe; name files, or a --list of them")
@@ -76,9 +80,9 @@ class TranscribeCommand:
 
     def run(self) -> int:
         """Loads the model and transcribes; gives the exit status."""
-        self._transcriber = load_transcriber(self._options.model)
+        self._transcriber, self._processor = load_transcriber(self._options.model)
         if self._options.language is not None:
-            self._transcriber.processor.tokens.language_code(self._options.language)
+            self._processor.tokens.language_code(self._options.language)
         for group in self._groups():
             self._transcribe_group(group)
             group.clear()  # before the next is read
@@ -94,7 +98,7 @@ class TranscribeCommand:
         for file in self._files:
             with self._noting_failure(file):
                 group.append((file, read_audio(file.path)))
-            windows = sum(len(samples) / self._transcriber.processor.window_samples for _, samples in group)
+            windows = sum(len(samples) / self._processor.window_samples for _, samples in group)
             if group and windows >= enough:
                 yield group
                 group = []
@@ -124,7 +128,7 @@ class TranscribeCommand:
 
     def _transcripts(self, group: list[Loaded], contexts: list[str]) -> list[Transcript]:
         recordings = [samples for _, samples in group]
-        with AudioProgress(_name(group), _seconds(group)) as progress:
+        with AudioProgress(_name(group)) as progress:
             if self._options.batch_size is None:
                 return [self._transcriber.transcribe(recordings[0], contexts[0], self._decoding, progress)]
             return self._transcriber.transcribe_batched(
@@ -150,9 +154,27 @@ class TranscribeCommand:
             with self._noting_failure(file):
                 (without,) = self._transcripts([one], [""])
                 if self._options.compare_context:
-                XX
+                    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+                    print(f"{file.path}:\n{comparison(without.text, transcript.text, colour)}", flush=True)
                 if self._options.explain:
                     self._explain(file, samples, transcript, without)
+
+    def _explain(self, file: AudioFile, samples: np.ndarray, transcript: Transcript, without: Transcript) -> None:
+        from cwjax.evaluation.explanation_page import explanation_page
+        from cwjax.evaluation.page import audio_uri
+
+        in_batches = self._options.batch_size is not None
+        explanation = self._transcriber.explain(samples, file.context, transcript, separate_windows=in_batches)
+        if len(samples) <= EMBEDDED_SECONDS * SAMPLING_RATE:
+            audio = audio_uri(samples)
+        else:
+            audio = quote(Path(os.path.relpath(file.path, self._output)).as_posix())
+        page = self._output / f"{file.name}.html"
+        try:
+            write_text(page, explanation_page(file.path.name, audio, samples, transcript, without, explanation))
+        except OSError as error:
+            raise CwjaxError(f"{page}: cannot be written ({error.strerror}); choose another --output-dir") from error
+        log.info("%s: explained in %s", file.path, page)
 
     @contextmanager
     def _noting_failure(self, file: AudioFile) -> Iterator[None]:
@@ -169,12 +191,13 @@ class TranscribeCommand:
             print(f"cwjax: error: {named}", file=sys.stderr, flush=True)
 
 
-def load_transcriber(directory: str) -> Any:
-    """The model of a directory, ready to transcribe."""
+def load_transcriber(directory: str) -> tuple[Any, Any]:
+    """The model of a directory, ready to transcribe, and what knows its inputs."""
     from cwjax.inference.transcriber import Transcriber
     from cwjax.weights.model_directory import load_model
 
-    return Transcriber(*load_model(directory))
+    config, parameters, processor = load_model(directory)
+    return Transcriber(config, parameters, processor), processor
 
 
 def _name(group: list[Loaded]) -> str:
@@ -183,6 +206,17 @@ def _name(group: list[Loaded]) -> str:
 
 def _seconds(group: list[Loaded]) -> float:
     return sum(len(samples) for _, samples in group) / SAMPLING_RATE
+
+
+def _check_combinations(options: argparse.Namespace) -> None:
+    if options.batch_size is not None and options.batch_size < 1:
+        raise CwjaxError(f"--batch-size is {options.batch_size}: it must be at least 1, or none")
+    if options.batch_size is not None and options.context_from_history:
+        raise CwjaxError("--context-from-history needs one window after the other: leave out --batch-size")
+    if options.batch_size is not None and options.hallucination_silence_threshold is not None:
+        raise CwjaxError("--hallucination-silence-threshold needs one window after the other: leave out --batch-size")
+    if options.explain and options.context_from_history:
+        raise CwjaxError("--explain shows one context for the whole recording: leave out --context-from-history")
 
 
 def _common_context(options: argparse.Namespace) -> str:

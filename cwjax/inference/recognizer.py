@@ -93,6 +93,7 @@ class Recognizer:
         self._loudest = jax.jit(lambda samples: mel_decades(samples, processor.num_mel_bins, jnp).max(axis=(1, 2)))
         self._read_context = jax.jit(self._read_context_program)
         self._hear = jax.jit(self._hear_program)
+        self._contributions = jax.jit(self._contributions_program)
         self._language = jax.jit(self._language_program)
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
         self._align = jax.jit(self._align_program)
@@ -148,6 +149,16 @@ class Recognizer:
             scale = jnp.float32(context_scale)
         loudest, frames = np.asarray(loudest, np.float32), np.asarray(frames, np.int32)
         return self._hear(self._parameters, samples, loudest, frames, context, scale)
+
+    def context_contributions(
+        self, samples: np.ndarray, loudest: Sequence[float], frames: Sequence[int], context: ProjectedContext
+    ) -> np.ndarray:
+        """How strongly context tokens move windows, (C, B, A, S); see `AudioEncoder.context_contributions`.
+
+        Arguments as of `hear`.
+        """
+        loudest, frames = np.asarray(loudest, np.float32), np.asarray(frames, np.int32)
+        return np.asarray(self._contributions(self._parameters, samples, loudest, frames, context))
 
     def language_probabilities(self, heard: Heard) -> list[dict[str, float]]:
         """Of each window, the probability of every language."""
@@ -245,14 +256,29 @@ class Recognizer:
         scale: jax.Array | None,
     ) -> Heard:
         model = self._model(parameters)
-        decades = mel_decades(samples, self.processor.num_mel_bins, jnp)
-        features = compress(decades, loudest[:, None, None], jnp)
-        features = jnp.where(jnp.arange(self.frames)[:, None] < frames[:, None, None], features, 0)
-        features = features.astype(self._dtype)
+        features = self._features(samples, loudest, frames)
         audio = model.encode(features, context)
         if scale is not None:
             audio = jnp.concatenate([audio, model.encode(features)])
         return Heard(model.decoder.stepwise().project_audio(audio), scale)
+
+    def _features(self, samples: jax.Array, loudest: jax.Array, frames: jax.Array) -> jax.Array:
+        """(B, F, M), zero behind the frames that are to be heard."""
+        decades = mel_decades(samples, self.processor.num_mel_bins, jnp)
+        features = compress(decades, loudest[:, None, None], jnp)
+        features = jnp.where(jnp.arange(self.frames)[:, None] < frames[:, None, None], features, 0)
+        return features.astype(self._dtype)
+
+    def _contributions_program(
+        self,
+        parameters: Parameters,
+        samples: jax.Array,
+        loudest: jax.Array,
+        frames: jax.Array,
+        context: ProjectedContext,
+    ) -> jax.Array:
+        features = self._features(samples, loudest, frames)
+        return self._model(parameters).audio_encoder.context_contributions(features, context)
 
     def _language_program(self, parameters: Parameters, heard: Heard) -> jax.Array:
         decoder = self._model(parameters).decoder.stepwise()

@@ -10,6 +10,7 @@ from cwjax.errors import CwjaxError
 from cwjax.inference.batched import BatchedTranscription
 from cwjax.inference.contexts import CHUNK_TOKENS, encode_chunks, join_contexts, last_chunk, split_context
 from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.explain import Explanation, explain_windows, locate_words
 from cwjax.inference.recognizer import Recognizer
 from cwjax.inference.recording import Recording
 from cwjax.inference.sequential import Progress, SequentialTranscription
@@ -40,6 +41,7 @@ class Transcriber:
     ):
         self._processor = processor
         self._chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings)
+        self._context_layers = config.context.layers_of(config.whisper.encoder_layers)
         self._recognizer = Recognizer(config, parameters, processor, alignment_heads)
 
     def transcribe(
@@ -100,6 +102,31 @@ class Transcriber:
         read = {text: self._read(split_context(text, self._processor, self._chunk_tokens)) for text in set(contexts)}
         known = [read[text] for text in contexts]
         return BatchedTranscription(self._recognizer, opened, known, options, batch_size).run(progress)
+
+    def explain(
+        self, audio: Audio, context: str, transcript: Transcript, separate_windows: bool = False
+    ) -> Explanation:
+        """Which words of the context each stretch of a recording attended to when it was transcribed.
+
+        Args:
+            audio: as it was transcribed.
+            context: with which it was transcribed.
+            transcript: that came out.
+            separate_windows: it was transcribed in batches, whose windows do not hear each other's sound.
+
+        Raises:
+            CwjaxError: the audio cannot be read, or there is no context.
+        """
+        chunks = split_context(context, self._processor, self._chunk_tokens)
+        if not chunks:
+            raise CwjaxError("there is no context to explain: give one")
+        ids, mask = encode_chunks(chunks, self._processor, self._chunk_tokens)
+        words, owners = locate_words(chunks, self._processor.context_tokenizer, ids.shape)
+        known = self._recognizer.read_context(ids, mask)
+        windows = explain_windows(
+            self._recognizer, Recording.open(audio), known, transcript, owners, len(words), separate_windows
+        )
+        return Explanation(context, words, self._context_layers, tuple(windows))
 
     def _checked(self, options: DecodingOptions | None) -> DecodingOptions:
         options = options or DecodingOptions()
