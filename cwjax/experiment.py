@@ -23,6 +23,7 @@ from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
+from cwjax.files import write_text
 from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.context_whisper import abstract
 from cwjax.models.parameters import Parameters
@@ -150,9 +151,7 @@ def open_workdir(config: Config) -> Path:
             for line in changed:
                 if not line.startswith("workdir"):
                     log.info("changed since the run began: %s", line)
-        aside = path.with_suffix(".partial")
-        aside.write_text(json.dumps(ours, indent=2) + "\n")
-        aside.rename(path)
+        write_text(path, json.dumps(ours, indent=2) + "\n")
     except ValueError as error:
         raise CwjaxError(f"{path}: is damaged ({error}); delete {workdir} to start again") from error
     except OSError as error:

@@ -12,10 +12,14 @@ from flax import nnx
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.sequential import Progress
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import Transcript
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
-from cwjax.weights.model_directory import copy_model, load_parameters, load_processor
+from cwjax.weights.model_directory import copy_model, load_parameters, load_processor, read_generation_settings
 from cwjax.weights.sources import locate
 
 
@@ -56,6 +60,32 @@ class Model:
     def decode(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
         """Logits of the next tokens: (B, T) int and (B, A, D) -> (B, T, V) float32."""
         return _decode(self._graphdef, self.params, jnp.asarray(tokens), audio)
+
+    def transcribe(
+        self,
+        audio: str | Path | np.ndarray,
+        context: str = "",
+        options: DecodingOptions | None = None,
+        progress: Progress | None = None,
+    ) -> Transcript:
+        """Transcribes a recording of any length; see `Transcriber.transcribe`.
+
+        Args:
+            audio: a file, or mono samples at 16 kHz, (n,) float32.
+            context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
+            options: how.
+            progress: is told the seconds done and the seconds in all after every window.
+
+        Raises:
+            CwjaxError: the audio cannot be read, an option does not go with the model, or tokenizers are missing.
+        """
+        return self.transcriber.transcribe(audio, context, options, progress)
+
+    @cached_property
+    def transcriber(self) -> Transcriber:
+        """All ways to transcribe, with the model's compiled programs."""
+        heads = read_generation_settings(self.directory).get("alignment_heads")
+        return Transcriber(self.config, self.params, self.processor, heads)
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory with these parameters; one that is there already is replaced.

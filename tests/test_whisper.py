@@ -138,15 +138,21 @@ def test_cached_decoding_equals_teacher_forcing(pair):
 
     @jax.jit
     def stepwise(params, tokens, audio):
-        decoder = nnx.merge(graph, params)
-        prompt, cache = decoder.step(tokens[:, :4], decoder.start(audio, 11), 0)
+        decoder = nnx.merge(graph, params).stepwise()
+        audio = decoder.project_audio(audio)
+
+        def read(tokens, cache, position):
+            reached = position + jnp.arange(tokens.shape[1])
+            seen = jnp.arange(11) <= reached[:, None]
+            reading = decoder.read(tokens, audio, cache, position, reached, seen)
+            return decoder.logits(reading.stream), reading.cache
 
         def body(carry):
             position, cache, logits = carry
-            token = jax.lax.dynamic_slice_in_dim(tokens, position, 1, axis=1)
-            new, cache = decoder.step(token, cache, position)
+            new, cache = read(jax.lax.dynamic_slice_in_dim(tokens, position, 1, axis=1), cache, position)
             return position + 1, cache, jax.lax.dynamic_update_slice(logits, new, (0, position, 0))
 
+        prompt, cache = read(tokens[:, :4], decoder.empty_cache(audio, 11), 0)
         logits = jnp.zeros((2, 9, 60)).at[:, :4].set(prompt)
         return jax.lax.while_loop(lambda carry: carry[0] < 9, body, (4, cache, logits))[2]
 
@@ -177,12 +183,8 @@ def test_wrong_lengths_are_refused():
         with pytest.raises(CwjaxError, match=f"{frames} mel frames.*at most 40"):
             encoder(jnp.zeros((1, frames, 80)))
     decoder = nnx.eval_shape(lambda: TextDecoder(CONFIG, key=key))
-    for use in (
-        lambda: decoder(jnp.zeros((1, 13), int), jnp.zeros((1, 20, 16))),
-        lambda: decoder.start(jnp.zeros((1, 20, 16)), 13),
-    ):
-        with pytest.raises(CwjaxError, match="13 tokens do not fit into the 12 positions"):
-            use()
+    with pytest.raises(CwjaxError, match="13 tokens do not fit into the 12 positions"):
+        decoder(jnp.zeros((1, 13), int), jnp.zeros((1, 20, 16)))
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def heads_first_attention(
     *,
     scale: float | None = None,
 ) -> jax.Array:
-    """Attention in the layout of its matrix products, in which a key/value cache is kept.
+    """Attention in the layout of its matrix products.
 
     Args:
         query: (..., Tq, d).
@@ -260,12 +260,24 @@ class MultiHeadAttention(nnx.Module):
         query = self.project_query(stream)
         return self._join_heads(attention(query, key, value, mask, bias=bias, scale=self.scale))
 
-    def attend_heads_first(
-        self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    def attend_transposed(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
-        """As `attend`, for keys and values kept as (B, H, Tk, d)."""
-        query = jnp.swapaxes(self.project_query(stream), 1, 2)
-        return self._join_heads(jnp.swapaxes(heads_first_attention(query, key, value, mask, scale=self.scale), 1, 2))
+        """As `attend`, for arrays laid out as their matrix products take them.
+
+        Args:
+            query: (B, H, Tq, d), projected.
+            key: (B, H, d, Tk) or (B*H, d, Tk).
+            value: (B, H, Tk, d) or (B*H, Tk, d).
+            mask: as in `attend`.
+        """
+        batch, heads, queries, width = query.shape
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])).reshape(-1, *mask.shape[2:])
+        key = jnp.swapaxes(key.reshape(-1, *key.shape[-2:]), 1, 2)
+        value = value.reshape(-1, *value.shape[-2:])
+        attended = heads_first_attention(query.reshape(-1, queries, width), key, value, mask, scale=self.scale)
+        return self._join_heads(jnp.swapaxes(attended.reshape(batch, heads, queries, width), 1, 2))
 
     def _split_heads(self, projected: jax.Array) -> jax.Array:
         return projected.reshape(*projected.shape[:-1], self.heads, -1)
