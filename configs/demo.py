@@ -37,6 +37,9 @@ config = Config(
         context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.2, wrong=0.15),
     ),
     freeze=("text_encoder",),
-    optim=OptimizerSettings(learning_rate=2e-3, warmup_steps=100, schedule="cosine"),
-    train=TrainSettings(steps=2000, batch_size=16, checkpoint_every=400, validate_every=400, log_every=40),
+    # Context attention learns more slowly, so that the model listens before it is told.
+    optim=OptimizerSettings(
+        learning_rate=2e-3, group_learning_rates={"context": 1e-3}, warmup_steps=100, schedule="cosine"
+    ),
+    train=TrainSettings(steps=2700, batch_size=16, checkpoint_every=450, validate_every=900, log_every=50),
 )

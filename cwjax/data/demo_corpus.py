@@ -66,10 +66,10 @@ class DemoCorpusSettings:
     """
 
     pairs: int = 24
-    train_articles: int = 7
+    train_articles: int = 8
     validation_articles: int = 1
     test_articles: int = 2
-    sentences: tuple[int, int] = (5, 7)
+    sentences: tuple[int, int] = (4, 6)
     accents: tuple[str, ...] = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan")
     train_variants: tuple[str, ...] = (
         *("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4"),
