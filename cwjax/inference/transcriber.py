@@ -104,7 +104,12 @@ class Transcriber:
         return BatchedTranscription(self._recognizer, opened, known, options, batch_size).run(progress)
 
     def explain(
-        self, audio: Audio, context: str, transcript: Transcript, separate_windows: bool = False
+        self,
+        audio: Audio,
+        context: str,
+        transcript: Transcript,
+        separate_windows: bool = False,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Which words of the context each stretch of a recording attended to when it was transcribed.
 
