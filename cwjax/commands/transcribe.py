@@ -1,6 +1,7 @@
 """`cwjax transcribe`: recordings to transcripts, each written as soon as it is done."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -50,9 +51,7 @@ def transcribe(arguments: Sequence[str], debug: bool = False) -> int:
     Raises:
         CwjaxError: nothing can be transcribed as asked; what can be known is known before the model is loaded.
     """
-    options = parse_options(arguments)
-    command = TranscribeCommand(options, debug)
-    return command.run()
+    return TranscribeCommand(parse_options(arguments), debug).run()
 
 
 class TranscribeCommand:
@@ -80,6 +79,8 @@ class TranscribeCommand:
 
     def run(self) -> int:
         """Loads the model and transcribes; gives the exit status."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # no transcript fails where a terminal lacks its letters
         self._transcriber, self._processor = load_transcriber(self._options.model)
         if self._options.language is not None:
             self._processor.tokens.language_code(self._options.language)
@@ -118,8 +119,8 @@ class TranscribeCommand:
             with self._noting_failure(group[0][0]):
                 raise error
             return
-        taken, length = time.monotonic() - began, _seconds(group)
-        log.info("%s: %s of audio in %s, %.1f x real time", _name(group), clock(length), clock(taken), length / taken)
+        taken, length = max(time.monotonic() - began, 1e-3), _seconds(group)
+        log.info("%s: %s of audio in %.1f s, %.1f x real time", _name(group), clock(length), taken, length / taken)
         for one, transcript in zip(group, transcripts, strict=True):
             with self._noting_failure(one[0]):
                 self._write(one[0], transcript)
@@ -142,7 +143,8 @@ class TranscribeCommand:
         if len(self._files) > 1:
             print(f"{file.path}:")
         for segment in transcript.segments:
-            print(f"[{timestamp(segment.start)} --> {timestamp(segment.end)}] {segment.text}", flush=True)
+            if segment.text.strip():
+                print(f"[{timestamp(segment.start)} --> {timestamp(segment.end)}] {segment.text}", flush=True)
 
     def _show_what_context_does(self, group: list[Loaded], transcripts: list[Transcript]) -> None:
         """Compares with transcripts made without context, and explains."""
@@ -164,7 +166,8 @@ class TranscribeCommand:
         from cwjax.evaluation.page import audio_uri
 
         in_batches = self._options.batch_size is not None
-        explanation = self._transcriber.explain(samples, file.context, transcript, separate_windows=in_batches)
+        with AudioProgress(f"{file.path.name}, explaining") as progress:
+            explanation = self._transcriber.explain(samples, file.context, transcript, in_batches, progress)
         if len(samples) <= EMBEDDED_SECONDS * SAMPLING_RATE:
             audio = audio_uri(samples)
         else:

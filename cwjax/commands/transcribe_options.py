@@ -1,6 +1,7 @@
 """The options of `cwjax transcribe`: those of openai-whisper's command under their names, and those of the context."""
 
 import argparse
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from typing import Any
 from cwjax.errors import CwjaxError
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.writers import FORMATS, SubtitleLayout
+
+log = logging.getLogger(__name__)
 
 BEAM_SIZE = 5
 BEST_OF = 5
@@ -54,6 +57,8 @@ def subtitle_layout(options: argparse.Namespace) -> SubtitleLayout:
     given = [name for name in names if getattr(options, name)]
     if given and not (options.word_timestamps or options.explain):
         raise CwjaxError(f"--{given[0].replace('_', '-')} goes by the times of words: add --word-timestamps")
+    if options.max_line_count and not options.max_line_width:
+        log.warning("--max-line-count has no effect without --max-line-width")
     return SubtitleLayout(**{name: getattr(options, name) for name in names})
 
 

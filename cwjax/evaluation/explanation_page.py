@@ -19,6 +19,10 @@ from cwjax.inference.writers import timestamp
 
 ROW_SECONDS = 10.0
 """Audio that fits into the width of the page."""
+WORD_LINES = 3
+"""Lines over each other that give close words room."""
+SECONDS_OF_A_LETTER = 0.085
+"""How much of the time axis a letter takes."""
 WORDS_SHOWN = 8
 """Context words in the map of a row."""
 WAVE_POINTS = 400
@@ -206,7 +210,7 @@ class _Painter:
         return (
             f"<section class=row aria-label='{span}' data-from={row.start:.2f} data-to={row.end:.2f}>"
             f"<div class=time>{span}</div><div class=lane {width}>"
-            f"<div class=words>{''.join(_placed_word(one, row, number) for number, one in enumerate(row.heard))}</div>"
+            f"<div class=words>{_placed_words(row)}</div>"
             f"{self._waveform(row)}</div>"
             f"<ol class=labels>{labels}</ol><div class=lane {width}>{chart}</div>"
             f"<details><summary>as a table</summary>{self._table(row)}</details>"
@@ -255,14 +259,21 @@ class _Painter:
         return [(self._explanation.words[window.words[place]], totals[place] / everything) for place in order]
 
 
-def _placed_word(one: _Heard, row: _Row, number: int) -> str:
-    """A word over the place where it begins; neighbours take turns in two lines, so that they have room."""
-    left = 100 * min(max((one.word.start - row.start) / (row.end - row.start), 0), 0.99)
-    where = f"right:{100 - left:.2f}%" if left > 94 else f"left:{left:.2f}%"
-    shown = html.escape(one.word.text.strip())
-    if one.was is not None:
-        shown = f"<mark>{shown}</mark><small>without: {html.escape(one.was) or '–'}</small>"
-    return f"<span class='place line{number % 2}' style='{where}'>{_button(one.word, shown)}</span>"
+def _placed_words(row: _Row) -> str:
+    """Words over the places where they begin, in the first of a few lines that has room, the fullest at worst."""
+    taken = [row.start] * WORD_LINES
+    pieces = []
+    for one in row.heard:
+        text, start = one.word.text.strip(), one.word.start
+        line = next((line for line, end in enumerate(taken) if end <= start), int(np.argmin(taken)))
+        taken[line] = start + SECONDS_OF_A_LETTER * (len(text) + 1)
+        shown = html.escape(text)
+        if one.was is not None:
+            shown = f"<mark>{shown}</mark><small>without: {html.escape(one.was) or '–'}</small>"
+        left = 100 * min(max((start - row.start) / (row.end - row.start), 0), 0.99)
+        where = f"right:{100 - left:.2f}%" if left > 94 else f"left:{left:.2f}%"
+        pieces.append(f"<span class='place line{line}' style='{where}'>{_button(one.word, shown)}</span>")
+    return "".join(pieces)
 
 
 def _button(word: Word, content: str) -> str:

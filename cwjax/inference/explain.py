@@ -153,7 +153,7 @@ def locate_words(
         matches = list(re.finditer(r"\S+", chunk))
         ends = [match.end() for match in matches]
         tokens = tokenizer(chunk, add_special_tokens=True, return_offsets_mapping=True, verbose=False)
-        for column, (begin, end) in enumerate(tokens["offset_mapping"]):
+        for column, (begin, end) in enumerate(tokens["offset_mapping"][: shape[1]]):
             place = bisect.bisect_right(ends, begin)
             if begin < end and place < len(matches) and matches[place].start() < end:
                 owners[row, column] = len(words) + place

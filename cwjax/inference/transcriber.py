@@ -104,7 +104,12 @@ class Transcriber:
         return BatchedTranscription(self._recognizer, opened, known, options, batch_size).run(progress)
 
     def explain(
-        self, audio: Audio, context: str, transcript: Transcript, separate_windows: bool = False
+        self,
+        audio: Audio,
+        context: str,
+        transcript: Transcript,
+        separate_windows: bool = False,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Which words of the context each stretch of a recording attended to when it was transcribed.
 
@@ -113,6 +118,7 @@ class Transcriber:
             context: with which it was transcribed.
             transcript: that came out.
             separate_windows: it was transcribed in batches, whose windows do not hear each other's sound.
+            progress: is told the seconds done and the seconds in all after every window.
 
         Raises:
             CwjaxError: the audio cannot be read, or there is no context.
@@ -123,9 +129,14 @@ class Transcriber:
         ids, mask = encode_chunks(chunks, self._processor, self._chunk_tokens)
         words, owners = locate_words(chunks, self._processor.context_tokenizer, ids.shape)
         known = self._recognizer.read_context(ids, mask)
-        windows = explain_windows(
-            self._recognizer, Recording.open(audio), known, transcript, owners, len(words), separate_windows
-        )
+        recording = Recording.open(audio)
+        windows = []
+        for window in explain_windows(
+            self._recognizer, recording, known, transcript, owners, len(words), separate_windows
+        ):
+            windows.append(window)
+            if progress is not None:
+                progress(window.end, recording.duration)
         return Explanation(context, words, self._context_layers, tuple(windows))
 
     def _checked(self, options: DecodingOptions | None) -> DecodingOptions:
