@@ -261,6 +261,24 @@ def test_published_sizes_have_the_published_names_and_shapes(size):
     assert ours == sum(np.prod(shape) for shape in shapes.values()) == COUNTS[size]
 
 
+def test_whisper_tiny_in_its_real_size(bert_source, tmp_path):
+    config = WHISPER_SIZES["tiny"]
+    settings = transformers.WhisperConfig(**hugging_face_settings(config))
+    reference = draw_wide(transformers.WhisperForConditionalGeneration(settings))
+    reference.save_pretrained(tmp_path / "tiny")
+    done = convert(str(tmp_path / "tiny"), str(bert_source), tmp_path / "model", CLOSED)
+    assert len(done.missing) == 1
+    loaded = cwjax.load(tmp_path / "model")
+    generator = np.random.default_rng(0)
+    features = generator.normal(0, 1, (1, 3000, 80)).astype(np.float32)
+    tokens = generator.integers(0, config.vocab_size, (1, 9))
+    with torch.no_grad():
+        theirs = reference(torch.tensor(features).mT, decoder_input_ids=torch.tensor(tokens))
+    audio = loaded.encode(features)
+    assert near(audio, theirs.encoder_last_hidden_state)
+    assert near(loaded.decode(tokens, audio), theirs.logits)
+
+
 def test_the_originals_checkpoint(tmp_path):
     if not ORIGINAL.is_dir():
         pytest.skip("needs shared/fixtures/original_pytorch")
