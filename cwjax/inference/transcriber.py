@@ -39,7 +39,7 @@ class Transcriber:
         alignment_heads: Sequence[tuple[int, int]] | None = None,
     ):
         self._processor = processor
-        self._chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings)
+        self._chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings or CHUNK_TOKENS)
         self._recognizer = Recognizer(config, parameters, processor, alignment_heads)
 
     def transcribe(
