@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from flax import nnx
 from lxml import html
-from openai import real_vocabulary
+from references import real_vocabulary
 
 from cwjax.cli import main
 from cwjax.data.audio import read_audio

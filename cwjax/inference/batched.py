@@ -178,13 +178,8 @@ class BatchedTranscription:
         """A window's segments, none in silence; one that the window's end cut off ends there."""
         if is_silent(decoded, self._options):
             return []
-        tokens = self._recognizer.tokens
-        cut = cut_into_segments(decoded.tokens, tokens, window.seek, window.frames)
-        end = (window.seek + window.frames) / FRAMES_PER_SECOND
-        if cut.rest:
-            start = min(cut.drafts[-1].end, end)
-            cut.drafts.append(Draft(start, end, cut.rest, tokens.text(cut.rest)))
-        return cut.drafts
+        cut = cut_into_segments(decoded.tokens, self._recognizer.tokens, window.seek, window.frames)
+        return cut.drafts + ([cut.rest] if cut.rest else [])
 
 
 def _filled(batch: Sequence[Window], size: int) -> list[Window]:

@@ -114,6 +114,11 @@ class DecodingOptions:
             self.length_penalty is None or 0 <= self.length_penalty <= 1,
             f"length_penalty is {self.length_penalty}: use a number in 0..1",
         )
+        silence = self.hallucination_silence_threshold
+        _require(
+            silence is None or 0 <= silence < math.inf,
+            f"hallucination_silence_threshold is {silence}: use seconds, at least 0",
+        )
         _require(min(self.suppress_tokens, default=0) >= -1, "suppress_tokens has a negative id other than -1")
         clips = self.clip_timestamps
         _require(

@@ -60,13 +60,13 @@ class Cut(NamedTuple):
         drafts: the segments, unfinished ones left out.
         frames: mel frames after which the next window begins.
         ends_in_silence: whether the tokens end in a single timestamp: nothing is said from there to the end.
-        rest: tokens of the segment that the window's end cut off, its starting timestamp first.
+        rest: the segment that the window's end cut off, as if it ended there; None if there is none.
     """
 
     drafts: list[Draft]
     frames: int
     ends_in_silence: bool
-    rest: list[int]
+    rest: Draft | None
 
 
 def cut_into_segments(tokens: Sequence[int], vocabulary: WhisperTokens, seek: int, frames: int) -> Cut:
@@ -83,6 +83,7 @@ def cut_into_segments(tokens: Sequence[int], vocabulary: WhisperTokens, seek: in
     """
     tokens = list(tokens)
     began = seek / FRAMES_PER_SECOND
+    ended = began + frames / FRAMES_PER_SECOND
     stamped = [token >= vocabulary.first_timestamp for token in tokens]
     ends_in_silence = stamped[-2:] == [False, True]
 
@@ -95,14 +96,14 @@ def cut_into_segments(tokens: Sequence[int], vocabulary: WhisperTokens, seek: in
     bounds = [place for place in range(1, len(tokens)) if stamped[place - 1] and stamped[place]]
     if not bounds:
         last = next((token for token in reversed(tokens) if token >= vocabulary.first_timestamp), None)
-        end = began + frames / FRAMES_PER_SECOND
-        if last is not None and last != vocabulary.first_timestamp:
-            end = time(last)
-        return Cut([draft(began, end, tokens)], frames, ends_in_silence, [])
+        end = ended if last in (None, vocabulary.first_timestamp) else time(last)
+        return Cut([draft(began, end, tokens)], frames, ends_in_silence, None)
     if ends_in_silence:
         bounds.append(len(tokens))
     parts = [tokens[first:last] for first, last in zip([0, *bounds], bounds, strict=False)]
     drafts = [draft(time(part[0]), time(part[-1]), part) for part in parts]
-    if not ends_in_silence:
-        frames = (parts[-1][-1] - vocabulary.first_timestamp) * FRAMES_PER_STEP
-    return Cut(drafts, frames, ends_in_silence, tokens[bounds[-1] :])
+    if ends_in_silence:
+        return Cut(drafts, frames, ends_in_silence, None)
+    rest = tokens[bounds[-1] :]
+    frames = (parts[-1][-1] - vocabulary.first_timestamp) * FRAMES_PER_STEP
+    return Cut(drafts, frames, ends_in_silence, draft(min(time(rest[0]), ended), ended, rest))
