@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cwjax.weights.hugging_face import bert_config, read_config
 from flax import nnx
 from references import wide_parameters
 from test_whisper_tokens import TEXTS
@@ -30,6 +29,8 @@ from cwjax.inference.recognizer import Recognizer
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.whisper import WhisperConfig
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.text_encoder_checkpoints import bert_config
 
 LONGEST = 16
 
