@@ -143,7 +143,7 @@ class TrainSettings:
     """Latest checkpoints that stay on disk."""
     log_every: int = 10
     validate_every: int = 0
-    """Steps between validations with right, no and wrong context; 0: never."""
+    """Steps between validations with right, no and wrong context, and one at the end; 0: never."""
     validation_examples: int = 128
     seed: int = 0
 
