@@ -81,6 +81,16 @@ def test_padding_does_not_reach_real_tokens():
     np.testing.assert_allclose(hidden[1:, :5], run(params, ids[1:, :5], mask[1:, :5]), atol=1e-5)
 
 
+def test_bfloat16_is_computed_in_and_stays_close():
+    params = nnx.to_pure_dict(nnx.state(Bert(CONFIG, key=jax.random.key(0))))
+    run = compiled(CONFIG)
+    ids, mask = sequences(CONFIG, [12, 5], 12)
+    exact = np.asarray(run(params, ids, mask))
+    half = run(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params), ids, mask)
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(half.astype(jnp.float32) - exact)[mask].mean() < 0.03 * np.abs(exact)[mask].mean()
+
+
 def test_too_long_a_context_is_refused():
     bert = nnx.eval_shape(lambda: Bert(CONFIG, key=jax.random.key(0)))
     with pytest.raises(CwjaxError, match="17 tokens, but this text encoder reads at most 16"):

@@ -160,6 +160,22 @@ def test_cached_decoding_equals_teacher_forcing(pair):
     near(stepwise(params["decoder"], tokens, audio), whole)
 
 
+def test_bfloat16_is_decoded_in(pair):
+    config, _, params, features, tokens = pair
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
+    graphs = build(config)
+    audio = nnx.merge(graphs["audio_encoder"], half["audio_encoder"])(features.astype(jnp.bfloat16))
+    exact = nnx.merge(graphs["decoder"], params["decoder"])(tokens, audio.astype(jnp.float32))
+    decoder = nnx.merge(graphs["decoder"], half["decoder"])
+    assert decoder.blocks(decoder.token_embedding(tokens), audio).dtype == jnp.bfloat16
+    at_once = decoder(tokens, audio)
+    logits, cache = decoder.step(tokens[:, :4], decoder.start(audio, 9), 0)
+    later, _ = decoder.step(tokens[:, 4:], cache, 4)
+    for ours in (at_once, jnp.concatenate([logits, later], axis=1)):
+        assert ours.dtype == jnp.float32
+        assert np.abs(ours - exact).mean() < 0.03 * np.abs(exact).mean()
+
+
 def test_sinusoids_are_whispers(pair):
     _, _, params, _, _ = pair
     np.testing.assert_allclose(params["audio_encoder"]["positions"], sinusoids(20, 16), atol=1e-6)

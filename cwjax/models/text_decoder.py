@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, layer_norm, named_key, stack, whisper_attention
+from cwjax.models.layers import MLP, Embedding, layer_norm, named_key, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
 
 
@@ -63,12 +63,8 @@ class TextDecoder(nnx.Module):
 
     def __init__(self, config: WhisperConfig, *, key: jax.Array):
         initializer = nnx.initializers.normal(config.init_std)
-        self.token_embedding = nnx.Embed(
-            config.vocab_size,
-            config.d_model,
-            embedding_init=initializer,
-            rngs=nnx.Rngs(named_key(key, "token_embedding")),
-        )
+        rngs = nnx.Rngs(named_key(key, "token_embedding"))
+        self.token_embedding = Embedding(config.vocab_size, config.d_model, std=config.init_std, rngs=rngs)
         shape = (config.max_target_positions, config.d_model)
         self.positions = nnx.Param(initializer(named_key(key, "positions"), shape))
         self.blocks = DecoderBlocks(config, key=named_key(key, "blocks"))
