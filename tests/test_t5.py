@@ -11,6 +11,7 @@ from tiny import read_tensors, t5_params
 from cwjax.errors import CwjaxError
 from cwjax.models.parameters import flatten
 from cwjax.models.t5 import T5Config, T5Encoder, relative_buckets
+from cwjax.training.sharding import make_mesh, parameter_shardings
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.text_encoder_checkpoints import t5_config, text_encoder_config
 
@@ -247,6 +248,16 @@ def test_new_weights_are_drawn_as_wide_as_t5_draws_them():
         assert not np.array_equal(params[path], other[path]), path
     for path in scales:
         np.testing.assert_array_equal(params[path], 1)
+
+
+def test_every_matrix_is_split_over_a_mesh():
+    shapes = nnx.state(nnx.eval_shape(lambda: T5Encoder(CONFIGS["mt5"], key=jax.random.key(0))))
+    shardings = parameter_shardings({"text_encoder": nnx.to_pure_dict(shapes)}, make_mesh(1, 1, 1))
+    for path, sharding in flatten(shardings):
+        split = {axis for axis in sharding.spec if axis}
+        if path.endswith("kernel"):
+            assert split == {"fsdp", "tensor"}, path
+        assert (split == {"fsdp"}) == path.endswith("embedding"), path
 
 
 @pytest.mark.parametrize(
