@@ -1,4 +1,6 @@
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,21 +131,18 @@ def test_gradients_equal_those_of_the_pytorch_model(pair):
             np.testing.assert_allclose(ours[path], leaf, rtol=0, atol=1e-5 * largest, err_msg=path)
 
 
-def test_cached_decoding_equals_teacher_forcing(pair):
-    config, _, params, _, tokens = pair
-    if config.num_mel_bins != 80:
-        pytest.skip("the decoder knows no mels")
-    graph = build(config)["decoder"]
-    audio = jax.random.normal(jax.random.key(1), (2, 20, 16))
+def step_by_step(graph: nnx.GraphDef) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+    """A decoder that reads four tokens at once and the rest one by one; gives the logits of all."""
 
     @jax.jit
-    def stepwise(params, tokens, audio):
+    def decode(params, tokens, audio):
         decoder = nnx.merge(graph, params).stepwise()
-        audio = decoder.project_audio(audio)
+        audio, length = decoder.project_audio(audio), tokens.shape[1]
+        slots = length + 2
 
         def read(tokens, cache, position):
             reached = position + jnp.arange(tokens.shape[1])
-            seen = jnp.arange(11) <= reached[:, None]
+            seen = jnp.arange(slots) <= reached[:, None]
             reading = decoder.read(tokens, audio, cache, position, reached, seen)
             return decoder.logits(reading.stream), reading.cache
 
@@ -152,12 +151,21 @@ def test_cached_decoding_equals_teacher_forcing(pair):
             new, cache = read(jax.lax.dynamic_slice_in_dim(tokens, position, 1, axis=1), cache, position)
             return position + 1, cache, jax.lax.dynamic_update_slice(logits, new, (0, position, 0))
 
-        prompt, cache = read(tokens[:, :4], decoder.empty_cache(audio, 11), 0)
-        logits = jnp.zeros((2, 9, 60)).at[:, :4].set(prompt)
-        return jax.lax.while_loop(lambda carry: carry[0] < 9, body, (4, cache, logits))[2]
+        prompt, cache = read(tokens[:, :4], decoder.empty_cache(audio, slots), 0)
+        logits = jnp.zeros((tokens.shape[0], length, prompt.shape[-1])).at[:, :4].set(prompt)
+        return jax.lax.while_loop(lambda carry: carry[0] < length, body, (4, cache, logits))[2]
 
+    return decode
+
+
+def test_cached_decoding_equals_teacher_forcing(pair):
+    config, _, params, _, tokens = pair
+    if config.num_mel_bins != 80:
+        pytest.skip("the decoder knows no mels")
+    graph = build(config)["decoder"]
+    audio = jax.random.normal(jax.random.key(1), (2, 20, 16))
     whole = jax.jit(lambda params, *inputs: nnx.merge(graph, params)(*inputs))(params["decoder"], tokens, audio)
-    near(stepwise(params["decoder"], tokens, audio), whole)
+    near(step_by_step(graph)(params["decoder"], tokens, audio), whole)
 
 
 def test_bfloat16_is_decoded_in(pair):
@@ -168,10 +176,8 @@ def test_bfloat16_is_decoded_in(pair):
     exact = nnx.merge(graphs["decoder"], params["decoder"])(tokens, audio.astype(jnp.float32))
     decoder = nnx.merge(graphs["decoder"], half["decoder"])
     assert decoder.blocks(decoder.token_embedding(tokens), audio).dtype == jnp.bfloat16
-    at_once = decoder(tokens, audio)
-    logits, cache = decoder.step(tokens[:, :4], decoder.start(audio, 9), 0)
-    later, _ = decoder.step(tokens[:, 4:], cache, 4)
-    for ours in (at_once, jnp.concatenate([logits, later], axis=1)):
+    stepped = step_by_step(graphs["decoder"])(half["decoder"], tokens, audio)
+    for ours in (decoder(tokens, audio), stepped):
         assert ours.dtype == jnp.float32
         assert np.abs(ours - exact).mean() < 0.03 * np.abs(exact).mean()
 
