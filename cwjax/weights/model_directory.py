@@ -131,14 +131,16 @@ def written_aside(directory: Path, replace: bool = False) -> Iterator[Path]:
     """
     if not replace and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CwjaxError(f"{directory}: exists and is not empty; name a new directory, or delete it first")
-    aside = directory.with_name(directory.name + ".partial")
+    aside, replaced = (directory.with_name(directory.name + end) for end in (".partial", ".replaced"))
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        for leftover in (aside, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
         if directory.exists():
-            shutil.rmtree(directory)
+            directory.rename(replaced)
         aside.rename(directory)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CwjaxError(f"{directory}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     finally:
