@@ -31,14 +31,14 @@ ORIGINAL = Path(__file__).resolve().parents[1].parent / "shared/fixtures/origina
 CLOSED = ContextAttentionConfig()
 
 
-def draw_wide(model):
+def draw_wide(model, deviation=0.15):
     """Random weights so large that an error anywhere shows; norms' scales away from 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "embed_positions" in name and "encoder" in name:
                 continue
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
             if "norm" in name and name.endswith("weight"):
                 parameter.add_(1.0)
     return model.eval()
@@ -264,7 +264,8 @@ def test_published_sizes_have_the_published_names_and_shapes(size):
 def test_whisper_tiny_in_its_real_size(bert_source, tmp_path):
     config = WHISPER_SIZES["tiny"]
     settings = transformers.WhisperConfig(**hugging_face_settings(config))
-    reference = draw_wide(transformers.WhisperForConditionalGeneration(settings))
+    # At this width, wider draws let rounding errors grow from layer to layer.
+    reference = draw_wide(transformers.WhisperForConditionalGeneration(settings), 0.05)
     reference.save_pretrained(tmp_path / "tiny")
     done = convert(str(tmp_path / "tiny"), str(bert_source), tmp_path / "model", CLOSED)
     assert len(done.missing) == 1

@@ -223,7 +223,7 @@ def test_training_starts_from_anybodys_weights(config: Path, tmp_path: Path) -> 
     settings = transformers.WhisperConfig(
         vocab_size=len(tokens), d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=100,
-        max_target_positions=90,
+        max_target_positions=90, pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=1,
     )  # fmt: skip
     transformers.WhisperForConditionalGeneration(settings).save_pretrained(tmp_path / "whisper")
     bert = write_bert(tmp_path / "bert")

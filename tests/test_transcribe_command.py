@@ -219,7 +219,7 @@ def test_an_unknown_language(folder, model, capsys):
 def test_a_missing_model(folder, capsys):
     assert transcribe(*record(10)) == 1
     (line,) = errors(capsys)
-    assert "m: holds no config.json" in line
+    assert "m: no such directory" in line
 
 
 def test_a_full_disk_spares_the_other_files(folder, model, monkeypatch, capsys):
