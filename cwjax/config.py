@@ -23,6 +23,7 @@ from cwjax.data.context import ContextProbabilities
 from cwjax.data.demo_corpus import DemoCorpusSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
+from cwjax.models.layers import Recomputed
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
 NEW = "new"
@@ -138,6 +139,11 @@ class TrainSettings:
     """Examples per step over all devices."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the computation; parameters and reductions stay float32."""
+    recomputed: Recomputed = "nothing"
+    """What the gradient computes again to save memory: nothing; what is cheap, that is all but the results of linear
+    maps and attention; all inside the blocks. `cwjax plan` says which is fastest."""
+    accumulation: int = 1
+    """Parts of a batch that are computed one after another, to save memory; the result is the same."""
     checkpoint_every: int = 500
     checkpoints_kept: int = 2
     """Latest checkpoints that stay on disk."""
@@ -148,7 +154,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "checkpoints_kept", "log_every"):
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "checkpoints_kept", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
         _require(self.validate_every >= 0, "train.validate_every must not be negative")
 

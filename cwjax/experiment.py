@@ -1,18 +1,19 @@
 """One experiment from its configuration to its report: the rooms of the project joined in order."""
 
+import collections
 import dataclasses
 import json
 import logging
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from cwjax import __version__
 from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
@@ -25,15 +26,14 @@ from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, sc
 from cwjax.evaluation.report import summarise
 from cwjax.files import write_text
 from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import abstract
 from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
-from cwjax.starting_point import build_model, open_start, require_room
-from cwjax.training.groups import require_open_way, split_parameters
+from cwjax.starting_point import describe_model, initial_parameters, open_start, require_room
 from cwjax.training.loop import Run, Validate, fit
-from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
-from cwjax.training.sharding import make_mesh, require_divisible_batch
-from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
+from cwjax.training.processes import first_alone, is_first, require_same_settings
+from cwjax.training.program import TrainProgram, make_program
+from cwjax.training.sharding import batch_share, gather
+from cwjax.training.step import cast, describe_parameters
 from cwjax.weights.model_directory import record_facts, save_model
 
 log = logging.getLogger(__name__)
@@ -63,51 +63,44 @@ def train(config: Config) -> Path:
         CwjaxError: whatever the user can mend.
     """
     began = time.monotonic()
-    workdir = open_workdir(config)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    require_divisible_batch(config.train.batch_size, mesh)
+    require_same_settings({**config.as_dict(), "cwjax": __version__, "jax": jax.__version__})
+    workdir = first_alone(lambda: open_workdir(config))
     start = open_start(config)
     require_room(config, start)
-    corpus = prepare_corpus(config, start.whisper)
-    built = build_model(config, start, (corpus.segments[place].text for place in corpus.positions("train")), workdir)
-    trained, frozen = split_parameters(built.parameters, config.freeze)
-    require_open_way(trained, frozen)
-    counts = describe_parameters(trained, frozen)
+    corpus = first_alone(lambda: prepare_corpus(config, start.whisper))
+    new = describe_model(config, start, (corpus.segments[place].text for place in corpus.positions("train")), workdir)
+    program = make_program(config, new.config)
+    mesh = program.mesh
+    log.info("mesh: %s", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
+    counts = describe_parameters(program.state.trained, program.frozen)
     log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items()))
 
     settings = example_settings(config)
-    positions = training_positions(corpus, built.processor, settings, config.data.examples)
-    optimizer = make_optimizer(config.optim, trained, config.train.steps)
-    graphdef, _ = abstract(built.config)
-    compute_dtype = jnp.dtype(config.train.compute_dtype)
+    positions = training_positions(corpus, new.processor, settings, config.data.examples)
+    share = batch_share(mesh)
     run = Run(
         workdir=workdir,
-        state=init_state(trained, optimizer, mesh),
-        frozen=place_parameters(frozen, mesh),
-        step=make_train_step(
-            make_loss(graphdef, built.processor.num_mel_bins, compute_dtype),
-            optimizer,
-            learning_rate_schedule(config.optim, config.optim.learning_rate, config.train.steps),
-        ),
-        batches=training_batches(
+        program=program,
+        start=lambda: initial_parameters(start, new.config, config.train.seed, mesh),
+        freeze=config.freeze,
+        batches=lambda first: training_batches(
             corpus,
             positions,
-            built.processor,
+            new.processor,
             settings,
-            config.train.batch_size // jax.process_count(),
+            config.train.batch_size,
             config.train.seed,
             config.data.reading_threads,
-            jax.process_index(),
-            jax.process_count(),
+            share,
+            first,
         ),
-        mesh=mesh,
-        validate=_validation(config, corpus, graphdef, built.processor),
+        validate=_validation(config, corpus, program, new.processor),
     )
     with jax.set_mesh(mesh):
         parameters = fit(run, config.train)
     hours = sum(corpus.segments[place].duration for place in positions) / 3600
     facts = {
-        **built.facts,
+        **new.facts,
         **counts,
         "frozen": list(config.freeze),
         "steps": config.train.steps,
@@ -115,7 +108,11 @@ def train(config: Config) -> Path:
         "training_segments": len(positions),
     }
     directory = workdir / "model"
-    save_model(directory, built.config, parameters, built.processor, facts)
+    whole = gather(parameters)
+    if not is_first():
+        collections.deque(whole, maxlen=0)
+        return directory
+    save_model(directory, new.config, whole, new.processor, facts)
     log.info("model written to %s", directory)
     if config.evaluation.at_end:
         facts["minutes"] = round((time.monotonic() - began) / 60, 1)
@@ -151,7 +148,8 @@ def open_workdir(config: Config) -> Path:
             for line in changed:
                 if not line.startswith("workdir"):
                     log.info("changed since the run began: %s", line)
-        write_text(path, json.dumps(ours, indent=2) + "\n")
+        if is_first():
+            write_text(path, json.dumps(ours, indent=2) + "\n")
     except ValueError as error:
         raise CwjaxError(f"{path}: is damaged ({error}); delete {workdir} to start again") from error
     except OSError as error:
@@ -195,16 +193,14 @@ def training_positions(
     return fitting[: limit or None]
 
 
-def _validation(
-    config: Config, corpus: PreparedCorpus, graphdef: nnx.GraphDef, processor: Processor
-) -> Validate | None:
+def _validation(config: Config, corpus: PreparedCorpus, program: TrainProgram, processor: Processor) -> Validate | None:
     positions = corpus.positions("validation")
     if not config.train.validate_every or not positions:
         return None
     order = np.random.default_rng(0).permutation(positions)
     chosen = sorted(int(place) for place in order[: config.train.validation_examples])
     transcriber = WindowTranscriber(
-        graphdef,
+        program.graphdef,
         processor,
         min(config.evaluation.batch_size, len(chosen)),
         config.data.max_context_tokens,
@@ -213,6 +209,7 @@ def _validation(
     homophones = read_homophones(corpus)
 
     def validate(parameters: Parameters) -> dict[str, float]:
+        parameters = jax.jit(partial(cast, dtype=program.dtype))(parameters)
         summary = summarise(
             transcribe_conditions(transcriber, parameters, corpus, chosen, homophones, quiet=True), homophones
         )

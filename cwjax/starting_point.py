@@ -1,24 +1,34 @@
-"""What an experiment starts from: pretrained parts found and opened, new ones initialised, all joined to a model."""
+"""What an experiment starts from: pretrained parts found and opened, new ones initialised, all joined to a model,
+each parameter on the devices where it belongs."""
 
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from cwjax.config import NEW, Config
 from cwjax.data.log_mel import SAMPLES_PER_POSITION
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
-from cwjax.models.context_whisper import ContextWhisperConfig, init_params
-from cwjax.models.parameters import Parameters, merge
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
-from cwjax.weights.model_directory import load_parameters, read_model_config, require_vocabulary
-from cwjax.weights.name_table import as_tree
-from cwjax.weights.pretrained import PretrainedTextEncoder, PretrainedWhisper, open_text_encoder, open_whisper
+from cwjax.training.processes import first_alone
+from cwjax.training.sharding import parameter_shardings, place
+from cwjax.weights.model_directory import read_model_config, read_parameters, require_vocabulary
+from cwjax.weights.pretrained import (
+    TEXT_ENCODER,
+    PretrainedTextEncoder,
+    PretrainedWhisper,
+    open_text_encoder,
+    open_whisper,
+)
 from cwjax.weights.sources import file_sha256, locate
 from cwjax.weights.tensors import SAFETENSORS_FILE
 
@@ -43,18 +53,16 @@ class Start:
 
 
 @dataclass(frozen=True)
-class BuiltModel:
-    """A model before training.
+class NewModel:
+    """A model before training, all but its parameters.
 
     Attributes:
         config: its sizes.
-        parameters: the whole tree.
         processor: its inputs.
         facts: where its parts came from.
     """
 
     config: ContextWhisperConfig
-    parameters: Parameters
     processor: Processor
     facts: dict[str, Any]
 
@@ -90,8 +98,8 @@ def require_room(config: Config, start: Start) -> None:
         raise CwjaxError(f"data.max_context_tokens is {context}, but the text encoder reads at most {longest} tokens")
 
 
-def build_model(config: Config, start: Start, transcripts: Iterable[str], workdir: Path) -> BuiltModel:
-    """Reads pretrained parts, initialises new ones, and joins them; parameters are float32.
+def describe_model(config: Config, start: Start, transcripts: Iterable[str], workdir: Path) -> NewModel:
+    """Sizes and inputs of the model that the parts make.
 
     Args:
         config: of the experiment.
@@ -100,27 +108,59 @@ def build_model(config: Config, start: Start, transcripts: Iterable[str], workdi
         workdir: keeps that tokenizer.
 
     Raises:
-        CwjaxError: a part is damaged, has no tokenizer, or is not the one whose SHA-256 the configuration names.
+        CwjaxError: a part has no tokenizer, or is not the one whose SHA-256 the configuration names.
     """
     sha256 = _checked_sha256(config, start)
-    tokens = _tokens(config, start, transcripts, workdir)
+    tokens = first_alone(lambda: _tokens(config, start, transcripts, workdir))
     whisper = start.whisper if start.pretrained else dataclasses.replace(start.whisper, vocab_size=len(tokens))
-    model = ContextWhisperConfig(whisper, start.text_encoder.config, start.context)
     processor = Processor(
         tokens=tokens,
         context_tokenizer=read_context_tokenizer(start.text_encoder.tokenizer),
         num_mel_bins=whisper.num_mel_bins,
         window_samples=whisper.max_source_positions * SAMPLES_PER_POSITION,
     )
-    facts: dict[str, Any] = {"max_context_tokens": config.data.max_context_tokens}
+    sources: dict[str, Any] = {"start": config.model.start}
+    if not start.whole:
+        sources = {"whisper": config.model.whisper, "text_encoder": config.model.text_encoder}
+        sources["text_encoder_sha256"] = sha256
+    return NewModel(
+        ContextWhisperConfig(whisper, start.text_encoder.config, start.context),
+        processor,
+        {**sources, "max_context_tokens": config.data.max_context_tokens},
+    )
+
+
+def initial_parameters(start: Start, model: ContextWhisperConfig, seed: int, mesh: Mesh) -> Parameters:
+    """Reads pretrained parameters and initialises the others, float32, every array at once in its shards.
+
+    No more than one array is on the host at a time, and none is ever whole on a device that holds but a part of it.
+
+    Args:
+        start: where the parts come from.
+        model: its sizes.
+        seed: of new parameters.
+        mesh: of the devices.
+
+    Raises:
+        CwjaxError: a part is damaged or of other sizes than its configuration says.
+    """
+    shardings = dict(flatten(parameter_shardings(abstract(model)[1], mesh)))
     if start.whole:
-        return BuiltModel(model, load_parameters(start.whole)[1], processor, {"start": config.model.start, **facts})
-    parts = [{"text_encoder": as_tree(start.text_encoder.read())}]
-    if start.pretrained:
-        parts.append(as_tree(start.pretrained.read()))
-    parameters = merge(init_params(model, jax.random.key(config.train.seed)), *parts)
-    sources = {"whisper": config.model.whisper, "text_encoder": config.model.text_encoder}
-    return BuiltModel(model, parameters, processor, {**sources, "text_encoder_sha256": sha256, **facts})
+        return unflatten(place(read_parameters(start.whole, model), shardings))
+    text_encoder = ((TEXT_ENCODER + path, array) for path, array in start.text_encoder.read())
+    leaves = place(chain(text_encoder, start.pretrained.read() if start.pretrained else ()), shardings)
+    new = {path: sharding for path, sharding in shardings.items() if path not in leaves}
+    return unflatten(leaves | _new_parameters(model, seed, new))
+
+
+def _new_parameters(
+    model: ContextWhisperConfig, seed: int, shardings: dict[str, NamedSharding]
+) -> dict[str, jax.Array]:
+    def make() -> dict[str, jax.Array]:
+        leaves = dict(flatten(init_params(model, jax.random.key(seed))))
+        return {path: leaves[path] for path in shardings}
+
+    return jax.jit(make, out_shardings=shardings)()
 
 
 def _tokens(config: Config, start: Start, transcripts: Iterable[str], workdir: Path) -> WhisperTokens:

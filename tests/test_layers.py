@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cwjax.models.layers import (
-    MLP,
-    Embedding,
-    Linear,
-    MultiHeadAttention,
-    attention,
-    gelu,
-    heads_first_attention,
-    layer_norm,
-    named_key,
-    stack,
-)
+from cwjax.models.attention import attention, heads_first_attention
+from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, gelu, layer_norm, named_key, stack
 
 # Batch, queries, keys, heads, width of a head; the last is long enough to go head by head.
 SHAPES = {"short": (3, 5, 7, 2, 4), "long": (2, 250, 270, 2, 4)}

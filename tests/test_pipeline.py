@@ -13,7 +13,6 @@ from cwjax.data.prepared import PreparedCorpus, write_prepared
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.data.whisper_tokens import train_tokenizer
-from cwjax.errors import CwjaxError
 
 COUNT = 23
 SETTINGS = ExampleSettings(24, 12, ContextProbabilities(), timestamps=0.5)
@@ -82,26 +81,29 @@ def test_same_seed_same_batches(corpus: PreparedCorpus, processor: Processor) ->
 @pytest.mark.parametrize("threads", [1, 4])
 def test_resumes_exactly_at_any_batch(corpus: PreparedCorpus, processor: Processor, threads: int) -> None:
     whole = batches(corpus, processor)
-    wanted = [next(whole) for _ in range(12)]
-    begun = batches(corpus, processor, reading_threads=threads)
     for done in range(12):
-        state = begun.get_state()
-        fresh = batches(corpus, processor, reading_threads=threads)
-        fresh.set_state(state)
-        for name, array in next(fresh).items():
-            np.testing.assert_array_equal(array, wanted[done][name])
-        next(begun)
+        wanted = next(whole)
+        resumed = next(batches(corpus, processor, reading_threads=threads, first_example=4 * done))
+        for name, array in resumed.items():
+            np.testing.assert_array_equal(array, wanted[name])
 
 
-def test_processes_share_an_epoch(corpus: PreparedCorpus, processor: Processor) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_every_batch(corpus: PreparedCorpus, processor: Processor, count: int) -> None:
+    """Whatever their number, they read the same examples with the same draws, and resume from any other number."""
+    alone = batches(corpus, processor)
+    together = [batches(corpus, processor, share=(number, count)) for number in range(count)]
     seen: Counter[int] = Counter()
-    for index in range(3):
-        iterator = batches(corpus, processor, size=1, process_index=index, process_count=3)
-        share = len(range(index, COUNT, 3))
-        seen.update(numbers(next(iterator))[0] for _ in range(share))
-    assert seen == Counter(range(COUNT))
-    with pytest.raises(CwjaxError, match="processes"):
-        batches(corpus, processor, process_index=0, process_count=COUNT + 1)
+    for done in range(COUNT):
+        wanted = next(alone)
+        resumed = [batches(corpus, processor, share=(number, count), first_example=4 * done) for number in range(count)]
+        for shares in (together, resumed):
+            parts = [next(share) for share in shares]
+            for name, array in wanted.items():
+                joined = np.stack([part[name] for part in parts], axis=1).reshape(array.shape)
+                np.testing.assert_array_equal(joined, array)
+        seen.update(numbers(wanted))
+    assert seen == Counter(dict.fromkeys(range(COUNT), 4))
 
 
 def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> None:

@@ -1,5 +1,7 @@
 """The training step: what moves, what does not, and what it costs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,12 @@ from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.training import loss
 from cwjax.training.groups import split_parameters
+from cwjax.training.loss import vocabulary_loss
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh
-from cwjax.training.step import init_state, make_loss, make_train_step, target_loss
+from cwjax.training.step import init_state, make_loss, make_train_step, state_shardings
 
 VOCABULARY = 61
 CONFIG = ContextWhisperConfig(
@@ -58,34 +62,67 @@ def make_batch(seed: int = 0, rows: int = 4) -> dict[str, jax.Array]:
     }
 
 
-def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS):
+def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS, **options):
     parameters = jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(0))
     trained, frozen = split_parameters(parameters, freeze)
     optimizer = make_optimizer(settings, trained, 50)
+    shardings = state_shardings(trained, optimizer, make_mesh(-1, 1, 1))
     graphdef, _ = abstract(CONFIG)
     step = make_train_step(
-        make_loss(graphdef, 80, jnp.dtype(dtype)),
+        make_loss(graphdef, 80, jnp.dtype(dtype), options.pop("recomputed", "nothing")),
         optimizer,
         learning_rate_schedule(settings, settings.learning_rate, 50),
+        shardings,
+        **options,
     )
-    return step, init_state(trained, optimizer, make_mesh(-1, 1, 1)), frozen
+    return step, init_state(trained, optimizer, shardings), frozen
 
 
 def host(tree: Parameters) -> dict[str, np.ndarray]:
     return {path: np.array(leaf) for path, leaf in flatten(tree)}
 
 
-def test_loss_equals_pytorch() -> None:
+@pytest.mark.parametrize("chunk_bytes", [2**30, 4 * 11 * 5])
+def test_loss_and_gradients_equal_pytorch(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and in chunks of five rows, the last of which is not full."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_bytes)
     generator = np.random.default_rng(0)
-    logits = generator.normal(0, 5, (3, 7, 11)).astype(np.float32)
+    stream = generator.normal(0, 2, (3, 7, 6)).astype(np.float32)
+    embedding = generator.normal(0, 1, (11, 6)).astype(np.float32)
     targets = generator.integers(0, 11, (3, 7))
     counts = generator.random((3, 7)) < 0.6
-    loss, accuracy = target_loss(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(counts))
+
+    def mean_loss(stream, embedding):
+        total, right = vocabulary_loss(stream, embedding, jnp.asarray(targets), jnp.asarray(counts))
+        return total / counts.sum(), right
+
+    (value, right), gradients = jax.value_and_grad(mean_loss, (0, 1), has_aux=True)(stream, embedding)
+    theirs = [torch.tensor(array, requires_grad=True) for array in (stream, embedding)]
+    logits = theirs[0] @ theirs[1].T
     labels = torch.tensor(np.where(counts, targets, -100)).flatten()
-    expected = torch.nn.functional.cross_entropy(torch.tensor(logits).flatten(0, 1), labels)
-    np.testing.assert_allclose(loss, expected.item(), rtol=1e-6)
-    np.testing.assert_allclose(accuracy, (logits.argmax(-1) == targets)[counts].mean(), rtol=1e-6)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    assert right == (logits.argmax(-1).numpy() == targets)[counts].sum()
+    for ours, their in zip(gradients, theirs, strict=True):
+        np.testing.assert_allclose(ours, their.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"recomputed": "cheap"}, {"recomputed": "blocks"}, {"accumulation": 2}])
+def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
+    runs = [prepare(("text_encoder",)), prepare(("text_encoder",), **options)]
+    for _ in range(2):
+        measured = []
+        for number, (step, state, frozen) in enumerate(runs):
+            state, metrics = step(state, frozen, make_batch())
+            runs[number] = step, state, frozen
+            measured.append(metrics)
+        for name, value in measured[0].items():
+            np.testing.assert_allclose(measured[1][name], value, rtol=1e-5, err_msg=name)
+    plain, saving = (host(state.trained) for _, state, _ in runs)
+    for path, leaf in plain.items():
+        np.testing.assert_allclose(saving[path], leaf, atol=2e-5, err_msg=path)
 
 
 @pytest.mark.parametrize("freeze", [("text_encoder",), ("text_encoder", "audio_encoder", "decoder")])

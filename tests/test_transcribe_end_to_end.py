@@ -19,7 +19,7 @@ from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.explain import locate_words, window_spans
 from cwjax.inference.transcriber import Transcriber
 from cwjax.models.context_whisper import abstract, init_params
-from cwjax.models.parameters import flatten, merge
+from cwjax.models.parameters import flatten
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.model_directory import load_model, save_model
 
@@ -49,7 +49,7 @@ def model(tmp_path_factory) -> Path:
         path: (random.normal(0, 0.4, leaf.shape) + path.endswith("scale")).astype(np.float32)
         for path, leaf in flatten(jax.device_get(init_params(config, jax.random.key(0))))
     }
-    save_model(folder / "model", config, merge(*({path: leaf} for path, leaf in wide.items())), processor, {})
+    save_model(folder / "model", config, iter(wide.items()), processor, {})
     return folder / "model"
 
 

@@ -1,4 +1,4 @@
-"""Training examples with Grain: shuffled anew every epoch, sharded by process, resumable anywhere.
+"""Training examples with Grain: shuffled anew every epoch, shared by processes, resumable anywhere.
 
 Legend: B batch, N samples, T target tokens, S context tokens.
 """
@@ -14,7 +14,6 @@ from cwjax.data.context import ContextProbabilities, draw_context
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.data.segment import Segment
-from cwjax.errors import CwjaxError
 
 Batch = dict[str, np.ndarray]
 """Arrays of a batch: `waveform` (B, N) float32; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
@@ -107,33 +106,33 @@ def training_batches(
     batch_size: int,
     seed: int,
     reading_threads: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: tuple[int, int] = (0, 1),
+    first_example: int = 0,
 ) -> grain.DatasetIterator:
-    """An endless iterator of batches for one process, whose position can be saved and restored.
+    """An endless iterator of batches, one process's share of each.
+
+    Examples are counted over all processes and epochs. Which example has which number, and what is drawn for it,
+    depends on nothing but the seed, so a run may go on from any example with another number of processes.
 
     Args:
         corpus: the prepared corpus.
         positions: of the segments to train on, the same on every process.
         processor: makes the arrays.
         settings: shapes and probabilities.
-        batch_size: examples of this process per batch.
+        batch_size: examples per batch over all processes.
         seed: decides order and every draw.
         reading_threads: threads that work ahead.
-        process_index, process_count: which share of each epoch this process reads.
-
-    Raises:
-        CwjaxError: there are fewer segments than processes.
+        share: which share of each batch is read here, as (number, of how many).
+        first_example: number of the first example of the first batch.
     """
-    if len(positions) < process_count:
-        raise CwjaxError(f"{corpus.directory}: {len(positions)} training segments for {process_count} processes")
+    number, count = share
     dataset = (
         grain.MapDataset.source(positions)
         .seed(seed)
-        .shuffle()[process_index::process_count]
+        .shuffle()
         .repeat()
-        .random_map(MakeExample(corpus, positions, processor, settings))
-        .batch(batch_size, drop_remainder=True)
+        .random_map(MakeExample(corpus, positions, processor, settings))[first_example + number :: count]
+        .batch(batch_size // count, drop_remainder=True)
     )
     options = grain.ReadOptions(num_threads=reading_threads, prefetch_buffer_size=4 * reading_threads)
     return iter(dataset.to_iter_dataset(options))

@@ -19,8 +19,8 @@ import numpy as np
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.attention import MASKED
 from cwjax.models.layers import (
-    MASKED,
     MLP,
     MultiHeadAttention,
     add_residual,
@@ -28,6 +28,7 @@ from cwjax.models.layers import (
     kernel_initializer,
     layer_norm,
     named_key,
+    run_layers,
     stack,
     whisper_attention,
 )
@@ -136,7 +137,7 @@ class AudioBlocks(nnx.Module):
                 stream = add_residual(stream, mlp(mlp_ln(stream)))
                 return stream, stream if keep_states else None
 
-            stream, kept = jax.lax.scan(block, stream, layers)
+            stream, kept = run_layers(block, stream, layers)
             states.append(kept)
         return stream, jnp.concatenate(states) if keep_states else None
 
@@ -284,7 +285,8 @@ class AudioEncoder(nnx.Module):
 
     def project_context(self, states: ContextStates) -> ProjectedContext:
         """Keys and values of every layer with context attention: compute once, use in every window."""
-        key, value = jax.vmap(lambda attn: attn.project_source(states.hidden))(self.blocks.context_attn)
+        # One layer after another: all at once would gather the kernels of all on every device.
+        key, value = jax.lax.map(lambda attn: attn.project_source(states.hidden), self.blocks.context_attn)
         return ProjectedContext(key, value, states.mask)
 
     def _projected(self, context: ContextStates | ProjectedContext | None) -> ProjectedContext | None:

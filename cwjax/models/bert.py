@@ -19,6 +19,7 @@ from cwjax.models.layers import (
     MultiHeadAttention,
     layer_norm,
     named_key,
+    run_layers,
     stack,
 )
 
@@ -74,7 +75,7 @@ class BertBlocks(nnx.Module):
             stream = layer.attn_ln(stream + layer.attn(stream, mask))
             return layer.mlp_ln(stream + layer.mlp(stream)), None
 
-        return jax.lax.scan(block, stream, self)[0]
+        return run_layers(block, stream, self)[0]
 
 
 class Bert(nnx.Module):

@@ -1,4 +1,4 @@
-"""Parts that Whisper and the text encoders share: attention, MLP, layer norm, stacks of layers.
+"""Parts that Whisper and the text encoders share: projections around attention, MLP, layer norm, stacks of layers.
 
 Shape legend: B batch, H heads, d width of a head, D width, Tq queries, Tk keys, L layers.
 
@@ -6,23 +6,26 @@ Everything computes in the dtype of its parameters and inputs, except that softm
 statistics of layer norms are float32.
 """
 
+import contextlib
 import math
 import zlib
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cwjax.models.attention import ATTENDED, attention, heads_first_attention
+from cwjax.models.placement import split_batch
+
 Activation = Literal["gelu", "relu"]
 Part = TypeVar("Part", bound=nnx.Module)
 
-LONG_ATTENTION = 256 * 256
-"""Scores per head from which attention on the CPU goes head by head, to stay in the cache."""
-
-MASKED = jnp.finfo(jnp.float32).min
-"""Score of a masked key. Finite, so that a row without any key is an average and not NaN."""
+Recomputed = Literal["nothing", "cheap", "blocks"]
+"""What the gradient computes again instead of finding it kept: nothing; what is cheap, that is all but the results of
+linear maps and attention; all that is inside a block."""
 
 kernel_initializer = nnx.initializers.lecun_normal()
 """Variance 1 / inputs (LeCun et al. 1998): close to 0.02 at Whisper's widths, and right for small ones too."""
@@ -38,132 +41,49 @@ def stack(make: Callable[[nnx.Rngs], Part], layers: int, key: jax.Array) -> Part
     return jax.vmap(lambda one: make(nnx.Rngs(one)))(jax.random.split(key, layers))
 
 
-def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    bias: jax.Array | None = None,
-    scale: float | None = None,
-) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017); the one place that knows about backends.
+_recomputed: ContextVar[Recomputed] = ContextVar("recomputed", default="nothing")
+
+
+@contextlib.contextmanager
+def recomputing(what: Recomputed) -> Iterator[None]:
+    """Decides for all stacks of layers that are traced inside: memory against time (Chen et al. 2016, "Training Deep
+    Nets with Sublinear Memory Cost")."""
+    before = _recomputed.set(what)
+    try:
+        yield
+    finally:
+        _recomputed.reset(before)
+
+
+def run_layers(
+    block: Callable[[jax.Array, Any], tuple[jax.Array, Any]], stream: jax.Array, layers: Any
+) -> tuple[jax.Array, Any]:
+    """Runs a stack of layers one after another.
 
     Args:
-        query: (B, Tq, H, d).
-        key, value: (B, Tk, H, d).
-        mask: bool, broadcastable to (B, H, Tq, Tk) with 4 axes, True where a query sees a key. A
-            query that sees no key gets the mean of the values.
-        bias: (H, Tq, Tk), added to every example's scores.
-        scale: factor of the dot products; 1 / sqrt(d) when None.
+        block: from the stream (B, T, D) and one layer to the stream and what is to be kept of the layer.
+        stream: (B, T, D).
+        layers: parameters with a leading axis of layers.
 
     Returns:
-        (B, Tq, H, d) in the dtype of `query`.
+        The last stream, and what was kept with a leading axis of layers.
     """
-    if jax.default_backend() == "cpu":
-        return _cpu_attention(query, key, value, mask, bias, scale)
-    bias = None if bias is None else bias[None]
-    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
 
+    def on_its_examples(stream: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+        return block(split_batch(stream), layer)
 
-def heads_first_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    scale: float | None = None,
-) -> jax.Array:
-    """Attention in the layout of its matrix products.
-
-    Args:
-        query: (..., Tq, d).
-        key, value: (..., Tk, d).
-        mask: bool, broadcastable to (..., Tq, Tk).
-        scale: as in `attention`.
-
-    Returns:
-        (..., Tq, d) in the dtype of `query`.
-    """
-    return _scaled_attention(_scale(query, scale), key, value, mask, None)
-
-
-def _scale(query: jax.Array, scale: float | None) -> jax.Array:
-    return query / math.sqrt(query.shape[-1]) if scale is None else query * scale
-
-
-def _cpu_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
-    bias: jax.Array | None,
-    scale: float | None,
-) -> jax.Array:
-    batch, queries, heads, _ = query.shape
-    query = _scale(query, scale)
-    if queries * key.shape[1] < LONG_ATTENTION:
-        query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
-        return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
-    if mask is not None:
-        mask = jnp.swapaxes(jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])), 0, 1)
-    query, key, value = (jnp.transpose(array, (2, 0, 1, 3)) for array in (query, key, value))
-
-    def attend_head(operands: list[jax.Array | None]) -> jax.Array:
-        # Heads outside and examples inside, because the bias is a head's and not copied for each example.
-        *examples, bias = operands
-        return jax.lax.map(lambda example: _scaled_attention(*example, bias), examples)
-
-    return jnp.transpose(jax.lax.map(attend_head, [query, key, value, mask, bias]), (1, 2, 0, 3))
-
-
-@jax.custom_vjp
-def _scaled_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, bias: jax.Array | None
-) -> jax.Array:
-    """Attention whose query is scaled already, with a bias of the last axes of the scores. It divides by
-    the softmax's sum after the product with the values, and computes the weights anew for the gradient
-    instead of keeping them, as FlashAttention does (Dao et al. 2022): fewer passes over the scores, which
-    dominate on a CPU."""
-    return _attend(query, key, value, mask, bias)[0]
-
-
-def _scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, bias: jax.Array | None) -> jax.Array:
-    scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
-    scores = scores if bias is None else scores + bias
-    return scores if mask is None else jnp.where(mask, scores, MASKED)
-
-
-def _attend(query, key, value, mask, bias) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
-    scores = _scores(query, key, mask, bias)
-    highest = scores.max(axis=-1, keepdims=True)
-    weights = jnp.exp(scores - highest)
-    total = weights.sum(axis=-1, keepdims=True)
-    attended = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32) / total
-    attended = attended.astype(query.dtype)
-    return attended, (query, key, value, mask, bias, attended, highest, total)
-
-
-def _attend_backward(kept, gradient):
-    query, key, value, mask, bias, attended, highest, total = kept
-    weights = jnp.exp(_scores(query, key, mask, bias) - highest)
-    gradient = gradient / total
-    share = (gradient * attended).sum(axis=-1, keepdims=True)
-    gradient = gradient.astype(query.dtype)
-    by_value = jnp.matmul(jnp.swapaxes(weights.astype(query.dtype), -1, -2), gradient)
-    by_weight = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
-    by_score = weights * (by_weight - share)
-    if mask is not None:  # matters where a query sees nothing, and its weights are those of masked keys
-        by_score = jnp.where(mask, by_score, 0)
-    if bias is not None:
-        by_bias = by_score.sum(axis=tuple(range(by_score.ndim - bias.ndim))).astype(bias.dtype)
-    by_score = by_score.astype(query.dtype)
-    by_query, by_key = jnp.matmul(by_score, key), jnp.matmul(jnp.swapaxes(by_score, -1, -2), query)
-    by_operands = (by_query.astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype))
-    return *by_operands, None, None if bias is None else by_bias
-
-
-_scaled_attention.defvjp(_attend, _attend_backward)
+    policies = jax.checkpoint_policies
+    match _recomputed.get():
+        case "nothing":
+            body = on_its_examples
+        case "cheap":
+            dear = policies.save_from_both_policies(
+                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(ATTENDED)
+            )
+            body = jax.checkpoint(on_its_examples, prevent_cse=False, policy=dear)
+        case "blocks":
+            body = jax.checkpoint(on_its_examples, prevent_cse=False)
+    return jax.lax.scan(body, split_batch(stream), layers)
 
 
 class Linear(nnx.Linear):

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, named_key, stack
+from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, named_key, run_layers, stack
 
 FeedForward = Literal["relu", "gated-gelu"]
 
@@ -163,7 +163,7 @@ class T5Blocks(nnx.Module):
             stream = stream + layer.attn(layer.attn_ln(stream), mask, bias=bias)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
 
-        return jax.lax.scan(block, stream, self)[0]
+        return run_layers(block, stream, self)[0]
 
 
 class T5Encoder(nnx.Module):

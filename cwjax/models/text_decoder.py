@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, Embedding, layer_norm, named_key, stack, whisper_attention
+from cwjax.models.layers import MLP, Embedding, layer_norm, named_key, run_layers, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
 
 
@@ -50,7 +50,7 @@ class DecoderBlocks(nnx.Module):
             stream = stream + layer.cross_attn.attend(layer.cross_attn_ln(stream), key, value)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
 
-        return jax.lax.scan(block, stream, self)[0]
+        return run_layers(block, stream, self)[0]
 
 
 class TextDecoder(nnx.Module):
@@ -83,9 +83,13 @@ class TextDecoder(nnx.Module):
         Raises:
             CwjaxError: more tokens than positions.
         """
+        return self._project(self.states(tokens, audio))
+
+    def states(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
+        """What the logits are made of, by the products with the token embedding: (B, T, D). As a call otherwise."""
         self._require_room(tokens.shape[1])
         stream = self.token_embedding(tokens) + self.positions[: tokens.shape[1]]
-        return self.logits(self.blocks(stream, audio))
+        return self.ln(self.blocks(stream, audio))
 
     def stepwise(self) -> "StepwiseDecoder":
         """The decoder with a cache. Call it inside a compiled program, before its loop."""
@@ -93,10 +97,13 @@ class TextDecoder(nnx.Module):
 
     def logits(self, stream: jax.Array) -> jax.Array:
         """Logits (..., V) float32 of the token after each position (..., D)."""
-        rows = self.ln(stream).reshape(-1, stream.shape[-1])
+        return self._project(self.ln(stream))
+
+    def _project(self, states: jax.Array) -> jax.Array:
+        rows = states.reshape(-1, states.shape[-1])
         embedding = self.token_embedding.embedding[...]
         logits = jnp.einsum("nd,vd->nv", rows, embedding, preferred_element_type=jnp.float32)
-        return logits.reshape(*stream.shape[:-1], -1)
+        return logits.reshape(*states.shape[:-1], -1)
 
     def _require_room(self, tokens: int) -> None:
         if tokens > self.positions.shape[0]:

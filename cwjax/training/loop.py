@@ -1,7 +1,8 @@
 """The training loop: batches in, steps out, nothing lost on the way.
 
 A run is continued by running it again: state, optimizer and data position come from the latest
-checkpoint that can be read, so every later loss equals that of a run that was never interrupted.
+checkpoint that can be read, so every later loss equals that of a run that was never interrupted. The
+mesh and the number of processes may have changed in between.
 """
 
 import contextlib
@@ -16,21 +17,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from grain import DatasetIterator
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
 
 from cwjax.config import TrainSettings
 from cwjax.errors import CwjaxError
 from cwjax.models.parameters import Parameters, merge
-from cwjax.training.checkpoints import Checkpoints, abstract
+from cwjax.training.checkpoints import Checkpoints
+from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.metrics import MetricsWriter, Progress
+from cwjax.training.processes import is_first
+from cwjax.training.program import TrainProgram
 from cwjax.training.sharding import put_batch
-from cwjax.training.step import TrainState
+from cwjax.training.step import TrainState, init_state
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[Parameters], dict[str, float]]
 """Measures parameters; the lower `validation/score`, the better."""
+
+STOPPED_FILE = "stopped"
+"""In the run's directory after a signal stopped it, until it goes on; launchers start such a run again."""
 
 
 class StoppedBySignal(Exception):  # noqa: N818 - a request that was carried out, not an error
@@ -43,20 +49,19 @@ class Run:
 
     Attributes:
         workdir: of the run.
-        state: before the first step, on its devices.
-        frozen: parameters that do not change, on their devices.
-        step: the jitted `(state, frozen, batch) -> (state, metrics)`.
-        batches: this process's batches; host arrays, `seconds` among them.
-        mesh: of the devices.
+        program: the step.
+        start: gives all parameters before the first step, float32, in their shards.
+        freeze: groups and patterns that are not trained.
+        batches: gives this process's share of every batch, from the example of that number on; host arrays, `seconds`
+            among them.
         validate: measures the whole tree of parameters, or None.
     """
 
     workdir: Path
-    state: TrainState
-    frozen: Parameters
-    step: Callable[..., Any]
-    batches: DatasetIterator
-    mesh: Mesh
+    program: TrainProgram
+    start: Callable[[], Parameters]
+    freeze: tuple[str, ...]
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     validate: Validate | None
 
 
@@ -67,31 +72,29 @@ def fit(run: Run, settings: TrainSettings) -> Parameters:
         CwjaxError: the loss is not finite, the disk is full, or checkpoints cannot be read.
         StoppedBySignal: a signal asked to stop; everything is saved.
     """
-    with contextlib.closing(Checkpoints(run.workdir, settings.checkpoints_kept)) as checkpoints:
+    if is_first():
+        (run.workdir / STOPPED_FILE).unlink(missing_ok=True)
+    with Checkpoints(run.workdir, settings.checkpoints_kept) as checkpoints:
         return _fit(run, settings, checkpoints)
 
 
 def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Parameters:
-    state, frozen, best = run.state, run.frozen, None
-    restored = checkpoints.restore(abstract(state), run.batches)
-    if restored:
-        state, progress = restored
-        best = progress["best"] or None
-        frozen = checkpoints.restore_frozen(abstract(frozen))
-        log.info("continuing after step %d", int(state.step))
-    else:
-        checkpoints.save_frozen(frozen)
+    program = run.program
+    state, frozen, progress = _begin(run, checkpoints)
+    best = progress["best"] or None
+    frozen = program.kept(frozen)
     first = int(state.step)
+    batches = run.batches(progress["examples"])
     writer = MetricsWriter(run.workdir, first)
     meter = _Meter(settings, writer, Progress(first, settings.steps))
-    with _signals_noted() as stop, contextlib.closing(meter):
+    with _stop_noted() as stop_asked, contextlib.closing(meter):
         for step in range(first + 1, settings.steps + 1):
-            batch, waited = _next_batch(run.batches)
+            batch, waited = _next_batch(batches)
             seconds = float(np.sum(batch.pop("seconds")))
-            state, metrics = run.step(state, frozen, put_batch(batch, run.mesh))
+            state, metrics = program.step(state, frozen, put_batch(batch, program.mesh))
             meter.dispatched(step, metrics, waited, seconds)
             last = step == settings.steps
-            stopping = bool(stop) and not last
+            stopping = stop_asked(step) and not last
             saves = stopping or last or step % settings.checkpoint_every == 0
             validates = run.validate and settings.validate_every and (last or step % settings.validate_every == 0)
             if not (saves or validates):
@@ -104,17 +107,39 @@ def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Paramet
                     best = {"step": step, "score": measured["validation/score"]}
                     checkpoints.save_best(step, state.trained)
             if saves:
-                checkpoints.save(step, state, run.batches, {"best": best or {}})
+                checkpoints.save(state, {"best": best or {}, "examples": step * settings.batch_size})
             meter.restart()
             if stopping:
+                checkpoints.wait()
+                if is_first():
+                    (run.workdir / STOPPED_FILE).write_text(f"{step}\n")
                 raise StoppedBySignal(f"stopped after step {step}, which is saved; run the same command to continue")
-    chosen = checkpoints.restore_best(abstract(state.trained)) if best else None
+    trained = state.trained
+    del state, frozen
+    chosen = checkpoints.restore_best(program.state.trained) if best else None
     if chosen:
         log.info("keeping the parameters of step %d, the best in validation", chosen[0])
-    return merge(chosen[1] if chosen else state.trained, frozen)
+        trained = chosen[1]
+    # From the disk: those in use may have been rounded.
+    return merge(trained, checkpoints.restore_frozen(program.frozen))
 
 
-def _next_batch(batches: DatasetIterator) -> tuple[dict[str, np.ndarray], float]:
+def _begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Parameters, dict[str, Any]]:
+    """State, frozen parameters and progress, of the latest checkpoint or of the start."""
+    program = run.program
+    restored = checkpoints.restore(program.state)
+    if restored:
+        state, progress = restored
+        log.info("continuing after step %d", int(state.step))
+        return state, checkpoints.restore_frozen(program.frozen), progress
+    trained, frozen = split_parameters(run.start(), run.freeze)
+    require_open_way(trained, frozen)
+    checkpoints.save_frozen(frozen)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state)
+    return init_state(trained, program.optimizer, shardings), frozen, {"best": {}, "examples": 0}
+
+
+def _next_batch(batches: Iterator[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], float]:
     """The next batch, and the seconds the loop waited for it."""
     began = time.perf_counter()
     try:
@@ -196,8 +221,15 @@ def _innermost(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """Notes SIGTERM and SIGINT in a list instead of dying; a second SIGINT interrupts at once."""
+def _stop_noted() -> Iterator[Callable[[int], bool]]:
+    """Gives the question whether to stop after a step, which must be asked after every step.
+
+    One process notes SIGTERM and SIGINT instead of dying; a second SIGINT interrupts at once. Among several, JAX takes
+    SIGTERM (and what the platform announces) wherever it comes and lets all stop after the same step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     noted: list[int] = []
 
     def note(number: int, _frame: Any) -> None:
@@ -208,7 +240,7 @@ def _signals_noted() -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield noted
+        yield lambda _step: bool(noted)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
+from cwjax.training.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +19,14 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`; lines after the step a run continues from are dropped first."""
+    """Appends to `metrics.jsonl`, in the first process alone; lines after the step a run continues from are dropped
+    first."""
 
     def __init__(self, workdir: Path, resumed_step: int):
         self._path = workdir / METRICS_FILE
+        self._file = self._tensorboard = None
+        if not is_first():
+            return
         kept = [row for row in read_metrics(workdir) if row["step"] <= resumed_step]
         try:
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -32,6 +37,8 @@ class MetricsWriter:
 
     def write(self, row: dict[str, Any]) -> None:
         """Writes one row; it has `step` and numbers under plain names."""
+        if not self._file:
+            return
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
@@ -44,9 +51,9 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        if self._tensorboard:
-            self._tensorboard.close()
+        for file in (self._file, self._tensorboard):
+            if file:
+                file.close()
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -74,7 +81,7 @@ class Progress:
 
     def __init__(self, first: int, total: int):
         self._total = total
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr.isatty() and is_first()
         self._bar = tqdm(
             total=total, initial=first, desc="training", unit="step", disable=not self._is_terminal, dynamic_ncols=True
         )

@@ -7,21 +7,28 @@ layers have one dimension more in front, which is never split.
 
 import fnmatch
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import DictKey
 
 from cwjax.errors import CwjaxError
+from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.placement import BATCH_AXES, TENSOR_AXIS
+from cwjax.models.t5 import T5Config
 
 RULES: tuple[tuple[str, P], ...] = (
     ("*/query/kernel", P("fsdp", "tensor")),
     ("*/key/kernel", P("fsdp", "tensor")),
     ("*/value/kernel", P("fsdp", "tensor")),
     ("*/query/bias", P("tensor")),
+    ("*/key/bias", P("tensor")),
     ("*/value/bias", P("tensor")),
     ("*/out/kernel", P("tensor", "fsdp")),
     ("*/up/kernel", P("fsdp", "tensor")),
@@ -32,27 +39,35 @@ RULES: tuple[tuple[str, P], ...] = (
     ("*embedding*/embedding", P(None, "fsdp")),
     ("*", P()),
 )
-"""First match wins; the last line replicates what is small: biases, scales, gates, positions."""
+"""First match wins; the last line replicates what is small: biases of sums, scales, gates, positions. Vocabularies are
+never split, for they divide by nothing."""
 
-BATCH = P(("data", "fsdp"))
+BATCH = P(BATCH_AXES)
 """Batches are split over both axes."""
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+def make_mesh(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices; one axis may be -1 and takes the devices that are left.
+
+    Args:
+        data, fsdp, tensor: devices along each axis.
+        devices: to lay the mesh over; None: all there are.
 
     Raises:
         CwjaxError: the axes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if list(sizes.values()).count(-1) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
         raise CwjaxError(f"mesh: {sizes}: sizes are positive, and one of them may be -1")
-    filled = {name: devices // max(fixed, 1) if size == -1 else size for name, size in sizes.items()}
-    if math.prod(filled.values()) != devices:
-        raise CwjaxError(f"mesh: {sizes} cannot be laid over {devices} devices")
-    return jax.make_mesh(tuple(filled.values()), tuple(filled), axis_types=(AxisType.Auto,) * 3)
+    filled = {name: count // max(fixed, 1) if size == -1 else size for name, size in sizes.items()}
+    if math.prod(filled.values()) != count:
+        raise CwjaxError(
+            f"mesh: {sizes} cannot be laid over {count} devices; they must multiply to {count}, or one be -1 and the "
+            "others divide it"
+        )
+    return jax.make_mesh(tuple(filled.values()), tuple(filled), axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def parameter_shardings(parameters: Parameters, mesh: Mesh) -> Parameters:
@@ -66,14 +81,28 @@ def parameter_shardings(parameters: Parameters, mesh: Mesh) -> Parameters:
         rule = next(spec for pattern, spec in RULES if fnmatch.fnmatchcase(path, pattern))
         stacked = "/blocks/" in path and rule != P()
         spec = P(None, *rule) if stacked else rule
-        for size, axes in zip(leaf.shape, spec, strict=False):
-            parts = math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
-            if size % parts:
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis and size % mesh.shape[axis]:
                 raise CwjaxError(
-                    f"mesh: {path} {tuple(leaf.shape)}: {size} does not divide over {parts} devices of axis {axes}"
+                    f"mesh.{axis} is {mesh.shape[axis]}: {size} of {path} {tuple(leaf.shape)} does not divide over it"
                 )
         shardings[path] = NamedSharding(mesh, spec)
     return unflatten(shardings)
+
+
+def require_divisible_heads(config: ContextWhisperConfig, mesh: Mesh) -> None:
+    """Raises `CwjaxError` if an attention's heads do not divide over the axis that splits them."""
+    text = config.text_encoder
+    heads = {
+        "audio_encoder/blocks/attn": config.whisper.encoder_attention_heads,
+        "decoder/blocks/attn": config.whisper.decoder_attention_heads,
+        "text_encoder/blocks/attn": text.num_heads if isinstance(text, T5Config) else text.num_attention_heads,
+    }
+    for path, count in heads.items():
+        if count % mesh.shape[TENSOR_AXIS]:
+            raise CwjaxError(
+                f"mesh.tensor is {mesh.shape[TENSOR_AXIS]}: the {count} heads of {path} do not divide over it"
+            )
 
 
 def optimizer_shardings(abstract_optimizer: Any, shardings: Parameters, mesh: Mesh) -> Any:
@@ -96,14 +125,66 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """Shapes and dtypes of a tree with the shardings of another: all that is needed to compile for it or restore it."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
+    )
+
+
+def place(named: Iterator[tuple[str, np.ndarray]], shardings: Mapping[str, NamedSharding]) -> dict[str, jax.Array]:
+    """Arrays on the devices in float32, taken one at a time and of each only what the devices here hold.
+
+    Args:
+        named: paths and arrays, the same in every process.
+        shardings: of every path.
+    """
+    return {
+        path: jax.make_array_from_callback(
+            array.shape, shardings[path], lambda index, array=array: array[index].astype(np.float32)
+        )
+        for path, array in named
+    }
+
+
+def gather(parameters: Parameters) -> Iterator[tuple[str, np.ndarray]]:
+    """Paths and whole arrays on the host, one at a time. Every process must take all of them."""
+    for path, leaf in flatten(parameters):
+        yield path, multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of every batch this process reads, as (number, of how many).
+
+    Processes whose devices differ along `tensor` alone read the same.
+
+    Raises:
+        CwjaxError: the shares of two processes overlap in part.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows: dict[int, set[int]] = {}
+    for device, (part,) in NamedSharding(mesh, BATCH).devices_indices_map((parts,)).items():
+        rows.setdefault(device.process_index, set()).add(part.start or 0)
+    shares = sorted({tuple(sorted(part)) for part in rows.values()})
+    if sum(map(len, shares)) != parts or len(set(map(len, shares))) > 1:
+        raise CwjaxError(
+            f"mesh: {dict(mesh.shape)} splits the batch across processes unevenly; let data x fsdp be a multiple of "
+            "the number of processes, or the other way round"
+        )
+    return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
+
+
 def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     """Moves this process's share of a batch to its devices."""
     sharding = NamedSharding(mesh, BATCH)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
-def require_divisible_batch(batch_size: int, mesh: Mesh) -> None:
-    """Refuses a global batch that does not divide over the devices that share it."""
+def require_divisible_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
+    """Refuses a global batch that does not divide over the devices that share it, in parts that are summed up."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % parts:
-        raise CwjaxError(f"train.batch_size is {batch_size}: must be a multiple of data x fsdp = {parts} devices")
+    if batch_size % (parts * accumulation):
+        raise CwjaxError(
+            f"train.batch_size is {batch_size}: must be a multiple of data x fsdp = {parts} devices"
+            + (f" x train.accumulation = {accumulation}" if accumulation > 1 else "")
+        )

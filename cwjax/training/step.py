@@ -13,10 +13,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cwjax.data.log_mel import log_mel
+from cwjax.models.layers import Recomputed, recomputing
 from cwjax.models.parameters import Parameters, flatten, merge
-from cwjax.training.sharding import optimizer_shardings, parameter_shardings, replicated
+from cwjax.models.placement import on_own_examples
+from cwjax.training.loss import vocabulary_loss
+from cwjax.training.sharding import optimizer_shardings, parameter_shardings, replicated, with_shardings
 
 Metrics = dict[str, jax.Array]
+Loss = Callable[[Parameters, Parameters, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+"""From trained and frozen parameters and a batch to the summed loss and the number of right guesses."""
 
 
 class TrainState(NamedTuple):
@@ -40,48 +45,63 @@ def cast(parameters: Parameters, dtype: jnp.dtype) -> Parameters:
     )
 
 
-def target_loss(logits: jax.Array, targets: jax.Array, is_target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and share of right guesses over the positions that count.
+def make_loss(graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype, recomputed: Recomputed = "nothing") -> Loss:
+    """The loss of a batch.
 
     Args:
-        logits: (B, T, V) float32.
-        targets: (B, T) int32, the token after each position.
-        is_target: (B, T) bool, False for prompt and padding.
+        graphdef: of the ContextWhisper.
+        num_mel_bins: M.
+        dtype: of the computation.
+        recomputed: what the gradient computes again instead of finding it kept.
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    count = jnp.maximum(is_target.sum(), 1)
-    right = jnp.argmax(logits, axis=-1) == targets
-    return jnp.where(is_target, losses, 0).sum() / count, (right & is_target).sum() / count
-
-
-def make_loss(
-    graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The loss as a function of (trained, frozen, batch); gives (loss, token accuracy)."""
 
     def loss(trained: Parameters, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graphdef, cast(merge(trained, frozen), dtype))
-        features = log_mel(batch["waveform"], num_mel_bins, jnp).astype(dtype)
-        states = model.encode_context(batch["context_ids"], batch["context_mask"])
-        logits = model.decode(batch["tokens"], model.encode(features, states))
-        return target_loss(logits.astype(jnp.float32), batch["targets"], batch["is_target"])
+        features = on_own_examples(lambda waveform: log_mel(waveform, num_mel_bins, jnp), batch["waveform"])
+        with recomputing(recomputed):
+            states = model.encode_context(batch["context_ids"], batch["context_mask"])
+            audio = model.encode(features.astype(dtype), states)
+            stream = model.decoder.states(batch["tokens"], audio)
+        embedding = model.decoder.token_embedding.embedding[...]
+        return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"])
 
     return loss
 
 
 def make_train_step(
-    loss: Callable[..., tuple[jax.Array, jax.Array]],
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    shardings: TrainState,
+    accumulation: int = 1,
 ) -> Callable[[TrainState, Parameters, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """The jitted step `(state, frozen, batch) -> (state, metrics)`. The old state is given up (donated).
 
-    Metrics are of the parameters before the update: `loss`, `token_accuracy`, `gradient_norm` (before clipping),
-    `learning_rate`, `gate` (mean opening |tanh| of the context gates, if there are any).
+    Metrics are of the parameters before the update: `loss` (mean over the targets of the batch), `token_accuracy`,
+    `gradient_norm` (before clipping), `learning_rate`, `gate` (mean opening |tanh| of the context gates, if there are
+    any).
+
+    Args:
+        loss: of a batch.
+        optimizer: of the trained parameters.
+        schedule: of the learning rate, for the metrics.
+        shardings: of the state.
+        accumulation: parts of the batch that are computed one after another.
     """
 
     def train_step(state: TrainState, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
-        (value, accuracy), gradients = jax.value_and_grad(loss, has_aux=True)(state.trained, frozen, batch)
+        count = jnp.maximum(batch["is_target"].sum(), 1)
+
+        def mean_loss(trained: Parameters, part: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            total, right = loss(trained, frozen, part)
+            return total / count, right / count
+
+        def differentiate(part: dict[str, jax.Array]) -> tuple[tuple[jax.Array, jax.Array], Parameters]:
+            measured, gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.trained, part)
+            # Summed over the devices only into the shards that need them.
+            return measured, jax.lax.with_sharding_constraint(gradients, shardings.trained)
+
+        (value, accuracy), gradients = _summed_over_parts(differentiate, batch, accumulation)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.trained)
         metrics = {
             "loss": value,
@@ -91,24 +111,50 @@ def make_train_step(
         }
         gates = [leaf for path, leaf in flatten(merge(state.trained, frozen)) if path.endswith("context_gate")]
         if gates:
-            metrics["gate"] = jnp.abs(jnp.tanh(gates[0])).mean()
+            metrics["gate"] = jnp.abs(jnp.tanh(gates[0].astype(jnp.float32))).mean()
         return TrainState(state.step + 1, optax.apply_updates(state.trained, updates), optimizer_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated(shardings.step.mesh)))
 
 
-def init_state(trained: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state before the first step, each array in its shards, the optimizer's beside their parameters."""
+def _summed_over_parts(function: Callable[[Any], Any], batch: dict[str, jax.Array], parts: int) -> Any:
+    """The sum of what a function gives for equal parts of a batch, one after another."""
+    if parts == 1:
+        return function(batch)
+    # Every part takes some examples of every device, so that none has to move.
+    cut = {name: jnp.swapaxes(array.reshape(-1, parts, *array.shape[1:]), 0, 1) for name, array in batch.items()}
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, jax.tree.map(lambda array: array[0], cut)))
+    return jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, function(part)), None), zeros, cut)[0]
+
+
+def state_shardings(trained: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Where the state of training belongs, for a tree of trained parameters (concrete or abstract).
+
+    Raises:
+        CwjaxError: a parameter does not divide over the mesh.
+    """
     shardings = parameter_shardings(trained, mesh)
-    placed_as = optimizer_shardings(jax.eval_shape(optimizer.init, trained), shardings, mesh)
-    placed = jax.device_put(trained, shardings)
-    state = jax.jit(optimizer.init, out_shardings=placed_as)(placed)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh)), placed, state)
+    optimizer_state = optimizer_shardings(jax.eval_shape(optimizer.init, trained), shardings, mesh)
+    return TrainState(replicated(mesh), shardings, optimizer_state)
 
 
-def place_parameters(parameters: Parameters, mesh: Mesh) -> Parameters:
-    """Parameters on the devices, each in its shards."""
-    return jax.device_put(parameters, parameter_shardings(parameters, mesh)) if parameters else {}
+def init_state(trained: Parameters, optimizer: optax.GradientTransformation, shardings: TrainState) -> TrainState:
+    """The state before the first step; the optimizer's arrays are born beside their parameters."""
+    trained = jax.device_put(trained, shardings.trained)
+    step, optimizer_state = jax.jit(
+        lambda trained: (jnp.zeros((), jnp.int32), optimizer.init(trained)),
+        out_shardings=(shardings.step, shardings.optimizer),
+    )(trained)
+    return TrainState(step, trained, optimizer_state)
+
+
+def abstract_state(trained: Parameters, optimizer: optax.GradientTransformation, shardings: TrainState) -> TrainState:
+    """Shapes, dtypes and shardings of the state; takes no memory."""
+
+    def init(trained: Parameters) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
+
+    return with_shardings(jax.eval_shape(init, trained), shardings)
 
 
 def describe_parameters(trained: Parameters, frozen: Parameters) -> dict[str, Any]:

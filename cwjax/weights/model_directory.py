@@ -21,11 +21,11 @@ from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TO
 from cwjax.data.whisper_tokens import TIMESTAMPS, WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
-from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.weights.configuration_file import CONFIG_FILE, read_config
 from cwjax.weights.model_card import MODEL_CARD_FILE, model_card
-from cwjax.weights.name_table import NamedArrays
+from cwjax.weights.name_table import NamedArrays, as_tree
 from cwjax.weights.tensors import open_tensors, write_tensors
 
 GENERATION_FILE = "generation_config.json"
@@ -35,7 +35,7 @@ MODEL_TYPE = "context-whisper"
 def save_model(
     directory: str | Path,
     config: ContextWhisperConfig,
-    parameters: Parameters,
+    named: NamedArrays,
     processor: Processor,
     facts: dict[str, Any],
 ) -> None:
@@ -44,14 +44,13 @@ def save_model(
     Args:
         directory: to write.
         config: of the model.
-        parameters: the whole tree.
+        named: all parameters, used one at a time.
         processor: tokenizers and audio settings.
         facts: how the model came to be, kept in config.json under `training`.
 
     Raises:
         CwjaxError: the disk is full or the directory cannot be written.
     """
-    named = ((path, np.asarray(jax.device_get(leaf))) for path, leaf in flatten(parameters))
     with written_aside(Path(directory), replace=True) as aside:
         write_model(aside, config, named, facts)
         processor.save(aside)
@@ -173,12 +172,22 @@ def load_parameters(
         CwjaxError: it is no model directory, or a file is damaged or does not fit the others.
     """
     config = read_model_config(directory)
+    return config, as_tree(read_parameters(directory, config), dtype)
+
+
+def read_parameters(directory: str | Path, config: ContextWhisperConfig) -> NamedArrays:
+    """Reads one parameter after another, in the precision it is stored in.
+
+    Raises:
+        CwjaxError: a file is damaged or does not fit the configuration. Raised here if a parameter is missing or
+            unknown, not when it is asked for.
+    """
     tensors = open_tensors(directory)
     expected = dict(flatten(abstract(config)[1]))
     for path in sorted(expected.keys() | tensors.shapes.keys()):
         if path not in tensors.shapes or path not in expected or tensors.shapes[path] != expected[path].shape:
             raise CwjaxError(f"{tensors.place}: parameter {path} is missing, unknown or of another shape")
-    return config, unflatten({path: np.asarray(tensors.read(path), dtype) for path in expected})
+    return ((path, tensors.read(path)) for path in expected)
 
 
 def read_model_config(directory: str | Path) -> ContextWhisperConfig:

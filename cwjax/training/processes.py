@@ -1,0 +1,159 @@
+"""Several processes as one run: joining, agreeing, and stopping together.
+
+Every process runs the same program on its own devices (JAX's multi-controller model). What a run
+writes lies in a directory that all of them see.
+"""
+
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from cwjax.config import differences
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+AUTOMATIC = "auto"
+JOIN_SECONDS = 120
+"""How long processes wait for each other at the start."""
+HEARTBEAT_SECONDS = 20
+"""A process that was silent for so long is taken for dead, and all others are stopped."""
+END_SECONDS = 24 * 3600
+"""How long processes that are done wait for the first, which still evaluates."""
+
+
+def join(setting: str) -> None:
+    """Makes this process one of several.
+
+    Args:
+        setting: "auto" where JAX recognises the cluster (TPU pods, Slurm, Open MPI, Kubernetes), or else
+            "HOST:PORT,N,I": address of process 0, number of processes, number of this one.
+
+    Raises:
+        CwjaxError: the setting cannot be read, no cluster is recognised, or the others cannot be reached.
+    """
+    arguments = {} if setting == AUTOMATIC else _parse(setting)
+    address = arguments.get("coordinator_address", "the cluster's coordinator")
+    if arguments.get("process_id"):
+        _wait_for(address)
+    try:
+        jax.distributed.initialize(
+            **arguments,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=END_SECONDS,
+        )
+    except (ValueError, ImportError) as error:
+        raise CwjaxError(
+            f"--distributed {setting}: no cluster is recognised ({error}); give HOST:PORT,N,I: the address of process "
+            "0, the number of processes, the number of this one"
+        ) from error
+    except RuntimeError as error:
+        raise CwjaxError(
+            f"--distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s "
+            f"({str(error).splitlines()[0][:200]}); are all of them running?"
+        ) from error
+    name = f"process {jax.process_index()} of {jax.process_count()}"
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(f"%(asctime)s [{name}] %(message)s", "%H:%M:%S"))
+    if not is_first():
+        logging.getLogger("cwjax").setLevel(logging.WARNING)
+    log.info("%d devices, %d of them here", jax.device_count(), jax.local_device_count())
+
+
+def _parse(setting: str) -> dict[str, Any]:
+    match = re.fullmatch(r"(\S+:\d+),(\d+),(\d+)", setting)
+    if not match or int(match[3]) >= int(match[2]):
+        raise CwjaxError(
+            f"--distributed {setting}: give {AUTOMATIC}, or HOST:PORT,N,I: the address of process 0, the number of "
+            "processes, the number of this one (from 0 to N-1)"
+        )
+    return {"coordinator_address": match[1], "num_processes": int(match[2]), "process_id": int(match[3])}
+
+
+def _wait_for(address: str) -> None:
+    """Waits until something listens there; JAX itself would end the process without a Python error."""
+    host, port = address.rsplit(":", 1)
+    deadline = time.monotonic() + JOIN_SECONDS
+    reason = ""
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+            return
+        except OSError as error:
+            reason = error.strerror or str(error)
+            time.sleep(0.2)
+    raise CwjaxError(
+        f"--distributed: process 0 cannot be reached at {address} within {JOIN_SECONDS} s ({reason}); is it running, "
+        "and is the port open?"
+    )
+
+
+def is_first() -> bool:
+    """Whether this process writes logs, reports and models."""
+    return jax.process_index() == 0
+
+
+def leave(status: int) -> None:
+    """Ends a process that has failed, without waiting for others that wait for it. They notice, and end too."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def shared(text: str) -> list[str]:
+    """The texts of all processes, in all of them."""
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    longest = max(1, int(multihost_utils.process_allgather(np.int32(len(encoded))).max()))
+    rows = multihost_utils.process_allgather(np.pad(encoded, (0, longest - len(encoded))))
+    return [row.tobytes().rstrip(b"\0").decode() for row in rows]
+
+
+def all_agree(answer: bool) -> bool:
+    """Whether the answer is yes in all processes."""
+    return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
+
+
+def first_alone(work: Callable[[], Result]) -> Result:
+    """Does what must be done once on process 0, and then on the others, which find it done.
+
+    Raises:
+        CwjaxError: that of process 0, in all processes.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result, failure = None, ""
+    if is_first():
+        try:
+            result = work()
+        except CwjaxError as error:
+            failure = str(error)
+    failure = shared(failure)[0]
+    if failure:
+        raise CwjaxError(failure)
+    return result if is_first() else work()
+
+
+def require_same_settings(settings: dict[str, Any]) -> None:
+    """Raises `CwjaxError`, in all processes, if one has other settings than process 0."""
+    first, *others = map(json.loads, shared(json.dumps(settings)))
+    for number, theirs in enumerate(others, 1):
+        changed = differences(theirs, first)
+        if changed:
+            raise CwjaxError(
+                f"process {number} has another configuration than process 0 ({'; '.join(changed[:5])}); start all "
+                "processes with the same command"
+            )
