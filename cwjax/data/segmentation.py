@@ -271,17 +271,18 @@ class _SegmentMaker:
             id=f"{article.identifier}/{round(first.start):08d}",
             article=article.identifier,
             audio=part.path,
-            audio_offset=part.offset,
             start=start / 1000,
             end=end / 1000,
             text=text,
             utterances=tuple(Utterance(inside(piece.start), inside(piece.end), piece.text) for piece in utterances),
             context=replace(
-                self._material, section=tuple(clean_text(title) for title in token.section), previous=previous
+                self._material,
+                section=tuple(clean_text(title) for title in token.section),
+                lead="" if token.is_lead else self._material.lead,
+                previous=previous,
             ),
             language=article.language,
             speaker=article.reader_key,
-            is_lead=token.is_lead,
             licence=article.licence,
             source=article.source,
         )

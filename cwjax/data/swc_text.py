@@ -248,7 +248,7 @@ class _TokenCollector:
         try:
             start_ms, end_ms = int(start), int(end)
         except ValueError:
-            reason = f"a time of {pronunciation!r} is not a whole number ({start[:20]!r} to {end[:20]!r})"
+            reason = f"a time of {pronunciation!r} is no whole number of milliseconds ({start[:20]!r} to {end[:20]!r})"
             raise unusable(self._path, reason) from None
         return Norm(pronunciation, start_ms, end_ms) if 0 <= start_ms < end_ms else Norm(pronunciation)
 
