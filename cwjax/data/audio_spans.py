@@ -56,7 +56,7 @@ def read_spans(
     _require_complete(path, decoded / SAMPLING_RATE)
     for number in order[done:]:
         start, end = places[number]
-        if end - decoded > TOLERANCE * SAMPLING_RATE or start >= decoded:
+        if end - decoded > _tolerance(path) * SAMPLING_RATE or start >= decoded:
             raise CwjaxError(f"{path}: ends at {decoded / SAMPLING_RATE:.2f} s, before a segment of it does")
         yield number, held[start - held_from : end - held_from]
 
@@ -75,9 +75,23 @@ def _require_complete(path: str | Path, decoded: float) -> None:
         announced = audio_duration(path)
     except CwjaxError:
         return  # decoded by ffmpeg, which complains itself
-    tolerance = MPEG_TOLERANCE if Path(path).suffix.lower() == ".mp3" else TOLERANCE
-    if abs(announced - decoded) > tolerance:
+    if abs(announced - decoded) > _tolerance(path):
         raise CwjaxError(
             f"{path}: is damaged: of {announced:.2f} s that its header announces, {decoded:.2f} s can be decoded; "
             "fetch it again or leave it out"
         )
+
+
+def _tolerance(path: str | Path) -> float:
+    return MPEG_TOLERANCE if Path(path).suffix.lower() == ".mp3" else TOLERANCE
+
+
+def measured_duration(path: str | Path) -> float:
+    """Length of an audio file in seconds: from its header, or by decoding what only ffmpeg reads.
+
+    Raises CwjaxError if the file is missing or damaged.
+    """
+    try:
+        return audio_duration(path)
+    except CwjaxError:
+        return sum(map(len, audio_blocks(path))) / SAMPLING_RATE

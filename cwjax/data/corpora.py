@@ -3,14 +3,23 @@
 from pathlib import Path
 from typing import Literal
 
-from cwjax.data import swc_corpus
+from cwjax.data import common_voice, gigaspeech, libriheavy, librispeech, manifest, subtitles, swc_corpus, switchboard
 from cwjax.data.corpus import CorpusReader
 from cwjax.errors import CwjaxError
 
-CorpusName = Literal["swc"]
+CorpusName = Literal[
+    "swc", "librispeech", "libriheavy", "common_voice", "switchboard", "gigaspeech", "manifest", "subtitles"
+]
 
 READERS: dict[CorpusName, CorpusReader] = {
     "swc": swc_corpus,
+    "librispeech": librispeech,
+    "libriheavy": libriheavy,
+    "common_voice": common_voice,
+    "switchboard": switchboard,
+    "gigaspeech": gigaspeech,
+    "manifest": manifest,
+    "subtitles": subtitles,
 }
 
 

@@ -112,3 +112,8 @@ _FIELDS = (
     "id", "split", "language", "speaker", "article", "audio", "start", "end", "text", "utterances", "context",
     "licence", "source",
 )  # fmt: skip
+
+
+def latest_text(text: str, characters: int) -> str:
+    """The end of a text, at most so many characters and from the beginning of a word."""
+    return text if len(text) <= characters else text[len(text) - characters :].partition(" ")[2]

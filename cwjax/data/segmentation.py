@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.data.swc import Article
 from cwjax.data.swc_text import Token, surface_text
@@ -51,7 +51,7 @@ class Segmentation:
     Attributes:
         segments: in the order of the article.
         rejected: stretches left out, with one of the reasons "duration" (too short), "too_long",
-            "few_words", "edge" (first or last word timed in part), "coverage",
+            "few_words", "no_letters", "edge" (first or last word timed in part), "coverage",
             "characters_per_second", and, for all of an article, "article_timed_ratio", "article_rate".
         holes: number of holes by kind: "file", "sent", "run", "short", "long".
         words: of the article's text, without ignored and guessed text.
@@ -115,7 +115,7 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
                 previous = ""
             segments.append(maker.make(packed, utterances, text, previous))
             segment_words += len(packed)
-            previous = _latest(f"{previous} {text}".strip(), settings.previous_characters)
+            previous = latest_text(f"{previous} {text}".strip(), settings.previous_characters)
             previous_end = end
     return Segmentation(tuple(segments), tuple(rejected), dict(holes), len(words), timed_words, segment_words, rate)
 
@@ -197,6 +197,8 @@ def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> 
         return "too_long"
     if len(words) < settings.min_words:
         return "few_words"
+    if not any(map(str.isalpha, text)):
+        return "no_letters"
     if any(word.heard_start is not None and not word.is_timed for word in (first, last)):
         return "edge"
     timed = sum(word.characters - word.head - word.tail for word in words if word.heard_start is not None)
@@ -206,11 +208,6 @@ def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> 
     if not settings.min_characters_per_second <= speed <= settings.max_characters_per_second:
         return "characters_per_second"
     return ""
-
-
-def _latest(text: str, characters: int) -> str:
-    """The end of a text, at most so many characters and from the beginning of a word."""
-    return text if len(text) <= characters else text[len(text) - characters :].partition(" ")[2]
 
 
 def _adjoins(other: Word, word: Word) -> bool:

@@ -184,41 +184,57 @@ def _fingerprint(units: Sequence[Unit]) -> str:
 
 
 def _read_unit(task: ShardTask, unit: Unit) -> tuple[UnitSummary, list[tuple[Segment, bytes]]]:
-    """The segments of a unit with their records; none of them if anything about the unit's audio is wrong."""
+    """The segments of a unit with their records, but for those whose audio file is damaged."""
     try:
         reading = reader(task.corpus).read(task.root, unit, task.limits)
-        records = _records(task, reading)
+        audible, problems = _audible(task, reading)
+        if problems and not audible:
+            raise CwjaxError(problems[0])
     except CwjaxError as error:
         return UnitSummary(unit.name, failure=str(error)), []
     except Exception as error:  # one article in a thousand must not end the work of a night
         log.debug("%s", unit.name, exc_info=True)
         return UnitSummary(unit.name, failure=f"{unit.name}: cannot be read ({type(error).__name__}: {error})"), []
-    segments = [piece.segment for piece in reading.pieces]
+    segments = [segment for segment, _ in audible]
     first = segments[0] if segments else None
+    seconds = sum(segment.duration for segment in segments)
+    lost = sum(piece.segment.duration for piece in reading.pieces) - seconds
     summary = UnitSummary(
         name=unit.name,
         segments=len(segments),
-        seconds=sum(segment.duration for segment in segments),
-        dropped=reading.dropped,
+        seconds=seconds,
+        dropped=reading.dropped | ({"damaged_audio": lost} if problems else {}),
         holes=reading.holes,
         timed_ratio=reading.timed_ratio,
         language=first.language if first else "",
         reader=reading.reader,
         licence=first.licence if first else "",
         source=first.source if first else "",
-        warnings=reading.warnings,
+        warnings=(*reading.warnings, *problems),
     )
-    return summary, list(zip(segments, records, strict=True))
+    return summary, audible
 
 
-def _records(task: ShardTask, reading: Reading) -> list[bytes]:
-    """The audio of each piece, every file decoded once for each channel that is wanted of it."""
+def _audible(task: ShardTask, reading: Reading) -> tuple[list[tuple[Segment, bytes]], list[str]]:
+    """The segments that can be heard with their records, and what is wrong with files that cannot.
+
+    Every file is decoded once for each channel that is wanted of it. Of a damaged file nothing is kept: what can be
+    decoded of it may be displaced.
+    """
     by_file: dict[tuple[str, int | None], list[int]] = defaultdict(list)
     for number, (segment, span) in enumerate(reading.pieces):
         by_file[segment.audio, span.channel].append(number)
-    records = [b""] * len(reading.pieces)
+    records: dict[int, bytes] = {}
+    problems: dict[str, None] = {}
     for (audio, channel), numbers in by_file.items():
         spans = [reading.pieces[number].span[:2] for number in numbers]
-        for place, samples in read_spans(task.root / audio, spans, channel):
-            records[numbers[place]] = encode_record(samples, task.audio)
-    return records
+        try:
+            decoded = {
+                numbers[place]: encode_record(samples, task.audio)
+                for place, samples in read_spans(task.root / audio, spans, channel)
+            }
+        except CwjaxError as error:
+            problems[str(error)] = None
+        else:
+            records |= decoded
+    return [(reading.pieces[number].segment, records[number]) for number in sorted(records)], list(problems)
