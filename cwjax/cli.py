@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
+from cwjax.commands import prepare
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
+    prepare.add_options(commands.add_parser("prepare", help="make a corpus ready for training"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
-        return _evaluate(parser.parse_args(arguments))
+        options = parser.parse_args(arguments)
+        return {"evaluate": _evaluate, "prepare": prepare.run}[options.command](options)
     except CwjaxError as error:
         if debug:
             raise

@@ -10,7 +10,7 @@ import soundfile
 
 RATE = 16_000
 PITCHES = 100
-WORD_MS, PAUSE_MS = 240, 80
+WORD_MS, PAUSE_MS = 320, 80
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def heard(samples: np.ndarray) -> list[tuple[int, float, float]]:
 
 
 def steady(first: int, count: int, start: float, length: int = 4) -> list[list[tuple[int, float, float]]]:
-    """Sentences of `length` words, each word 0.24 s with 0.08 s between; times in seconds."""
+    """Sentences of `length` words, each word 0.32 s with 0.08 s between; times in seconds."""
     words = [
         (first + k, start + k * (WORD_MS + PAUSE_MS) / 1000, start + (k * (WORD_MS + PAUSE_MS) + WORD_MS) / 1000)
         for k in range(count)

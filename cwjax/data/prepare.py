@@ -50,7 +50,7 @@ def prepare(
     root: str | Path,
     output: str | Path,
     limits: SegmentationSettings | None = None,
-    audio: AudioFormat = "pcm16",
+    audio: AudioFormat | None = None,
     processes: int = 0,
 ) -> PreparedCorpus:
     """Prepares every unit of a corpus, or returns what an earlier call with equal settings wrote.
@@ -60,7 +60,7 @@ def prepare(
         root: where it lies; `homophones.json` at its root is carried along.
         output: folder of the prepared corpus.
         limits: how articles are cut into segments.
-        audio: form in which the audio is kept.
+        audio: form in which the audio is kept; None: 16-bit samples, or whatever an earlier call chose.
         processes: how many work; 0: as many as there are cores, or one if there is little to do.
 
     Raises:
@@ -70,9 +70,9 @@ def prepare(
     root, output = Path(root), Path(output)
     limits = limits or SegmentationSettings()
     # Written and compared as JSON knows it: tuples are lists there.
-    made_of = json.loads(
-        json.dumps({"corpus": corpus, "root": str(root.resolve()), "segmentation": asdict(limits), "audio": audio})
-    )
+    made_of = {"corpus": corpus, "root": str(root.resolve()), "segmentation": asdict(limits)}
+    made_of = json.loads(json.dumps(made_of | ({"audio": audio} if audio else {})))
+    audio = audio or "pcm16"
     if output.exists():
         _require_same(output, made_of)
         return PreparedCorpus.read(output)
@@ -122,7 +122,7 @@ def _prepare_into(
     if not survey.units:
         raise CwjaxError(f"{root}: holds no unit of a {reader(corpus).TITLE}")
     require_room(aside, survey, audio)
-    (aside / CORPUS_FILE).write_text(json.dumps(made_of, indent=2) + "\n")
+    (aside / CORPUS_FILE).write_text(json.dumps(made_of | {"audio": audio}, indent=2) + "\n")
     log.info("preparing %d articles of %s, about %.1f hours of audio", survey.units, root, survey.seconds / 3600)
     tasks = (
         ShardTask(corpus, root, units, aside, number, audio, limits)
