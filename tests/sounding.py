@@ -92,7 +92,7 @@ def write_article(
     language: str = "en",
     lead_sentences: int = 1,
 ) -> Path:
-    """An article of the Spoken Wikipedia: `lead_sentences` before the section "Part", the others in it."""
+    """An article of the Spoken Wikipedia: `lead_sentences`, then one that is a section's title, then the section."""
     folder.mkdir(parents=True, exist_ok=True)
     spoken = [one for sentence in sentences for one in sentence]
     offset, offsets = 0.0, []
@@ -103,18 +103,17 @@ def write_article(
         offsets.append(offset)
         offset += file.seconds
     elements = [
-        "<s>"
-        + " ".join(
+        " ".join(
             f'<t>{word(number)}<n pronunciation="{word(number)}" start="{round(start * 1000)}" '
             f'end="{round(end * 1000)}"/></t>'
             for number, start, end in sentence
         )
-        + "<t>.</t></s>"
         for sentence in sentences
     ]
-    lead, rest = " ".join(elements[:lead_sentences]), " ".join(elements[lead_sentences:])
-    section = "<section level='2'><sectiontitle><t>Part<n pronunciation='Part'/></t></sectiontitle><sectioncontent>"
-    body = f"<p>{lead}</p>" + (f"{section}<p>{rest}</p></sectioncontent></section>" if rest else "")
+    lead, heading, rest = elements[:lead_sentences], elements[lead_sentences], elements[lead_sentences + 1 :]
+    paragraphs = [f"<p>{' '.join(f'<s>{one}<t>.</t></s>' for one in part)}</p>" for part in (lead, rest)]
+    section = f"<sectiontitle>{heading}</sectiontitle><sectioncontent>{paragraphs[1]}</sectioncontent>"
+    body = f"{paragraphs[0]}<section level='2'>{section}</section>"
     title = title or folder.name
     properties = {"DC.title": title, "DC.identifier": title.replace(" ", "_"), "DC.language": language}
     meta = "".join(f'<prop key="{key}" value="{value}"/>' for key, value in properties.items())

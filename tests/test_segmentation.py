@@ -247,11 +247,13 @@ def test_end_of_a_file_parts_segments_and_bounds_them(border, first_end, second_
 
 
 def test_edges_and_speed_and_coverage_are_judged():
-    partial = [steady("The engine was", 0), []]
-    year = Token("1938", True, (Norm("nineteen", 800, 1200), Norm("eight")), "body", 0, 0, (), True)
+    partial = [steady("The engine was large", 0), []]
+    year = Token("1938", True, (Norm("nineteen", 1300, 1700), Norm("eight")), "body", 0, 0, (), True)
     article = article_of(*partial)
     article = replace(article, tokens=(*article.tokens, year))
-    assert segment_article(article, LOOSE).dropped == {"edge": 1}
+    result = segment_article(article, LOOSE)
+    assert [(one.reason, one.text) for one in result.rejected] == [("edge", "1938")]
+    assert [one.text for one in result.segments] == ["The engine was large"]
 
     slow = article_of(steady("The engine was large.", 0, rate=200))
     assert segment_article(slow, replace(LOOSE, max_rate=999)).dropped == {"characters_per_second": 1}

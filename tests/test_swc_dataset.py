@@ -28,9 +28,8 @@ def test_lists_belong_to_each_other(dataset: SWCDataset) -> None:
     for description, waveform, text in zip(descriptions, waveforms, texts, strict=True):
         assert description.startswith("Talk 1.")
         assert waveform.dtype == np.float32
-        said = text.replace("Part", "").replace(".", "").split()
+        said = text.replace(".", "").split()
         assert [word(number) for number, _, _ in heard(waveform)] == said
-        assert text not in description
     lead = " ".join(map(word, range(10, 14))) + "."
     assert lead in descriptions[-1]
     assert lead not in descriptions[0]

@@ -51,7 +51,7 @@ def write_page(corpus: PreparedCorpus, title: str, report: dict[str, Any]) -> No
         "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\n"
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n<main>\n{body}\n</main>\n</html>\n"
     )
-    (corpus.directory / PAGE_FILE).write_text(page, encoding="utf-8")
+    (corpus.directory / PAGE_FILE).write_text(page, encoding="utf-8", errors="replace")
 
 
 def _rows(table: dict[str, dict[str, Any]], *columns: str) -> list[tuple[Any, ...]]:

@@ -201,7 +201,8 @@ def _put_together(aside: Path, corpus: CorpusName, root: Path, summaries: list[S
     with (aside / INDEX_FILE).open("w", encoding="utf-8") as index:
         index.writelines(_index_lines(aside, summaries, splits))
     content = report(summaries, splits)
-    (aside / REPORT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (aside / REPORT_FILE).write_text(text, encoding="utf-8", errors="replace")
     write_page(PreparedCorpus.read(aside), f"{root.resolve().name}: {reader(corpus).TITLE}", content)
     if (root / HOMOPHONES_FILE).exists():
         shutil.copy(root / HOMOPHONES_FILE, aside / HOMOPHONES_FILE)

@@ -22,6 +22,7 @@ from cwjax.data.word_times import (
     estimate_times,
     find_spans,
     forget_bad_times,
+    measured_range,
     read_words,
     speaking_rate,
 )
@@ -51,7 +52,7 @@ class Segmentation:
     Attributes:
         segments: in the order of the article.
         rejected: stretches left out, with one of the reasons "duration" (too short), "too_long",
-            "few_words", "no_letters", "edge" (first or last word timed in part), "coverage",
+            "few_words", "no_letters", "edge" (words at a hole whose beginning or end was not measured), "coverage",
             "characters_per_second", and, for all of an article, "article_timed_ratio", "article_rate".
         holes: number of holes by kind: "file", "sent", "run", "short", "long".
         words: of the article's text, without ignored and guessed text.
@@ -101,8 +102,13 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
     rejected: list[Rejected] = []
     segment_words = 0
     for span in spans:
+        begin, finish = measured_range(span)
+        for edge in (span[:begin], span[finish:]):
+            if edge:
+                text = " ".join(piece.text for piece in read_utterances(edge, article.tokens))
+                rejected.append(Rejected("edge", edge[0].start / 1000, edge[-1].end / 1000, text))
         previous, previous_end = "", -math.inf
-        for packed in pack(span, settings):
+        for packed in pack(span[begin:finish], settings):
             utterances = read_utterances(packed, article.tokens)
             text = " ".join(utterance.text for utterance in utterances)
             start, end = packed[0].start, packed[-1].end
@@ -199,8 +205,6 @@ def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> 
         return "few_words"
     if not any(map(str.isalpha, text)):
         return "no_letters"
-    if any(word.heard_start is not None and not word.is_timed for word in (first, last)):
-        return "edge"
     timed = sum(word.characters - word.head - word.tail for word in words if word.heard_start is not None)
     if timed < settings.min_coverage * sum(word.characters for word in words):
         return "coverage"

@@ -153,7 +153,8 @@ def write_shard(task: ShardTask) -> ShardSummary:
     shard = task.directory / task.shard
     writer = None
     try:
-        with lines_file(task.directory, task.shard).open("w", encoding="utf-8") as lines:
+        # Half a surrogate pair, which JSON may hold, cannot be written as UTF-8.
+        with lines_file(task.directory, task.shard).open("w", encoding="utf-8", errors="replace") as lines:
             for unit in task.units:
                 result, records = _read_unit(task, unit)
                 summary.units.append(result)
@@ -185,6 +186,11 @@ def _fingerprint(units: Sequence[Unit]) -> str:
 
 def _read_unit(task: ShardTask, unit: Unit) -> tuple[UnitSummary, list[tuple[Segment, bytes]]]:
     """The segments of a unit with their records, but for those whose audio file is damaged."""
+    try:
+        unit.name.encode()
+    except UnicodeEncodeError:
+        name = unit.name.encode(errors="backslashreplace").decode()
+        return UnitSummary(name, failure=f"{task.root / name}: its name is no UTF-8; rename it"), []
     try:
         reading = reader(task.corpus).read(task.root, unit, task.limits)
         audible, problems = _audible(task, reading)

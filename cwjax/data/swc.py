@@ -31,7 +31,7 @@ ALIGNMENT_FILE = "aligned.swc"
 SEARCH_DEPTH = 3
 SHORTEST_KEYWORD = 6
 
-AUDIO_NAME = re.compile(r"audio(\d*)\.(?:ogg|oga|opus|flac|wav|mp3)", re.IGNORECASE)
+AUDIO_NAME = re.compile(r"audio([1-9]\d{0,3}|)\.(?:ogg|oga|opus|flac|wav|mp3)", re.IGNORECASE)
 
 _ARTICLE_FILES = ("info.json", "wiki.txt", "audiometa.txt")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)

@@ -79,11 +79,14 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
 
 
 def _require_inside(root: Path, folder: Path) -> None:
-    """Refuses links that lead out of the corpus."""
+    """Refuses links that lead out of the corpus, or nowhere."""
     inside = root.resolve()
     for path in (folder, *sorted(folder.iterdir())):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise unusable(path, "is a link that leads out of the corpus")
+        try:
+            if path.is_symlink() and not path.resolve(strict=True).is_relative_to(inside):
+                raise unusable(path, "is a link that leads out of the corpus")
+        except (OSError, RuntimeError):
+            raise unusable(path, "is a link that leads nowhere") from None
 
 
 def _language_of_folder(name: str) -> str:

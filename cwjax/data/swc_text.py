@@ -69,7 +69,7 @@ def read_document(path: Path) -> etree._Element:
     or holds no article.
     """
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() or not path.exists() else b""
     except OSError as error:
         raise unusable(path, f"cannot be read ({error.strerror})") from None
     if b"<!DOCTYPE" in data:
