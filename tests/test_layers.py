@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cwjax.models.layers import Linear, attention, gelu, heads_first_attention, layer_norm, named_key, stack
+from cwjax.models.layers import (
+    MLP,
+    Embedding,
+    Linear,
+    MultiHeadAttention,
+    attention,
+    gelu,
+    heads_first_attention,
+    layer_norm,
+    named_key,
+    stack,
+)
 
 # Batch, queries, keys, heads, width of a head; the last is long enough to go head by head.
 SHAPES = {"short": (3, 5, 7, 2, 4), "long": (2, 250, 270, 2, 4)}
@@ -21,9 +32,9 @@ def operands(batch, queries, keys, heads, width):
     return *(jnp.asarray(array, jnp.float32) for array in (query, key, value)), jnp.asarray(mask)
 
 
-def plain_attention(query, key, value, mask):
+def plain_attention(query, key, value, mask, bias=0.0, scale=None):
     """The definition, step by step."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * (scale or query.shape[-1] ** -0.5) + bias
     scores = jnp.where(mask, scores, -1e30)
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     return jnp.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), value)
@@ -43,23 +54,55 @@ def test_attention_and_its_gradients_follow_the_definition(shape):
         np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
 
 
+def score_bias(queries, keys, heads):
+    return jnp.asarray(np.random.default_rng(1).normal(size=(heads, queries, keys)) * 2, jnp.float32)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_bias_and_its_gradient_follow_the_definition(shape, masked):
+    *arrays, mask = operands(*SHAPES[shape])
+    arrays.append(score_bias(*SHAPES[shape][1:4]))
+
+    def with_gradients(function, mask):
+        def attended(query, key, value, bias):
+            return function(query, key, value, mask, bias=bias, scale=0.7)
+
+        total = jax.jit(lambda *arrays: (attended(*arrays) ** 2).sum())
+        return attended(*arrays), *jax.grad(total, (0, 1, 2, 3))(*arrays)
+
+    ours = with_gradients(attention, mask if masked else None)
+    reference = with_gradients(plain_attention, mask if masked else True)
+    for one, other in zip(ours, reference, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_backends_agree(shape, monkeypatch):
     query, key, value, mask = operands(*SHAPES[shape])
-    on_cpu = attention(query, key, value, mask), attention(query, key, value)
+    bias = score_bias(*SHAPES[shape][1:4])
+
+    def results():
+        for given in (mask, None):
+            yield attention(query, key, value, given)
+            yield attention(query, key, value, given, bias=bias, scale=1.0)
+
+    on_cpu = list(results())
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    elsewhere = attention(query, key, value, mask), attention(query, key, value)
-    for ours, others in zip(on_cpu, elsewhere, strict=True):
+    for ours, others in zip(on_cpu, results(), strict=True):
         np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
 
 
-def test_a_query_that_sees_nothing_gets_the_mean_and_finite_gradients():
+def test_a_query_that_sees_nothing_gets_the_mean_and_its_gradients():
     query, key, value, mask = operands(*SHAPES["short"])
     mask = mask.at[1].set(False)
     np.testing.assert_allclose(attention(query, key, value, mask)[1, 0], value[1].mean(0), rtol=1e-5)
-    ours = jax.grad(lambda value: (attention(query, key, value, mask)[1] ** 2).sum())(value)
-    reference = jax.grad(lambda value: (5 * value[1].mean(0) ** 2).sum())(value)
-    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-6)
+
+    def gradients(function):
+        return jax.grad(lambda *arrays: (function(*arrays, mask)[1] ** 2).sum(), (0, 1, 2))(query, key, value)
+
+    for ours, reference in zip(gradients(attention), gradients(plain_attention), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-6)
 
 
 def test_attention_in_bfloat16_has_a_float32_softmax():
@@ -78,6 +121,31 @@ def test_heads_first_attention_is_attention_in_another_layout():
     query, key, value, mask = operands(*SHAPES["short"])
     flipped = heads_first_attention(*(jnp.swapaxes(array, 1, 2) for array in (query, key, value)), mask)
     np.testing.assert_allclose(jnp.swapaxes(flipped, 1, 2), attention(query, key, value, mask), rtol=1e-5, atol=1e-6)
+
+
+def test_heads_may_be_wider_than_the_stream_and_unscaled():
+    stream = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6)), jnp.float32)
+    attn = MultiHeadAttention(6, 2, head_width=4, scale=1.0, out_bias=False, rngs=nnx.Rngs(0))
+    assert attn.query.kernel.shape == (6, 8)
+    assert attn.out.kernel.shape == (8, 6)
+    query, key, value = ((stream @ part.kernel[...]).reshape(2, 5, 2, 4) for part in (attn.query, attn.key, attn.value))
+    expected = plain_attention(query, key, value, True, scale=1.0).reshape(2, 5, 8) @ attn.out.kernel[...]
+    np.testing.assert_allclose(attn(stream), expected, rtol=1e-4, atol=1e-6)
+    query, value = (jnp.swapaxes(array, 1, 2) for array in (query, value))
+    transposed = attn.attend_transposed(query, jnp.transpose(key, (0, 2, 3, 1)), value)
+    np.testing.assert_allclose(transposed, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_new_queries_make_up_for_the_scale():
+    scaled, unscaled = (MultiHeadAttention(64, 4, scale=scale, rngs=nnx.Rngs(0)) for scale in (None, 1.0))
+    np.testing.assert_allclose(unscaled.query.kernel[...], scaled.query.kernel[...] / 4, rtol=1e-5)
+    np.testing.assert_array_equal(unscaled.key.kernel[...], scaled.key.kernel[...])
+
+
+def test_an_mlp_without_biases_maps_zero_to_zero():
+    mlp = MLP(3, 5, "relu", bias=False, rngs=nnx.Rngs(0))
+    assert set(nnx.to_pure_dict(nnx.state(mlp))["up"]) == {"kernel"}
+    np.testing.assert_array_equal(mlp(jnp.zeros((2, 3))), 0)
 
 
 def test_gelu_is_exact():
@@ -109,6 +177,15 @@ def test_linear_maps_the_last_axis_of_any_shape():
     expected = np.einsum("bti,io->bto", stream, linear.kernel[...])
     np.testing.assert_allclose(linear(jnp.asarray(stream)), expected, atol=1e-6)
     assert linear(jnp.asarray(stream[0, 0])).shape == (5,)
+
+
+def test_embeddings_have_the_dtype_of_their_parameters():
+    embedding = Embedding(5, 3, std=0.5, rngs=nnx.Rngs(0))
+    numbers = jnp.asarray([[4, 0], [2, 2]])
+    np.testing.assert_array_equal(embedding(numbers), np.asarray(embedding.embedding[...])[numbers])
+    graph, state = nnx.split(embedding)
+    half = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.to_pure_dict(state)))
+    assert half(numbers).dtype == jnp.bfloat16
 
 
 def test_stacked_layers_differ_and_depend_on_key_and_name_alone():

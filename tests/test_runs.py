@@ -15,7 +15,10 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import write_bert
 
+import cwjax
 from cwjax.cli import main
+from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.models.t5 import T5Config
 from cwjax.training.metrics import read_metrics
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
@@ -209,3 +212,45 @@ def test_evaluation_names_what_is_wrong(
     places = {"MODEL": uninterrupted / "model", "PREPARED": config.parent / "corpus-prepared"}
     assert main(["evaluate", *(str(places.get(one, one)) for one in arguments)]) == 1
     assert complaint in capsys.readouterr().err
+
+
+def test_training_starts_from_anybodys_weights(config: Path, tmp_path: Path) -> None:
+    """A Whisper and a T5 that transformers wrote, as they are and joined by conversion: the same first loss."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    tokens = train_tokenizer(["the sail in the wind"], 270, tmp_path / "whisper")
+    settings = transformers.WhisperConfig(
+        vocab_size=len(tokens), d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=100,
+        max_target_positions=90,
+    )  # fmt: skip
+    transformers.WhisperForConditionalGeneration(settings).save_pretrained(tmp_path / "whisper")
+    bert = write_bert(tmp_path / "bert")
+    vocabulary = len((bert / "vocab.txt").read_text().splitlines())
+    sizes = transformers.T5Config(vocab_size=vocabulary, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    transformers.T5EncoderModel(sizes).save_pretrained(tmp_path / "t5")
+    for file in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(bert / file, tmp_path / "t5" / file)
+
+    sources = ["--model.whisper", str(tmp_path / "whisper"), "--model.text-encoder", str(tmp_path / "t5")]
+    # Windows of 2 s instead of 2.4 s: the corpus is prepared anew.
+    common = ["--data.prepared", str(tmp_path / "prepared"), "--train.steps", "2", "--data.max-target-tokens", "90"]
+    assert run(config, tmp_path / "parts", *sources, *common) == 0
+    pair = [one.replace("--model.", "--") for one in sources]
+    assert main(["convert", *pair, "--output", str(tmp_path / "joined")]) == 0
+    assert run(config, tmp_path / "whole", "--model.start", str(tmp_path / "joined"), *common) == 0
+    assert losses(tmp_path / "whole")[1] == losses(tmp_path / "parts")[1]
+    trained = cwjax.load(tmp_path / "whole/model")
+    assert isinstance(trained.config.text_encoder, T5Config)
+    # Going on from a trained model, its opened gates included.
+    assert np.abs(trained.params["audio_encoder"]["blocks"]["context_gate"]).min() > 0
+    assert run(config, tmp_path / "more", "--model.start", str(tmp_path / "whole/model"), *common) == 0
+    assert losses(tmp_path / "more")[1] < losses(tmp_path / "whole")[1]
+
+
+def test_a_context_longer_than_the_text_encoder_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, tmp_path / "run", "--data.max-context-tokens", "65") == 1
+    assert "data.max_context_tokens is 65, but the text encoder reads at most 64 tokens" in capsys.readouterr().err

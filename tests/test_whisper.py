@@ -1,17 +1,19 @@
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny import whisper_params
 
 from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import AudioEncoder, sinusoids
 from cwjax.models.parameters import flatten
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig, WhisperConfig
-from cwjax.weights.hugging_face import whisper_params
 
 CONFIG = WhisperConfig(
     vocab_size=60,
@@ -129,29 +131,55 @@ def test_gradients_equal_those_of_the_pytorch_model(pair):
             np.testing.assert_allclose(ours[path], leaf, rtol=0, atol=1e-5 * largest, err_msg=path)
 
 
+def step_by_step(graph: nnx.GraphDef) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+    """A decoder that reads four tokens at once and the rest one by one; gives the logits of all."""
+
+    @jax.jit
+    def decode(params, tokens, audio):
+        decoder = nnx.merge(graph, params).stepwise()
+        audio, length = decoder.project_audio(audio), tokens.shape[1]
+        slots = length + 2
+
+        def read(tokens, cache, position):
+            reached = position + jnp.arange(tokens.shape[1])
+            seen = jnp.arange(slots) <= reached[:, None]
+            reading = decoder.read(tokens, audio, cache, position, reached, seen)
+            return decoder.logits(reading.stream), reading.cache
+
+        def body(carry):
+            position, cache, logits = carry
+            new, cache = read(jax.lax.dynamic_slice_in_dim(tokens, position, 1, axis=1), cache, position)
+            return position + 1, cache, jax.lax.dynamic_update_slice(logits, new, (0, position, 0))
+
+        prompt, cache = read(tokens[:, :4], decoder.empty_cache(audio, slots), 0)
+        logits = jnp.zeros((tokens.shape[0], length, prompt.shape[-1])).at[:, :4].set(prompt)
+        return jax.lax.while_loop(lambda carry: carry[0] < length, body, (4, cache, logits))[2]
+
+    return decode
+
+
 def test_cached_decoding_equals_teacher_forcing(pair):
     config, _, params, _, tokens = pair
     if config.num_mel_bins != 80:
         pytest.skip("the decoder knows no mels")
     graph = build(config)["decoder"]
     audio = jax.random.normal(jax.random.key(1), (2, 20, 16))
-
-    @jax.jit
-    def stepwise(params, tokens, audio):
-        decoder = nnx.merge(graph, params)
-        prompt, cache = decoder.step(tokens[:, :4], decoder.start(audio, 11), 0)
-
-        def body(carry):
-            position, cache, logits = carry
-            token = jax.lax.dynamic_slice_in_dim(tokens, position, 1, axis=1)
-            new, cache = decoder.step(token, cache, position)
-            return position + 1, cache, jax.lax.dynamic_update_slice(logits, new, (0, position, 0))
-
-        logits = jnp.zeros((2, 9, 60)).at[:, :4].set(prompt)
-        return jax.lax.while_loop(lambda carry: carry[0] < 9, body, (4, cache, logits))[2]
-
     whole = jax.jit(lambda params, *inputs: nnx.merge(graph, params)(*inputs))(params["decoder"], tokens, audio)
-    near(stepwise(params["decoder"], tokens, audio), whole)
+    near(step_by_step(graph)(params["decoder"], tokens, audio), whole)
+
+
+def test_bfloat16_is_decoded_in(pair):
+    config, _, params, features, tokens = pair
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
+    graphs = build(config)
+    audio = nnx.merge(graphs["audio_encoder"], half["audio_encoder"])(features.astype(jnp.bfloat16))
+    exact = nnx.merge(graphs["decoder"], params["decoder"])(tokens, audio.astype(jnp.float32))
+    decoder = nnx.merge(graphs["decoder"], half["decoder"])
+    assert decoder.blocks(decoder.token_embedding(tokens), audio).dtype == jnp.bfloat16
+    stepped = step_by_step(graphs["decoder"])(half["decoder"], tokens, audio)
+    for ours in (decoder(tokens, audio), stepped):
+        assert ours.dtype == jnp.float32
+        assert np.abs(ours - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
 def test_sinusoids_are_whispers(pair):
@@ -177,12 +205,8 @@ def test_wrong_lengths_are_refused():
         with pytest.raises(CwjaxError, match=f"{frames} mel frames.*at most 40"):
             encoder(jnp.zeros((1, frames, 80)))
     decoder = nnx.eval_shape(lambda: TextDecoder(CONFIG, key=key))
-    for use in (
-        lambda: decoder(jnp.zeros((1, 13), int), jnp.zeros((1, 20, 16))),
-        lambda: decoder.start(jnp.zeros((1, 20, 16)), 13),
-    ):
-        with pytest.raises(CwjaxError, match="13 tokens do not fit into the 12 positions"):
-            use()
+    with pytest.raises(CwjaxError, match="13 tokens do not fit into the 12 positions"):
+        decoder(jnp.zeros((1, 13), int), jnp.zeros((1, 20, 16)))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,19 @@
-"""Tiny stand-ins that tests share: a BERT on disk, a corpus, a configuration."""
+"""What tests share: a tiny BERT on disk, words, trees of parameters from checkpoints."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+
+from cwjax.models.bert import BertConfig
+from cwjax.models.parameters import Parameters
+from cwjax.models.t5 import T5Config
+from cwjax.models.whisper import WhisperConfig
+from cwjax.weights.name_table import as_tree
+from cwjax.weights.tensors import open_tensors, tensors_in_memory
+from cwjax.weights.text_encoder_checkpoints import bert_parameters, t5_parameters
+from cwjax.weights.whisper_checkpoints import whisper_from_hugging_face
 
 WORDS = (
     "the", "a", "of", "in", "on", "and", "to", "is", "was", "bear", "bare", "sail", "sale",
@@ -63,3 +72,24 @@ def write_bert(directory: Path, hidden_size: int = 16, layers: int = 1, seed: in
         norm(f"{head}.output.LayerNorm")
     save_file(tensors, directory / "model.safetensors")
     return directory
+
+
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """All tensors of a checkpoint."""
+    tensors = open_tensors(directory)
+    return {name: tensors.read(name) for name in tensors.shapes}
+
+
+def whisper_params(tensors: dict[str, np.ndarray], config: WhisperConfig) -> Parameters:
+    """A Whisper of Hugging Face's tensors as our tree, float32."""
+    return as_tree(whisper_from_hugging_face(tensors_in_memory(tensors), config))
+
+
+def bert_params(tensors: dict[str, np.ndarray], config: BertConfig) -> Parameters:
+    """The same for a BERT."""
+    return as_tree(bert_parameters(tensors_in_memory(tensors), config))
+
+
+def t5_params(tensors: dict[str, np.ndarray], config: T5Config) -> Parameters:
+    """The same for a T5."""
+    return as_tree(t5_parameters(tensors_in_memory(tensors), config))

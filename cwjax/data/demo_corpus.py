@@ -72,11 +72,11 @@ class DemoCorpusSettings:
     sentences: tuple[int, int] = (4, 6)
     accents: tuple[str, ...] = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan")
     train_variants: tuple[str, ...] = (
-        *("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f4"),
-        *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mario", "linda"),
+        *("m1", "m2", "m4", "m5", "m7", "f1", "f2", "f5"),
+        *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee", "Mario", "Michael", "linda"),
     )
     validation_variants: tuple[str, ...] = ("m8", "f3")
-    test_variants: tuple[str, ...] = ("m6", "f5", "Michael")
+    test_variants: tuple[str, ...] = ("m3", "m6", "f4")
     speed_wpm: tuple[int, int] = (160, 200)
     pitch: tuple[int, int] = (35, 65)
     pitch_range: tuple[int, int] = (35, 65)

@@ -20,6 +20,10 @@ FFT_LENGTH = 400
 """Samples of a frame: 25 ms."""
 HOP_LENGTH = 160
 """Samples between frames: 10 ms."""
+SAMPLES_PER_POSITION = 2 * HOP_LENGTH
+"""Samples of one position of the audio encoder, whose second convolution has a stride of two."""
+MARGIN = FFT_LENGTH // 2
+"""Samples of the first frame before the audio begins, and of the last behind its end."""
 DYNAMIC_RANGE = 8.0
 """Decades below the maximum that are kept."""
 
@@ -41,14 +45,30 @@ def log_mel(waveform: Any, num_mel_bins: int, xp: ModuleType = np) -> Any:
     Returns:
         (B, F, M) in the waveform's precision, mostly in -1..1.
     """
-    half = FFT_LENGTH // 2
-    padded = xp.pad(waveform, ((0, 0), (half, half)), mode="reflect")
-    frames = waveform.shape[1] // HOP_LENGTH
+    decades = mel_decades(xp.pad(waveform, ((0, 0), (MARGIN, MARGIN)), mode="reflect"), num_mel_bins, xp)
+    return compress(decades, decades.max(axis=(1, 2), keepdims=True), xp)
+
+
+def mel_decades(samples: Any, num_mel_bins: int, xp: ModuleType = np) -> Any:
+    """Power in every mel band, in decades (log10) and at least -10, with nothing else done to it.
+
+    Args:
+        samples: (B, N + 400) at 16 kHz: 200 samples before the first frame's middle and 200 behind the last.
+        num_mel_bins: M.
+        xp: numpy or jax.numpy.
+
+    Returns:
+        (B, F, M).
+    """
+    frames = (samples.shape[1] - 2 * MARGIN) // HOP_LENGTH
     positions = np.arange(frames)[:, None] * HOP_LENGTH + np.arange(FFT_LENGTH)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_LENGTH) / FFT_LENGTH)
-    spectrum = xp.fft.rfft(padded[:, positions] * xp.asarray(window, dtype=waveform.dtype))
+    spectrum = xp.fft.rfft(samples[:, positions] * xp.asarray(window, dtype=samples.dtype))
     power = xp.square(spectrum.real) + xp.square(spectrum.imag)
-    mel = xp.matmul(power, xp.asarray(mel_filters(num_mel_bins), dtype=waveform.dtype))
-    decades = xp.log10(xp.maximum(mel, 1e-10))
-    loudest = decades.max(axis=(1, 2), keepdims=True)
+    mel = xp.matmul(power, xp.asarray(mel_filters(num_mel_bins), dtype=samples.dtype))
+    return xp.log10(xp.maximum(mel, 1e-10))
+
+
+def compress(decades: Any, loudest: Any, xp: ModuleType = np) -> Any:
+    """Whisper's features: `decades` (B, F, M) cut 8 below the loudest of the recording and scaled."""
     return (xp.maximum(decades, loudest - DYNAMIC_RANGE) + 4) / 4

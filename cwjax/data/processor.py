@@ -79,20 +79,7 @@ class Processor:
         directory = Path(directory)
         self.tokens.tokenizer.save_pretrained(str(directory / TOKENIZER_FOLDER))
         self.context_tokenizer.save_pretrained(str(directory / CONTEXT_TOKENIZER_FOLDER))
-        settings = {
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "feature_size": self.num_mel_bins,
-            "sampling_rate": SAMPLING_RATE,
-            "hop_length": HOP_LENGTH,
-            "n_fft": 400,
-            "n_samples": self.window_samples,
-            "nb_max_frames": self.window_samples // HOP_LENGTH,
-            "chunk_length": self.window_seconds,
-            "padding_side": "right",
-            "padding_value": 0.0,
-            "return_attention_mask": False,
-        }
-        (directory / PREPROCESSOR_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        save_preprocessor_settings(directory, self.num_mel_bins, self.window_samples)
 
     @classmethod
     def read(cls, directory: str | Path) -> "Processor":
@@ -113,6 +100,24 @@ class Processor:
             num_mel_bins=num_mel_bins,
             window_samples=window_samples,
         )
+
+
+def save_preprocessor_settings(directory: Path, num_mel_bins: int, window_samples: int) -> None:
+    """Writes the audio settings in the form of transformers' WhisperFeatureExtractor."""
+    settings = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": num_mel_bins,
+        "sampling_rate": SAMPLING_RATE,
+        "hop_length": HOP_LENGTH,
+        "n_fft": 400,
+        "n_samples": window_samples,
+        "nb_max_frames": window_samples // HOP_LENGTH,
+        "chunk_length": window_samples / SAMPLING_RATE,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }
+    (directory / PREPROCESSOR_FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def read_context_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:

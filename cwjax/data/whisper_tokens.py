@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperTokenizer
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from cwjax.data.segment import Utterance
 from cwjax.errors import CwjaxError
@@ -21,6 +21,8 @@ TIMESTAMP_STEP = 0.02
 """Seconds between neighbouring timestamp tokens."""
 LAST_TIMESTAMP = 30.0
 """Seconds of the last timestamp token."""
+TIMESTAMPS = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
+"""How many timestamp tokens there are."""
 GPT2_END_OF_TEXT = 50256
 
 
@@ -74,6 +76,31 @@ class WhisperTokens:
         """Whether the prompt names language and task; English-only Whispers, on GPT-2's vocabulary, do not."""
         return self.end_of_text != GPT2_END_OF_TEXT
 
+    @cached_property
+    def no_speech(self) -> int:
+        """Says that a window holds no speech; named `<|nospeech|>` or `<|nocaptions|>`."""
+        return self.first_timestamp - 2
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """ISO 639-1 code -> id of every language the model knows, in the order of ids."""
+        first, last = self.id("<|startoftranscript|>") + 1, self.id("<|translate|>")
+        names = self.tokenizer.convert_ids_to_tokens(list(range(first, last)))
+        return {name[2:-2]: number for number, name in enumerate(names, start=first)}
+
+    def language_code(self, language: str) -> str:
+        """ISO 639-1 code of a language given by code or English name.
+
+        Raises:
+            CwjaxError: the model does not know it.
+        """
+        name = language.strip().lower()
+        code = TO_LANGUAGE_CODE.get(name, name)
+        if code not in self.languages or (not self.is_multilingual and code != "en"):
+            known = ", ".join(sorted(self.languages)) if self.is_multilingual else "en only"
+            raise CwjaxError(f"language {language!r} is not known to this model; it knows {known}")
+        return code
+
     def prompt(self, language: str, timestamps: bool, task: str = "transcribe") -> list[int]:
         """The tokens a transcript is decoded from: start, language, task, and no-timestamps unless wanted."""
         tokens = [self.id("<|startoftranscript|>")]
@@ -84,6 +111,28 @@ class WhisperTokens:
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, which never become special tokens; Whisper's texts start with a space."""
         return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False, split_special_tokens=True)
+
+    def pieces(self, text: str) -> list[int]:
+        """Ids of a text just as it is, without a space put before it."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """Text of tokens just as it is, special and timestamp tokens left out.
+
+        Bytes that are no valid UTF-8, such as the first half of a character, become U+FFFD.
+        """
+        whole = b"".join(self._bytes[token] for token in tokens if token < self.end_of_text)
+        return whole.decode("utf-8", errors="replace")
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        """What each text token stands for. Byte-level BPE (Radford et al. 2019) writes the bytes that are no
+        printable characters of their own as characters from 256 on."""
+        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+        others = [byte for byte in range(256) if byte not in printable]
+        value = {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+        names = self.tokenizer.convert_ids_to_tokens(list(range(self.end_of_text)))
+        return [bytes(value[character] for character in name) for name in names]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of the tokens before the first end of text, special and timestamp tokens left out."""
@@ -118,7 +167,6 @@ class WhisperTokens:
 
 def special_tokens() -> list[str]:
     """Whisper's special tokens in their order, the timestamps last."""
-    steps = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
     return [
         "<|endoftext|>",
         "<|startoftranscript|>",
@@ -129,7 +177,7 @@ def special_tokens() -> list[str]:
         "<|startofprev|>",
         "<|nospeech|>",
         "<|notimestamps|>",
-        *(f"<|{step * TIMESTAMP_STEP:.2f}|>" for step in range(steps)),
+        *(f"<|{step * TIMESTAMP_STEP:.2f}|>" for step in range(TIMESTAMPS)),
     ]
 
 

@@ -80,6 +80,15 @@ def evaluate(
     return summary
 
 
+def scores_of(summary: dict[str, Any], split: str) -> dict[str, dict[str, float]]:
+    """The measures of a summary by context, for a model card."""
+    scores = {f"word error rate, {split} split": dict(summary["wer"])}
+    if "homophones" in summary:
+        shares = {condition: decisions["share"] for condition, decisions in summary["homophones"].items()}
+        scores[f"homophones spelled as meant, {split} split"] = shares
+    return scores
+
+
 def transcribe_conditions(
     transcriber: WindowTranscriber,
     parameters: Parameters,
@@ -169,7 +178,8 @@ def log_summary(summary: dict[str, Any]) -> None:
 
 
 def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
-    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings
+    # A T5 has no limit; it was trained with 512 tokens.
+    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings or 512
 
 
 def _new_tokens(config: ContextWhisperConfig) -> int:

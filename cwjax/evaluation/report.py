@@ -1,24 +1,22 @@
 """The report of an evaluation: `report.json` for programs, one self-contained `report.html` for people."""
 
-import base64
-import difflib
 import html
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_chart, save_chart, training_curves
+from cwjax.evaluation.differences import compare
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
+from cwjax.evaluation.page import audio_uri, frame
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
 from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
+from cwjax.files import write_text
 
 EXAMPLES = 8
 """Segments shown side by side."""
@@ -86,8 +84,10 @@ def write_report(
     """
     page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts)
     try:
-        _write(directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n")
-        _write(directory / "report.html", page)
+        write_text(
+            directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n"
+        )
+        write_text(directory / "report.html", page)
         if "homophones" in summary:
             save_chart(homophone_chart(summary), directory / "homophones.svg")
     except OSError as error:
@@ -97,12 +97,6 @@ def write_report(
 def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> WordErrors:
     pairs = ((one.segment.text, one.hypotheses[condition]) for one in transcriptions)
     return sum((word_errors(reference, hypothesis) for reference, hypothesis in pairs), WordErrors())
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
 
 
 def _chosen(transcriptions: Sequence[Transcription]) -> list[Transcription]:
@@ -148,11 +142,7 @@ def _page(
         sections += ["<h2>Every pair</h2>", _pair_table(summary["pairs"])]
     rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in facts.items())
     sections.append(f"<h2>Facts</h2><table class=facts>{rows}</table>")
-    body = "\n".join(sections)
-    return (
-        f"<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\n"
-        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n<main>\n{body}\n</main></html>\n"
-    )
+    return frame(title, _STYLE, "\n".join(sections))
 
 
 def _headline(summary: dict[str, Any]) -> str:
@@ -176,7 +166,7 @@ def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) ->
         for condition in CONDITIONS
     )
     return (
-        f"<section><p><audio controls preload=none src='{_audio_uri(read_audio(one.segment))}'></audio> "
+        f"<section><p><audio controls preload=none src='{audio_uri(read_audio(one.segment))}'></audio> "
         f"<q>{html.escape(one.segment.text)}</q></p><table class=example>"
         f"<tr><th><th>said to the text encoder<th>heard{rows}</table></section>"
     )
@@ -184,22 +174,12 @@ def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) ->
 
 def _marked(reference: str, hypothesis: str) -> str:
     """The transcript with the words marked that differ from the reference."""
-    said, heard = reference.split(), hypothesis.split()
-    plain = [[" ".join(normalise(word)) for word in words] for words in (said, heard)]
+    heard = hypothesis.split()
     pieces = []
-    for kind, _, _, first, last in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
-        text = html.escape(" ".join(heard[first:last]))
-        if kind == "delete":
-            pieces.append("<mark>…</mark>")
-        elif text:
-            pieces.append(text if kind == "equal" else f"<mark>{text}</mark>")
+    for stretch in compare(reference.split(), heard):
+        text = html.escape(" ".join(heard[place] for place in stretch.second))
+        pieces.append(text if stretch.same else f"<mark>{text or '…'}</mark>")
     return " ".join(pieces) or "<mark>…</mark>"
-
-
-def _audio_uri(samples: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _pair_table(pairs: dict[str, dict[str, float]]) -> str:
@@ -217,20 +197,10 @@ def _pair_table(pairs: dict[str, dict[str, float]]) -> str:
     return f"<table class=pairs><tr><th>pair{head}{rows}</table>"
 
 
-_CSS = """
-:root { --ink:#1f2328; --soft:#59636e; --line:#d9dce1; --paper:#fff; --mark:#ffe2c2; color-scheme: light }
-body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 system-ui,sans-serif }
-main { max-width:860px; margin:0 auto; padding:2.2rem 1.2rem 4rem }
-h1 { font-size:1.7rem; margin:0 0 .4rem } h2 { font-size:1.15rem; margin:2.6rem 0 .6rem }
-.lead { font-size:1.12rem; color:var(--soft) } .lead b { color:var(--ink) }
-figure { margin:1rem 0; overflow-x:auto } figure svg { max-width:100%; height:auto }
-table { border-collapse:collapse; font-size:.9rem } th { text-align:left; font-weight:600; white-space:nowrap }
-td, th { padding:.28rem .9rem .28rem 0; vertical-align:top; border-top:1px solid var(--line) }
-tr:first-child > * { border-top:0 } .facts td { overflow-wrap:anywhere }
-section { border:1px solid var(--line); border-radius:10px; padding:.3rem 1rem .7rem; margin:.9rem 0; overflow-x:auto }
+_STYLE = """
 section q { font-size:1.05rem; margin-left:.6rem } audio { height:2rem; vertical-align:middle }
 .example { width:100% } .example tr:first-child th { color:var(--soft); font-weight:400 }
-.context { color:var(--soft); max-width:22rem } mark { background:var(--mark); border-radius:3px; padding:0 .15em }
+.context { color:var(--soft); max-width:22rem }
 .right th { color:#2b6cb0 } .none th { color:#737982 } .wrong th { color:#c2650f }
 .bar { display:inline-block; height:.65em; margin-right:.45em; border-radius:2px; background:#8a8f98 }
 td.right .bar { background:#2b6cb0 } td.wrong .bar { background:#dd7a1f }

@@ -10,7 +10,9 @@ from flax import nnx
 
 from cwjax.data.log_mel import log_mel
 from cwjax.data.processor import Processor
-from cwjax.inference.greedy import Decoded, greedy_decode, suppression_bias
+from cwjax.inference.decoding import Biases, Heard, Plan, Prompt, decode
+from cwjax.inference.search import Sampling
+from cwjax.inference.suppression import transcript_only
 
 
 class WindowTranscriber:
@@ -35,17 +37,30 @@ class WindowTranscriber:
         self._processor = processor
         self.batch_size = batch_size
         self._max_context_tokens = max_context_tokens
-        bias = jnp.asarray(suppression_bias(processor.tokens))
-        end_of_text = processor.tokens.end_of_text
-        num_mel_bins = processor.num_mel_bins
+        tokens, num_mel_bins = processor.tokens, processor.num_mel_bins
+        biases = Biases(*map(jnp.asarray, transcript_only(tokens)))
 
-        def decode(parameters: Any, waveform: Any, prompt: Any, ids: Any, mask: Any) -> Decoded:
+        def transcribe(parameters: Any, waveform: Any, prompt: Any, ids: Any, mask: Any) -> jax.Array:
             model = nnx.merge(graphdef, parameters)
             states = model.encode_context(ids, mask)
             audio = model.encode(log_mel(waveform, num_mel_bins, jnp), states)
-            return greedy_decode(model.decoder, audio, prompt, max_new_tokens, bias, end_of_text)
+            decoder = model.decoder.stepwise()
+            heard = Heard(decoder.project_audio(audio))
+            plan = Plan(
+                search=Sampling(),
+                steps=max_new_tokens,
+                positions=model.decoder.positions.shape[0],
+                start_length=prompt.shape[1],
+                timestamps=False,
+                end_of_text=tokens.end_of_text,
+                no_speech=tokens.no_speech,
+                first_timestamp=tokens.first_timestamp,
+            )
+            unpadded = Prompt(prompt, jnp.zeros(len(prompt), jnp.int32))
+            decoding = decode(decoder, heard, unpadded, biases, None, None, plan)
+            return decoding.candidates.tokens[:, 0]
 
-        self._decode = jax.jit(decode)
+        self._transcribe = jax.jit(transcribe)
 
     def __call__(
         self, parameters: Any, waveforms: Sequence[np.ndarray], contexts: Sequence[str], languages: Sequence[str]
@@ -75,5 +90,5 @@ class WindowTranscriber:
         filled = [
             np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) for rows in (waveform, prompt, ids, mask)
         ]
-        decoded = self._decode(parameters, *filled)
-        return [tokens.decode(row) for row in np.asarray(decoded.tokens)[:count]]
+        decoded = self._transcribe(parameters, *filled)
+        return [tokens.decode(row) for row in np.asarray(decoded)[:count]]

@@ -20,6 +20,7 @@ from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.models.layers import (
+    MASKED,
     MLP,
     MultiHeadAttention,
     add_residual,
@@ -139,6 +140,20 @@ class AudioBlocks(nnx.Module):
             states.append(kept)
         return stream, jnp.concatenate(states) if keep_states else None
 
+    def context_contributions(self, stream: jax.Array, context: ProjectedContext) -> jax.Array:
+        """(B, A, D) -> (C, B, A, S); see `AudioEncoder.context_contributions`."""
+        _, states = self(stream, context, keep_states=True)
+        chosen = np.asarray(self.context_layers)
+        before = jnp.concatenate([stream[None], states[:-1]])
+        shared = jax.tree.map(lambda leaf: leaf[chosen], (before, self.attn_ln, self.attn))
+        own = (self.context_attn_ln, self.context_attn, self.context_gate, context.key, context.value)
+
+        def contributions(layer: tuple) -> jax.Array:
+            before, attn_ln, attn, *own = layer
+            return _context_contributions(add_residual(before, attn(attn_ln(before))), *own, context.mask)
+
+        return jax.lax.map(contributions, (*shared, *own))
+
     def _runs(self, with_context: bool) -> list[tuple[int, int, bool]]:
         """Stretches of layers that are alike, as (first, one after the last, attend to the context)."""
         total = self.attn_ln.scale.shape[0]
@@ -165,6 +180,33 @@ def _context_attention(
     if gate is not None:
         attended = attended * jnp.tanh(gate[...].astype(jnp.float32)).astype(attended.dtype)
     return jnp.where(mask.any(axis=-1)[:, None, None], attended, 0)
+
+
+def _context_contributions(
+    stream: jax.Array,
+    norm: nnx.LayerNorm,
+    attn: MultiHeadAttention,
+    gate: nnx.Param | None,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """Lengths of the vectors that add up to `_context_attention`, (B, A, S) float32.
+
+    A token's vector is a sum over heads of weight times projected value, so its squared length needs the values'
+    products between heads only, and never the vectors themselves: D times less memory.
+    """
+    query, key, value, kernel = (
+        array.astype(jnp.float32) for array in (attn.project_query(norm(stream)), key, value, attn.out.kernel[...])
+    )
+    scores = jnp.einsum("bahd,bshd->bhas", query, key) / math.sqrt(query.shape[-1])
+    weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, MASKED))
+    projected = jnp.einsum("bshd,hdw->bshw", value, kernel.reshape(*value.shape[2:], -1))
+    products = jnp.einsum("bshw,bsgw->bshg", projected, projected)
+    lengths = jnp.sqrt(jnp.maximum(jnp.einsum("bhas,bshg,bgas->bas", weights, products, weights), 0))
+    if gate is not None:
+        lengths = lengths * jnp.abs(jnp.tanh(gate[...].astype(jnp.float32)))
+    return jnp.where(mask[:, None, :], lengths, 0)
 
 
 class AudioEncoder(nnx.Module):
@@ -219,6 +261,26 @@ class AudioEncoder(nnx.Module):
         """The output of every block, (L, B, A, D), before the last layer norm. Arguments as in a call."""
         _, states = self.blocks(self._embed(features), self._projected(context), keep_states=True)
         return states
+
+    def context_contributions(self, features: jax.Array, context: ContextStates | ProjectedContext) -> jax.Array:
+        """How strongly every context token moves every audio position, layer by layer.
+
+        The vector that a token adds to a position is the sum over heads of its attention weight times its value,
+        through the output projection and the gate. These vectors add up to what the layer adds, apart from the
+        bias that the output has without a gate; their lengths tell which tokens matter, which attention weights
+        alone do not (Kobayashi et al. 2020, "Attention is Not Only a Weight").
+
+        Args:
+            features: (B, F, M), as in a call.
+            context: as in a call.
+
+        Returns:
+            (C, B, A, S) float32: lengths in the stream's units; 0 at padding and without context.
+
+        Raises:
+            CwjaxError: as a call does.
+        """
+        return self.blocks.context_contributions(self._embed(features), self._projected(context))
 
     def project_context(self, states: ContextStates) -> ProjectedContext:
         """Keys and values of every layer with context attention: compute once, use in every window."""

@@ -15,6 +15,7 @@ from cwjax.errors import CwjaxError
 from cwjax.models.layers import (
     MLP,
     Activation,
+    Embedding,
     MultiHeadAttention,
     layer_norm,
     named_key,
@@ -85,9 +86,8 @@ class Bert(nnx.Module):
     """
 
     def __init__(self, config: BertConfig, *, key: jax.Array):
-        def embedding(name: str, rows: int) -> nnx.Embed:
-            rngs = nnx.Rngs(named_key(key, name))
-            return nnx.Embed(rows, config.hidden_size, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
+        def embedding(name: str, rows: int) -> Embedding:
+            return Embedding(rows, config.hidden_size, std=0.02, rngs=nnx.Rngs(named_key(key, name)))
 
         self.token_embedding = embedding("token_embedding", config.vocab_size)
         self.position_embedding = embedding("position_embedding", config.max_position_embeddings)

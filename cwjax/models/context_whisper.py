@@ -23,10 +23,15 @@ from cwjax.models.audio_encoder import AudioEncoder, ContextStates, ProjectedCon
 from cwjax.models.bert import Bert, BertConfig
 from cwjax.models.layers import named_key
 from cwjax.models.parameters import Parameters
+from cwjax.models.t5 import T5Config, T5Encoder
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
-Section = TypeVar("Section", WhisperConfig, BertConfig, ContextAttentionConfig)
+TextEncoderConfig = BertConfig | T5Config
+Section = TypeVar("Section", WhisperConfig, BertConfig, T5Config, ContextAttentionConfig)
+
+TEXT_ENCODERS: dict[str, type[TextEncoderConfig]] = {"bert": BertConfig, "t5": T5Config}
+"""Text encoders by the `kind` that config.json names."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class ContextWhisperConfig:
     """All that is needed to rebuild the model around its parameters."""
 
     whisper: WhisperConfig = field(default_factory=WhisperConfig)
-    text_encoder: BertConfig = field(default_factory=BertConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=BertConfig)
     context: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
 
     def __post_init__(self) -> None:
@@ -43,7 +48,8 @@ class ContextWhisperConfig:
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON values; `kind` says which text encoder it is."""
         settings = dataclasses.asdict(self)
-        settings["text_encoder"] = {"kind": "bert", **settings["text_encoder"]}
+        kind = next(kind for kind, config in TEXT_ENCODERS.items() if isinstance(self.text_encoder, config))
+        settings["text_encoder"] = {"kind": kind, **settings["text_encoder"]}
         if self.context.layers is not None:
             settings["context"]["layers"] = list(self.context.layers)
         return settings
@@ -60,13 +66,14 @@ class ContextWhisperConfig:
                 raise CwjaxError(f"config.json: has no section '{section}'; is it a model that cwjax wrote?")
         text_encoder, context = dict(settings["text_encoder"]), dict(settings["context"])
         kind = text_encoder.pop("kind", None)
-        if kind != "bert":
-            raise CwjaxError(f"config.json: text_encoder has kind {kind!r}; only 'bert' is known")
+        if kind not in TEXT_ENCODERS:
+            known = " and ".join(repr(kind) for kind in TEXT_ENCODERS)
+            raise CwjaxError(f"config.json: text_encoder has kind {kind!r}; only {known} are known")
         if context.get("layers") is not None:
             context["layers"] = tuple(context["layers"])
         return cls(
             whisper=_section("whisper", WhisperConfig, settings["whisper"]),
-            text_encoder=_section("text_encoder", BertConfig, text_encoder),
+            text_encoder=_section("text_encoder", TEXT_ENCODERS[kind], text_encoder),
             context=_section("context", ContextAttentionConfig, context),
         )
 
@@ -90,7 +97,8 @@ class ContextWhisper(nnx.Module):
     """
 
     def __init__(self, config: ContextWhisperConfig, *, key: jax.Array):
-        self.text_encoder = Bert(config.text_encoder, key=named_key(key, "text_encoder"))
+        text_encoder = T5Encoder if isinstance(config.text_encoder, T5Config) else Bert
+        self.text_encoder = text_encoder(config.text_encoder, key=named_key(key, "text_encoder"))
         self.audio_encoder = AudioEncoder(
             config.whisper,
             config.context,
@@ -107,7 +115,7 @@ class ContextWhisper(nnx.Module):
             mask: (B, S) bool, False at padding; all False: no context.
 
         Raises:
-            CwjaxError: more tokens than the text encoder has positions.
+            CwjaxError: more tokens than the text encoder has positions (a T5 reads any number).
         """
         return ContextStates(self.text_encoder(ids, mask), mask)
 

@@ -38,7 +38,15 @@ def stack(make: Callable[[nnx.Rngs], Part], layers: int, key: jax.Array) -> Part
     return jax.vmap(lambda one: make(nnx.Rngs(one)))(jax.random.split(key, layers))
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017); the one place that knows about backends.
 
     Args:
@@ -46,79 +54,113 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
         key, value: (B, Tk, H, d).
         mask: bool, broadcastable to (B, H, Tq, Tk) with 4 axes, True where a query sees a key. A
             query that sees no key gets the mean of the values.
+        bias: (H, Tq, Tk), added to every example's scores.
+        scale: factor of the dot products; 1 / sqrt(d) when None.
 
     Returns:
         (B, Tq, H, d) in the dtype of `query`.
     """
     if jax.default_backend() == "cpu":
-        return _cpu_attention(query, key, value, mask)
-    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+        return _cpu_attention(query, key, value, mask, bias, scale)
+    bias = None if bias is None else bias[None]
+    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
 
 
 def heads_first_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    scale: float | None = None,
 ) -> jax.Array:
-    """Attention in the layout of its matrix products, in which a key/value cache is kept.
+    """Attention in the layout of its matrix products.
 
     Args:
         query: (..., Tq, d).
         key, value: (..., Tk, d).
         mask: bool, broadcastable to (..., Tq, Tk).
+        scale: as in `attention`.
 
     Returns:
         (..., Tq, d) in the dtype of `query`.
     """
-    return _scaled_attention(query / math.sqrt(query.shape[-1]), key, value, mask)
+    return _scaled_attention(_scale(query, scale), key, value, mask, None)
 
 
-def _cpu_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-    batch, queries, heads, width = query.shape
-    query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
-    if queries * key.shape[2] < LONG_ATTENTION:
-        attended = heads_first_attention(query, key, value, mask)
-    else:
-        operands = [array.reshape(batch * heads, -1, width) for array in (query, key, value)]
-        if mask is not None:
-            operands.append(jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])).reshape(-1, *mask.shape[2:]))
-        attended = jax.lax.map(lambda operands: heads_first_attention(*operands), operands)
-        attended = attended.reshape(batch, heads, queries, width)
-    return jnp.swapaxes(attended, 1, 2)
+def _scale(query: jax.Array, scale: float | None) -> jax.Array:
+    return query / math.sqrt(query.shape[-1]) if scale is None else query * scale
+
+
+def _cpu_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float | None,
+) -> jax.Array:
+    batch, queries, heads, _ = query.shape
+    query = _scale(query, scale)
+    if queries * key.shape[1] < LONG_ATTENTION:
+        query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
+        return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
+    if mask is not None:
+        mask = jnp.swapaxes(jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])), 0, 1)
+    query, key, value = (jnp.transpose(array, (2, 0, 1, 3)) for array in (query, key, value))
+
+    def attend_head(operands: list[jax.Array | None]) -> jax.Array:
+        # Heads outside and examples inside, because the bias is a head's and not copied for each example.
+        *examples, bias = operands
+        return jax.lax.map(lambda example: _scaled_attention(*example, bias), examples)
+
+    return jnp.transpose(jax.lax.map(attend_head, [query, key, value, mask, bias]), (1, 2, 0, 3))
 
 
 @jax.custom_vjp
-def _scaled_attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Attention whose query is scaled already. It divides by the softmax's sum after the product with
-    the values, and computes the weights anew for the gradient instead of keeping them, as
-    FlashAttention does (Dao et al. 2022): fewer passes over the scores, which dominate on a CPU."""
-    return _attend(query, key, value, mask)[0]
+def _scaled_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, bias: jax.Array | None
+) -> jax.Array:
+    """Attention whose query is scaled already, with a bias of the last axes of the scores. It divides by
+    the softmax's sum after the product with the values, and computes the weights anew for the gradient
+    instead of keeping them, as FlashAttention does (Dao et al. 2022): fewer passes over the scores, which
+    dominate on a CPU."""
+    return _attend(query, key, value, mask, bias)[0]
 
 
-def _scores(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, bias: jax.Array | None) -> jax.Array:
     scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    scores = scores if bias is None else scores + bias
     return scores if mask is None else jnp.where(mask, scores, MASKED)
 
 
-def _attend(query, key, value, mask) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
-    scores = _scores(query, key, mask)
+def _attend(query, key, value, mask, bias) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+    scores = _scores(query, key, mask, bias)
     highest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
     attended = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32) / total
     attended = attended.astype(query.dtype)
-    return attended, (query, key, value, mask, attended, highest, total)
+    return attended, (query, key, value, mask, bias, attended, highest, total)
 
 
 def _attend_backward(kept, gradient):
-    query, key, value, mask, attended, highest, total = kept
-    weights = jnp.exp(_scores(query, key, mask) - highest)
+    query, key, value, mask, bias, attended, highest, total = kept
+    weights = jnp.exp(_scores(query, key, mask, bias) - highest)
     gradient = gradient / total
     share = (gradient * attended).sum(axis=-1, keepdims=True)
     gradient = gradient.astype(query.dtype)
     by_value = jnp.matmul(jnp.swapaxes(weights.astype(query.dtype), -1, -2), gradient)
     by_weight = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
-    by_score = (weights * (by_weight - share)).astype(query.dtype)
-    by_key = jnp.matmul(jnp.swapaxes(by_score, -1, -2), query)
-    return jnp.matmul(by_score, key).astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype), None
+    by_score = weights * (by_weight - share)
+    if mask is not None:  # matters where a query sees nothing, and its weights are those of masked keys
+        by_score = jnp.where(mask, by_score, 0)
+    if bias is not None:
+        by_bias = by_score.sum(axis=tuple(range(by_score.ndim - bias.ndim))).astype(bias.dtype)
+    by_score = by_score.astype(query.dtype)
+    by_query, by_key = jnp.matmul(by_score, key), jnp.matmul(jnp.swapaxes(by_score, -1, -2), query)
+    by_operands = (by_query.astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype))
+    return *by_operands, None, None if bias is None else by_bias
 
 
 _scaled_attention.defvjp(_attend, _attend_backward)
@@ -128,8 +170,16 @@ class Linear(nnx.Linear):
     """A linear map of the last axis, computed on rows: for more axes, XLA's CPU backend is slow to
     find the gradient of the kernel."""
 
-    def __init__(self, width_in: int, width_out: int, *, bias: bool = True, rngs: nnx.Rngs):
-        super().__init__(width_in, width_out, use_bias=bias, kernel_init=kernel_initializer, rngs=rngs)
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        bias: bool = True,
+        kernel_init: nnx.Initializer = kernel_initializer,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(width_in, width_out, use_bias=bias, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, stream: jax.Array) -> jax.Array:
         """(..., width_in) -> (..., width_out)."""
@@ -137,14 +187,27 @@ class Linear(nnx.Linear):
         return rows.reshape(*stream.shape[:-1], rows.shape[-1])
 
 
+class Embedding(nnx.Embed):
+    """A row for each number, in the dtype that the table has now; `nnx.Embed` gives the one it was made with."""
+
+    def __init__(self, rows: int, width: int, *, std: float, rngs: nnx.Rngs):
+        super().__init__(rows, width, embedding_init=nnx.initializers.normal(std), rngs=rngs)
+
+    def __call__(self, numbers: jax.Array) -> jax.Array:
+        """(...) int -> (..., width)."""
+        return jnp.take(self.embedding[...], numbers, axis=0)
+
+
 class MultiHeadAttention(nnx.Module):
     """Multi-head attention with its four projections.
 
     Args:
         width: D of the queries' stream and of the result.
-        heads: H, a divisor of `width`.
+        heads: H.
+        head_width: d; `width` / H when None, for which H must be a divisor.
         source_width: width of what keys and values are made from; `width` when None.
         query_bias, key_bias, value_bias, out_bias: which projections have one.
+        scale: factor of the dot products; 1 / sqrt(d) when None. New query kernels make up for another one.
     """
 
     def __init__(
@@ -152,23 +215,29 @@ class MultiHeadAttention(nnx.Module):
         width: int,
         heads: int,
         *,
+        head_width: int | None = None,
         source_width: int | None = None,
         query_bias: bool = True,
         key_bias: bool = True,
         value_bias: bool = True,
         out_bias: bool = True,
+        scale: float | None = None,
         rngs: nnx.Rngs,
     ):
         source_width = source_width or width
+        inner = heads * head_width if head_width else width
         self.heads = heads
-        self.query = Linear(width, width, bias=query_bias, rngs=rngs)
-        self.key = Linear(source_width, width, bias=key_bias, rngs=rngs)
-        self.value = Linear(source_width, width, bias=value_bias, rngs=rngs)
-        self.out = Linear(width, width, bias=out_bias, rngs=rngs)
+        self.scale = scale
+        gain = 1.0 if scale is None else 1 / (scale**2 * (inner // heads))
+        query_initializer = nnx.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
+        self.query = Linear(width, inner, bias=query_bias, kernel_init=query_initializer, rngs=rngs)
+        self.key = Linear(source_width, inner, bias=key_bias, rngs=rngs)
+        self.value = Linear(source_width, inner, bias=value_bias, rngs=rngs)
+        self.out = Linear(inner, width, bias=out_bias, rngs=rngs)
 
-    def __call__(self, stream: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Self-attention: (B, T, D) -> (B, T, D). For `mask` see `attention`."""
-        return self.attend(stream, *self.project_source(stream), mask)
+    def __call__(self, stream: jax.Array, mask: jax.Array | None = None, *, bias: jax.Array | None = None) -> jax.Array:
+        """Self-attention: (B, T, D) -> (B, T, D). For `mask` and `bias` see `attention`."""
+        return self.attend(stream, *self.project_source(stream), mask, bias=bias)
 
     def project_query(self, stream: jax.Array) -> jax.Array:
         """(B, Tq, D) -> (B, Tq, H, d)."""
@@ -178,16 +247,37 @@ class MultiHeadAttention(nnx.Module):
         """Keys and values of (B, Tk, source width), each (B, Tk, H, d)."""
         return self._split_heads(self.key(source)), self._split_heads(self.value(source))
 
-    def attend(self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
-        return self._join_heads(attention(self.project_query(stream), key, value, mask))
-
-    def attend_heads_first(
-        self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    def attend(
+        self,
+        stream: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        bias: jax.Array | None = None,
     ) -> jax.Array:
-        """As `attend`, for keys and values kept as (B, H, Tk, d)."""
-        query = jnp.swapaxes(self.project_query(stream), 1, 2)
-        return self._join_heads(jnp.swapaxes(heads_first_attention(query, key, value, mask), 1, 2))
+        """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
+        query = self.project_query(stream)
+        return self._join_heads(attention(query, key, value, mask, bias=bias, scale=self.scale))
+
+    def attend_transposed(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """As `attend`, for arrays laid out as their matrix products take them.
+
+        Args:
+            query: (B, H, Tq, d), projected.
+            key: (B, H, d, Tk) or (B*H, d, Tk).
+            value: (B, H, Tk, d) or (B*H, Tk, d).
+            mask: as in `attend`.
+        """
+        batch, heads, queries, width = query.shape
+        if mask is not None:
+            mask = jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])).reshape(-1, *mask.shape[2:])
+        key = jnp.swapaxes(key.reshape(-1, *key.shape[-2:]), 1, 2)
+        value = value.reshape(-1, *value.shape[-2:])
+        attended = heads_first_attention(query.reshape(-1, queries, width), key, value, mask, scale=self.scale)
+        return self._join_heads(jnp.swapaxes(attended.reshape(batch, heads, queries, width), 1, 2))
 
     def _split_heads(self, projected: jax.Array) -> jax.Array:
         return projected.reshape(*projected.shape[:-1], self.heads, -1)
@@ -204,10 +294,10 @@ def whisper_attention(width: int, heads: int, rngs: nnx.Rngs) -> MultiHeadAttent
 class MLP(nnx.Module):
     """Two linear maps with an activation between: D -> `hidden` -> D."""
 
-    def __init__(self, width: int, hidden: int, activation: Activation = "gelu", *, rngs: nnx.Rngs):
+    def __init__(self, width: int, hidden: int, activation: Activation = "gelu", *, bias: bool = True, rngs: nnx.Rngs):
         self.activation = activation
-        self.up = Linear(width, hidden, rngs=rngs)
-        self.down = Linear(hidden, width, rngs=rngs)
+        self.up = Linear(width, hidden, bias=bias, rngs=rngs)
+        self.down = Linear(hidden, width, bias=bias, rngs=rngs)
 
     def __call__(self, stream: jax.Array) -> jax.Array:
         """(..., D) -> (..., D)."""

@@ -3,9 +3,10 @@
 Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision".
 
 Shape legend: B batch, A audio positions, T target tokens, t tokens of a step, D width, H heads, d width of a head,
-V vocabulary, L layers, N positions of the cache.
+V vocabulary, L layers, N slots of the cache.
 """
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,22 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, MultiHeadAttention, layer_norm, named_key, stack, whisper_attention
+from cwjax.models.layers import MLP, Embedding, layer_norm, named_key, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
-
-
-class DecoderCache(NamedTuple):
-    """What a decoder keeps between steps.
-
-    Attributes:
-        cross_key, cross_value: (L, B, H, A, d), of the audio.
-        self_key, self_value: (L, B, H, N, d), of the tokens so far; zeros behind them.
-    """
-
-    cross_key: jax.Array
-    cross_value: jax.Array
-    self_key: jax.Array
-    self_value: jax.Array
 
 
 class DecoderBlocks(nnx.Module):
@@ -65,46 +52,6 @@ class DecoderBlocks(nnx.Module):
 
         return jax.lax.scan(block, stream, self)[0]
 
-    def start(self, audio: jax.Array, length: int) -> DecoderCache:
-        """A cache for targets of up to `length` tokens. `audio` is (B, A, D)."""
-
-        def project(attn: MultiHeadAttention) -> tuple[jax.Array, jax.Array]:
-            key, value = attn.project_source(audio)
-            return jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-
-        cross_key, cross_value = jax.vmap(project)(self.cross_attn)
-        empty = jnp.zeros((*cross_key.shape[:3], length, cross_key.shape[-1]), cross_key.dtype)
-        return DecoderCache(cross_key, cross_value, empty, empty)
-
-    def step(self, stream: jax.Array, cache: DecoderCache, position: jax.Array | int) -> tuple[jax.Array, DecoderCache]:
-        """The next positions (B, t, D), given those in the cache -> (B, t, D) and the cache with them."""
-        reached = jnp.arange(cache.self_key.shape[3])
-        causal = reached[None, :] <= position + jnp.arange(stream.shape[1])[:, None]
-
-        def block(carry: tuple, xs: tuple):
-            stream, self_key, self_value = carry
-            number, layer, cross_key, cross_value = xs
-            normed = layer.attn_ln(stream)
-            key, value = layer.attn.project_source(normed)
-            self_key = _write(self_key, key, number, position)
-            self_value = _write(self_value, value, number, position)
-            stream = stream + layer.attn.attend_heads_first(normed, self_key[number], self_value[number], causal)
-            normed = layer.cross_attn_ln(stream)
-            stream = stream + layer.cross_attn.attend_heads_first(normed, cross_key, cross_value)
-            stream = stream + layer.mlp(layer.mlp_ln(stream))
-            return (stream, self_key, self_value), None
-
-        numbers = jnp.arange(cache.self_key.shape[0])
-        carry = (stream, cache.self_key, cache.self_value)
-        xs = (numbers, self, cache.cross_key, cache.cross_value)
-        (stream, self_key, self_value), _ = jax.lax.scan(block, carry, xs)
-        return stream, cache._replace(self_key=self_key, self_value=self_value)
-
-
-def _write(buffer: jax.Array, new: jax.Array, layer: jax.Array, position: jax.Array | int) -> jax.Array:
-    """Puts (B, t, H, d) into the buffer (L, B, H, N, d), from `position` on."""
-    return jax.lax.dynamic_update_slice(buffer, jnp.swapaxes(new, 1, 2)[None], (layer, 0, 0, position, 0))
-
 
 class TextDecoder(nnx.Module):
     """Whisper's decoder; its token embedding is its output projection too.
@@ -116,12 +63,8 @@ class TextDecoder(nnx.Module):
 
     def __init__(self, config: WhisperConfig, *, key: jax.Array):
         initializer = nnx.initializers.normal(config.init_std)
-        self.token_embedding = nnx.Embed(
-            config.vocab_size,
-            config.d_model,
-            embedding_init=initializer,
-            rngs=nnx.Rngs(named_key(key, "token_embedding")),
-        )
+        rngs = nnx.Rngs(named_key(key, "token_embedding"))
+        self.token_embedding = Embedding(config.vocab_size, config.d_model, std=config.init_std, rngs=rngs)
         shape = (config.max_target_positions, config.d_model)
         self.positions = nnx.Param(initializer(named_key(key, "positions"), shape))
         self.blocks = DecoderBlocks(config, key=named_key(key, "blocks"))
@@ -142,38 +85,14 @@ class TextDecoder(nnx.Module):
         """
         self._require_room(tokens.shape[1])
         stream = self.token_embedding(tokens) + self.positions[: tokens.shape[1]]
-        return self._logits(self.blocks(stream, audio))
+        return self.logits(self.blocks(stream, audio))
 
-    def start(self, audio: jax.Array, max_length: int) -> DecoderCache:
-        """The cache before the first token.
+    def stepwise(self) -> "StepwiseDecoder":
+        """The decoder with a cache. Call it inside a compiled program, before its loop."""
+        return StepwiseDecoder(self)
 
-        Args:
-            audio: (B, A, D), from the audio encoder.
-            max_length: most tokens that will be fed, prompt included.
-
-        Raises:
-            CwjaxError: more tokens than positions.
-        """
-        self._require_room(max_length)
-        return self.blocks.start(audio, max_length)
-
-    def step(self, tokens: jax.Array, cache: DecoderCache, position: jax.Array | int) -> tuple[jax.Array, DecoderCache]:
-        """Feeds further tokens: a whole prompt at once, then one by one.
-
-        Args:
-            tokens: (B, t) int.
-            cache: of the tokens before; `position + t` must not exceed its length, which cannot be
-                checked inside a compiled program.
-            position: number of tokens before, a scalar.
-
-        Returns:
-            Logits (B, t, V) float32 of the token after each one fed, and the cache with them.
-        """
-        positions = jax.lax.dynamic_slice_in_dim(self.positions[...], position, tokens.shape[1])
-        stream, cache = self.blocks.step(self.token_embedding(tokens) + positions, cache, position)
-        return self._logits(stream), cache
-
-    def _logits(self, stream: jax.Array) -> jax.Array:
+    def logits(self, stream: jax.Array) -> jax.Array:
+        """Logits (..., V) float32 of the token after each position (..., D)."""
         rows = self.ln(stream).reshape(-1, stream.shape[-1])
         embedding = self.token_embedding.embedding[...]
         logits = jnp.einsum("nd,vd->nv", rows, embedding, preferred_element_type=jnp.float32)
@@ -185,3 +104,117 @@ class TextDecoder(nnx.Module):
                 f"{tokens} tokens do not fit into the {self.positions.shape[0]} positions of this Whisper's "
                 "decoder: shorten the text or the prompt"
             )
+
+
+class ProjectedAudio(NamedTuple):
+    """Cross-attention's keys and values of every layer, computed once for all steps and hypotheses of a window.
+
+    Attributes:
+        key: L arrays (B, H, d, A), in the layout of their matrix product.
+        value: L arrays (B, H, A, d).
+    """
+
+    key: tuple[jax.Array, ...]
+    value: tuple[jax.Array, ...]
+
+
+class DecoderCache(NamedTuple):
+    """Self-attention's keys and values of the tokens so far; zeros in the slots that are still free.
+
+    Batch and heads are one axis and keys are transposed, just as the matrix products take them. In any other
+    layout XLA's CPU backend copies the cache at every step.
+
+    Attributes:
+        key: L arrays (B*H, d, N).
+        value: L arrays (B*H, N, d).
+    """
+
+    key: tuple[jax.Array, ...]
+    value: tuple[jax.Array, ...]
+
+
+class Reading(NamedTuple):
+    """What the decoder makes of the tokens it is fed.
+
+    Attributes:
+        stream: (B, t, D), for `TextDecoder.logits`.
+        cache: with the tokens in it.
+        queries: L arrays (B, H, t, d), of cross-attention to the audio, not yet scaled.
+    """
+
+    stream: jax.Array
+    cache: DecoderCache
+    queries: tuple[jax.Array, ...]
+
+
+class StepwiseDecoder:
+    """The decoder fed a prompt at once and then token by token, for several hypotheses side by side.
+
+    Every layer's weights and cache are arrays of their own, taken out of the stacked ones before the loop: a slice
+    of a stacked array would be copied at every step.
+
+    Args:
+        decoder: with its parameters.
+    """
+
+    def __init__(self, decoder: TextDecoder):
+        self._decoder = decoder
+        layers = decoder.blocks.attn_ln.scale.shape[0]
+        self._blocks = [jax.tree.map(operator.itemgetter(number), decoder.blocks) for number in range(layers)]
+
+    def project_audio(self, audio: jax.Array) -> ProjectedAudio:
+        """Keys and values of the audio encoder's (B, A, D): compute once, use in every decoding of the window."""
+        pairs = [block.cross_attn.project_source(audio) for block in self._blocks]
+        keys = tuple(jnp.transpose(key, (0, 2, 3, 1)) for key, _ in pairs)
+        return ProjectedAudio(keys, tuple(jnp.swapaxes(value, 1, 2) for _, value in pairs))
+
+    def empty_cache(self, audio: ProjectedAudio, slots: int) -> DecoderCache:
+        """A cache for N = `slots` tokens: the prompt's and those of all hypotheses."""
+        batch, heads, _, width = audio.value[0].shape
+        values = tuple(jnp.zeros((batch * heads, slots, width), value.dtype) for value in audio.value)
+        return DecoderCache(tuple(jnp.swapaxes(value, 1, 2) for value in values), values)
+
+    def read(
+        self,
+        tokens: jax.Array,
+        audio: ProjectedAudio,
+        cache: DecoderCache,
+        slot: jax.Array | int,
+        positions: jax.Array,
+        mask: jax.Array,
+    ) -> Reading:
+        """Feeds tokens.
+
+        Args:
+            tokens: (B, t) int, that follow each other, or that continue t hypotheses of the same text.
+            audio: what they are to be about.
+            cache: receives them.
+            slot: of the cache that the first one takes, a scalar; the others follow. Neither slots nor positions
+                may exceed their number, which cannot be checked inside a compiled program.
+            positions: int, broadcastable to (B, t), of each token in its text.
+            mask: bool, broadcastable to (B, t, N): the slots that each token sees, its own among them.
+        """
+        stream = self._decoder.token_embedding(tokens) + self._decoder.positions[...][positions]
+        mask = jnp.broadcast_to(mask, (*tokens.shape, mask.shape[-1]))[:, None]
+        keys, values, queries = [], [], []
+        for number, block in enumerate(self._blocks):
+            normed = block.attn_ln(stream)
+            key, value = block.attn.project_source(normed)
+            keys.append(_write(cache.key[number], jnp.transpose(key, (0, 2, 3, 1)), slot, axis=2))
+            values.append(_write(cache.value[number], jnp.swapaxes(value, 1, 2), slot, axis=1))
+            query = jnp.swapaxes(block.attn.project_query(normed), 1, 2)
+            stream = stream + block.attn.attend_transposed(query, keys[-1], values[-1], mask)
+            query = jnp.swapaxes(block.cross_attn.project_query(block.cross_attn_ln(stream)), 1, 2)
+            stream = stream + block.cross_attn.attend_transposed(query, audio.key[number], audio.value[number])
+            stream = stream + block.mlp(block.mlp_ln(stream))
+            queries.append(query)
+        return Reading(stream, DecoderCache(tuple(keys), tuple(values)), tuple(queries))
+
+    def logits(self, stream: jax.Array) -> jax.Array:
+        """As `TextDecoder.logits`."""
+        return self._decoder.logits(stream)
+
+
+def _write(buffer: jax.Array, new: jax.Array, slot: jax.Array | int, axis: int) -> jax.Array:
+    """Puts (B, H, ., .) into the buffer (B*H, ., .), from `slot` of the axis on; in place inside a compiled loop."""
+    return jax.lax.dynamic_update_slice_in_dim(buffer, new.reshape(-1, *new.shape[2:]), slot, axis)

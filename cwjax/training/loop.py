@@ -90,9 +90,10 @@ def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Paramet
             seconds = float(np.sum(batch.pop("seconds")))
             state, metrics = run.step(state, frozen, put_batch(batch, run.mesh))
             meter.dispatched(step, metrics, waited, seconds)
-            stopping = bool(stop) and step < settings.steps
-            saves = stopping or step == settings.steps or step % settings.checkpoint_every == 0
-            validates = run.validate and settings.validate_every and step % settings.validate_every == 0
+            last = step == settings.steps
+            stopping = bool(stop) and not last
+            saves = stopping or last or step % settings.checkpoint_every == 0
+            validates = run.validate and settings.validate_every and (last or step % settings.validate_every == 0)
             if not (saves or validates):
                 continue
             meter.flush()

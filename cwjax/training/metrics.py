@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cwjax.errors import CwjaxError
+from cwjax.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,7 @@ class MetricsWriter:
         self._path = workdir / METRICS_FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= resumed_step]
         try:
-            aside = self._path.with_suffix(".partial")
-            aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            aside.rename(self._path)
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = self._path.open("a")
         except OSError as error:
             raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error

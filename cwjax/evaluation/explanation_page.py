@@ -1,0 +1,309 @@
+"""A page that shows what the context did: transcript, waveform and attended context words on one time axis."""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+
+from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.evaluation.differences import compare
+from cwjax.evaluation.page import frame
+from cwjax.inference.explain import COLUMN_SECONDS, ExplainedWindow, Explanation
+from cwjax.inference.transcript import Transcript, Word
+from cwjax.inference.writers import timestamp
+
+ROW_SECONDS = 10.0
+"""Audio that fits into the width of the page."""
+WORD_LINES = 3
+"""Lines over each other that give close words room."""
+SECONDS_OF_A_LETTER = 0.085
+"""How much of the time axis a letter takes."""
+WORDS_SHOWN = 8
+"""Context words in the map of a row."""
+WAVE_POINTS = 400
+"""Columns of a full row's waveform."""
+MAP_COLOUR = (47, 125, 225)
+"""Of the map, on light and dark paper alike; influence is its opacity."""
+
+
+_STYLE = Path(__file__).with_name("explanation.css").read_text(encoding="utf-8")
+_SCRIPT = Path(__file__).with_name("explanation.js").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A word of the transcript; `was` is what stands in its place without context, None where nothing changed."""
+
+    word: Word
+    was: str | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A stretch of a window that is drawn beside its map: `columns` are those of the window."""
+
+    window: ExplainedWindow
+    columns: slice
+    heard: tuple[_Heard, ...]
+
+    @property
+    def start(self) -> float:
+        return self.window.start + self.columns.start * COLUMN_SECONDS
+
+    @property
+    def end(self) -> float:
+        return self.window.start + self.columns.stop * COLUMN_SECONDS
+
+
+def explanation_page(
+    title: str, audio: str, samples: np.ndarray, transcript: Transcript, without: Transcript, explanation: Explanation
+) -> str:
+    """The page as HTML that needs nothing but itself.
+
+    Args:
+        title: what was transcribed.
+        audio: address of the sound, such as `page.audio_uri` makes, or a path relative to the page.
+        samples: of the recording at 16 kHz, (n,) float32.
+        transcript: made with the context; with word times, or else whole segments are shown.
+        without: made without it.
+        explanation: of the same recording.
+    """
+    heard = _marked_words(transcript, without)
+    rows = list(_rows(explanation, heard))
+    painter = _Painter(explanation, samples)
+    return frame(
+        title,
+        _STYLE,
+        "\n".join(
+            [
+                f"<h1>{html.escape(title)}</h1>",
+                f"<p class=lead>{_headline(heard)}</p>",
+                f"<div class=player><audio controls preload=metadata src='{html.escape(audio)}'></audio> "
+                "<label><input type=checkbox id=follow checked> keep the word that is spoken in view</label></div>",
+                "<h2>What was said about the recording</h2>",
+                f"<blockquote>{html.escape(explanation.context)}</blockquote>",
+                _strongest_words(explanation),
+                "<h2>What it changed</h2>",
+                _changes(heard),
+                "<h2>What the model attended to</h2>",
+                f"<p>{_LEGEND}</p>",
+                *(painter.row(row) for row in rows),
+            ]
+        ),
+        _SCRIPT,
+    )
+
+
+def _timed_words(transcript: Transcript) -> list[Word]:
+    words: list[Word] = []
+    for segment in transcript.segments:
+        timed = [word for word in segment.words or () if word.text.strip()]
+        if not timed and segment.text.strip():
+            timed = [Word(segment.text, segment.start, segment.end, 1.0)]
+        words += timed
+    return words
+
+
+def _marked_words(transcript: Transcript, without: Transcript) -> list[_Heard]:
+    """The transcript's words; where the other has more words, the word after them, or the last, has them in `was`."""
+    words, plain = _timed_words(transcript), _timed_words(without)
+    heard = [_Heard(word) for word in words]
+    for stretch in compare([word.text for word in plain], [word.text for word in words]):
+        if stretch.same or not heard:
+            continue
+        was = "".join(plain[place].text for place in stretch.first).strip()
+        for place in stretch.second or [min(stretch.second.start, len(heard) - 1)]:
+            added = was if place == stretch.second.start or not stretch.second else ""
+            earlier = heard[place].was
+            heard[place] = _Heard(words[place], f"{earlier} {added}".strip() if earlier else added)
+    return heard
+
+
+def _rows(explanation: Explanation, heard: Sequence[_Heard]) -> Iterator[_Row]:
+    """Rows of at most ten seconds; each word stands in the row in which it begins, or else in the nearest."""
+    step = round(ROW_SECONDS / COLUMN_SECONDS)
+    empty: list[_Row] = []
+    for window in explanation.windows:
+        columns = window.others.shape[1]
+        empty += [_Row(window, slice(first, min(first + step, columns)), ()) for first in range(0, columns, step)]
+    if not empty:
+        return
+    starts = np.array([row.start for row in empty])
+    places = [max(int(np.searchsorted(starts, one.word.start + 1e-6)) - 1, 0) for one in heard]
+    for number, row in enumerate(empty):
+        own = tuple(one for one, place in zip(heard, places, strict=True) if place == number)
+        yield _Row(row.window, row.columns, own)
+
+
+def _headline(heard: Sequence[_Heard]) -> str:
+    changed = sum(one.was is not None for one in heard)
+    if not changed:
+        return f"The context changes none of the <b>{len(heard)}</b> words that were heard."
+    return f"The context changes <b>{changed}</b> of <b>{len(heard)}</b> words that were heard."
+
+
+def _changes(heard: Sequence[_Heard]) -> str:
+    items = [
+        f"<li>{_button(one.word, timestamp(one.word.start))} “{html.escape(one.word.text.strip())}”, without context "
+        + (f"“{html.escape(one.was)}”" if one.was else "nothing of its own")
+        for one in heard
+        if one.was is not None
+    ]
+    return f"<ul class=changes>{''.join(items)}</ul>" if items else "<p>Nothing.</p>"
+
+
+def _strongest_words(explanation: Explanation) -> str:
+    """The context words by their share in all that the context added."""
+    totals = np.zeros(len(explanation.words) + 1)
+    for window in explanation.windows:
+        np.add.at(totals, list(window.words), window.influence.sum(axis=(0, 2)))
+        totals[-1] += window.others.sum()
+    if not totals.sum():
+        return "<p>Nothing of it reached the audio: the context's gates are closed.</p>"
+    shares = totals / totals.sum()
+    order = [place for place in np.argsort(-shares[:-1], kind="stable")[:WORDS_SHOWN] if shares[place] > 0]
+    names = [*(explanation.words[place] for place in order), "all else"]
+    values = [*shares[order], 1 - shares[order].sum()]
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}<td><span class=bar style='width:{240 * value:.0f}px'></span>{_percent(value)}"
+        for name, value in zip(names, values, strict=True)
+    )
+    return f"<table><caption>Share in what the context added to the sound</caption>{rows}</table>"
+
+
+class _Painter:
+    """Draws rows on scales that all rows share."""
+
+    def __init__(self, explanation: Explanation, samples: np.ndarray):
+        self._explanation, self._samples = explanation, samples
+        self._loudest = max(float(np.abs(samples).max(initial=0)), 1e-6)
+        windows = explanation.windows
+        # A few outliers may exceed the full colour, so that the rest is not pale.
+        self._summed_scale = _high_value([window.influence.sum(axis=0) for window in windows])
+        self._layer_scale = _high_value([window.influence for window in windows])
+
+    def row(self, row: _Row) -> str:
+        """A section with words, waveform, map and its alternatives in text."""
+        window = row.window
+        influence = window.influence[:, :, row.columns]
+        totals = influence.sum(axis=(0, 2))
+        everything = totals.sum() + window.others[:, row.columns].sum()
+        shown = np.sort(np.argsort(-totals, kind="stable")[:WORDS_SHOWN])
+        names = [self._explanation.words[window.words[place]] for place in shown]
+        shares = totals[shown] / everything if everything else totals[shown]
+        span = f"{timestamp(row.start)[:-2]} to {timestamp(row.end)[:-2]}"
+        strongest = sorted(zip(shares, names, strict=True), key=lambda pair: -pair[0])[:3]
+        told = ", ".join(f"{name} {_percent(share)}" for share, name in strongest if share > 0) or "nothing"
+        labels = "".join(f"<li>{html.escape(name)}" for name in names)
+        chart = _image(influence[:, shown].sum(axis=0), self._summed_scale, f"Most attended from {span}: {told}")
+        width = f"style='width:{100 * (row.end - row.start) / ROW_SECONDS:.1f}%'"
+        layers = "".join(
+            f"<p class=layer>layer {layer}<ol class=labels>{labels}</ol><div class=lane {width}>"
+            f"{_image(influence[place, shown], self._layer_scale, f'layer {layer}')}</div>"
+            for place, layer in enumerate(self._explanation.layers)
+        )
+        return (
+            f"<section class=row aria-label='{span}' data-from={row.start:.2f} data-to={row.end:.2f}>"
+            f"<div class=time>{span}</div><div class=lane {width}>"
+            f"<div class=words>{_placed_words(row)}</div>"
+            f"{self._waveform(row)}</div>"
+            f"<ol class=labels>{labels}</ol><div class=lane {width}>{chart}</div>"
+            f"<details><summary>as a table</summary>{self._table(row)}</details>"
+            f"<details><summary>layer by layer</summary><div class=grid>{layers}</div></details></section>"
+        )
+
+    def _waveform(self, row: _Row) -> str:
+        """Highest and lowest sample of every column, as an area."""
+        first, last = round(row.start * SAMPLING_RATE), round(row.end * SAMPLING_RATE)
+        clip = self._samples[first:last]
+        clip = np.pad(clip, (0, last - first - len(clip)))
+        points = max(1, round(WAVE_POINTS * (row.end - row.start) / ROW_SECONDS))
+        edges = np.linspace(0, len(clip), points, endpoint=False).astype(int)
+        high = 30 - 29 * np.maximum.reduceat(clip, edges) / self._loudest
+        low = 31 - 29 * np.minimum.reduceat(clip, edges) / self._loudest
+        outline = [*enumerate(high), *reversed(list(enumerate(low)))]
+        path = "M" + "L".join(f"{x} {y:.0f}" for x, y in outline) + "Z"
+        return (
+            f"<svg class=wave viewBox='0 0 {points} 60' preserveAspectRatio=none role=img aria-label='waveform'>"
+            f"<path d='{path}'/></svg>"
+        )
+
+    def _table(self, row: _Row) -> str:
+        """What the map shows, for every word that was heard."""
+        lines = []
+        for one in row.heard:
+            strongest = ", ".join(
+                f"{html.escape(name)} {_percent(share)}" for name, share in self._shares(one.word, row)
+            )
+            was = "" if one.was is None else f"“{html.escape(one.was)}”" if one.was else "nothing of its own"
+            lines.append(
+                f"<tr><td>{timestamp(one.word.start)}<td>{html.escape(one.word.text.strip())}<td>{was}<td>{strongest}"
+            )
+        head = "<tr><th>time<th>heard<th>without context<th>context words attended to"
+        return f"<table>{head}{''.join(lines)}</table>" if lines else "<p>No word was heard.</p>"
+
+    def _shares(self, word: Word, row: _Row) -> list[tuple[str, float]]:
+        """The three context words that added most while a word was spoken, by their share."""
+        window = row.window
+        last = window.others.shape[1]
+        first = min(max(int((word.start - window.start) / COLUMN_SECONDS), 0), last - 1)
+        columns = slice(first, max(first + 1, min(round((word.end - window.start) / COLUMN_SECONDS), last)))
+        totals = window.influence[:, :, columns].sum(axis=(0, 2))
+        everything = totals.sum() + window.others[:, columns].sum()
+        order = [place for place in np.argsort(-totals, kind="stable")[:3] if totals[place] > 0]
+        return [(self._explanation.words[window.words[place]], totals[place] / everything) for place in order]
+
+
+def _placed_words(row: _Row) -> str:
+    """Words over the places where they begin, in the first of a few lines that has room, the fullest at worst."""
+    taken = [row.start] * WORD_LINES
+    pieces = []
+    for one in row.heard:
+        text, start = one.word.text.strip(), one.word.start
+        line = next((line for line, end in enumerate(taken) if end <= start), int(np.argmin(taken)))
+        taken[line] = start + SECONDS_OF_A_LETTER * (len(text) + 1)
+        shown = html.escape(text)
+        if one.was is not None:
+            shown = f"<mark>{shown}</mark><small>without: {html.escape(one.was) or '–'}</small>"
+        left = 100 * min(max((start - row.start) / (row.end - row.start), 0), 0.99)
+        where = f"right:{100 - left:.2f}%" if left > 94 else f"left:{left:.2f}%"
+        pieces.append(f"<span class='place line{line}' style='{where}'>{_button(one.word, shown)}</span>")
+    return "".join(pieces)
+
+
+def _button(word: Word, content: str) -> str:
+    return f"<button type=button class=word data-start={word.start:.2f} data-end={word.end:.2f}>{content}</button>"
+
+
+def _image(values: np.ndarray, scale: float, description: str) -> str:
+    """A map (W, N) as a picture with one pixel for each value."""
+    pixels = np.empty((*values.shape, 4), np.uint8)
+    pixels[..., :3] = MAP_COLOUR
+    pixels[..., 3] = np.round(255 * np.clip(values / scale, 0, 1))
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, pixels, format="png", metadata={"Software": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    style = f"height:{1.2 * len(values):.1f}rem"
+    return f"<img class=map style='{style}' alt='{html.escape(description)}' src='data:image/png;base64,{data}'>"
+
+
+def _high_value(maps: Sequence[np.ndarray]) -> float:
+    values = np.concatenate([one.ravel() for one in maps]) if maps else np.zeros(1)
+    return max(float(np.quantile(values, 0.995)), 1e-12)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "below 1 %"
+
+
+_LEGEND = (
+    "Each row is a stretch of the recording. Below its words and its waveform stand the context words that added most "
+    "to it, in the order of the context. The fuller the colour, the longer the vectors that a word added to what the "
+    "audio encoder heard there: attention weight times value, through the gate, summed over layers. Words that the "
+    "context changed are underlined, with what is heard without it. Choose a word to hear it."
+)

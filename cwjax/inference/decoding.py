@@ -1,0 +1,188 @@
+"""The decoding of windows as one compiled program: prompt in one pass, then a loop over tokens.
+
+The prompt's keys and values stand in the cache once for all hypotheses of a window, and each hypothesis adds its own
+behind them. When beam search drops some and splits others, nothing in the cache moves: a mask says which slots are
+the history of which hypothesis.
+
+Legend: B windows, G hypotheses of each, P prompt tokens, T new tokens, N = P + G T slots of the cache, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cwjax.inference.search import Candidates, Search
+from cwjax.inference.timestamp_rules import apply_timestamp_rules
+from cwjax.models.text_decoder import DecoderCache, ProjectedAudio, StepwiseDecoder
+
+
+class Heard(NamedTuple):
+    """What the decoder listens to.
+
+    Attributes:
+        audio: of B windows; or of 2 B, heard with their contexts and then once more without.
+        scale: None, or how much the context counts: logits become `without + scale * (with - without)`.
+    """
+
+    audio: ProjectedAudio
+    scale: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a decoding program is compiled for.
+
+    Attributes:
+        search: how tokens are chosen.
+        steps: T.
+        positions: of the decoder.
+        start_length: tokens of the prompt from the start of the transcript on.
+        timestamps: whether the rules for them hold.
+        end_of_text, no_speech, first_timestamp: ids.
+    """
+
+    search: Search
+    steps: int
+    positions: int
+    start_length: int
+    timestamps: bool
+    end_of_text: int
+    no_speech: int
+    first_timestamp: int
+
+
+class Prompt(NamedTuple):
+    """Prompts of unlike length, each with its end at the end.
+
+    Attributes:
+        tokens: (B, P) int32.
+        padding: (B,) int32, positions before the first token.
+    """
+
+    tokens: jax.Array
+    padding: jax.Array
+
+
+class Biases(NamedTuple):
+    """Added to the logits: (V,) at every token, and (V,) at the first one in addition."""
+
+    always: jax.Array
+    first: jax.Array
+
+
+class Decoding(NamedTuple):
+    """What a program gives.
+
+    Attributes:
+        candidates: to choose from.
+        no_speech: (B,) float32, probability that there is no speech.
+    """
+
+    candidates: Candidates
+    no_speech: jax.Array
+
+
+def decode(
+    decoder: StepwiseDecoder,
+    heard: Heard,
+    prompt: Prompt,
+    biases: Biases,
+    keys: jax.Array | None,
+    temperature: jax.Array | None,
+    plan: Plan,
+) -> Decoding:
+    """Decodes windows.
+
+    Args:
+        decoder: Whisper's decoder, with its parameters.
+        heard: B windows.
+        prompt: of each.
+        biases: for the logits.
+        keys: (B,) random keys; None where the search draws nothing.
+        temperature: a scalar; None where the search draws nothing.
+        plan: static.
+    """
+    (windows, prompt_length), search = prompt.tokens.shape, plan.search
+    group = search.hypotheses
+    slots = jnp.arange(prompt_length + group * plan.steps)
+    behind_padding = slots >= prompt.padding[:, None, None]
+    own_length = prompt_length - prompt.padding
+    limit = jnp.minimum(plan.steps, plan.positions + 1 - own_length.max())
+
+    def choose(count, state, visible, logits):
+        """The next token of every hypothesis, and the slots that belong to it."""
+        logits = logits + biases.always + jnp.where(count == 0, biases.first, 0)
+        if plan.timestamps:
+            logits = apply_timestamp_rules(logits, state.tokens, count, plan.end_of_text, plan.first_timestamp)
+        step_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, count))(keys)
+        state, sources = search.advance(state, logits, count, step_keys, temperature, plan.end_of_text)
+        if sources is not None:
+            visible = jnp.take_along_axis(visible, sources[:, :, None], axis=1)
+        return state, visible | (slots == prompt_length + count * group + jnp.arange(group)[:, None])
+
+    def unfinished(carry):
+        count, state, _, _ = carry
+        return (count < limit) & ~search.finished(state)
+
+    def advance(carry):
+        count, state, visible, cache = carry
+        tokens = jax.lax.dynamic_index_in_dim(state.tokens, count - 1, axis=2, keepdims=False)
+        slot = prompt_length + (count - 1) * group
+        positions = (own_length + count - 1)[:, None]
+        stream, cache = _read(decoder, heard, tokens, cache, slot, positions, visible)
+        state, visible = choose(count, state, visible, _logits(decoder, heard, stream))
+        return count + 1, state, visible, cache
+
+    places = jnp.arange(prompt_length)
+    stream, cache = _read(
+        decoder,
+        heard,
+        prompt.tokens,
+        decoder.empty_cache(heard.audio, len(slots)),
+        0,
+        jnp.maximum(places - prompt.padding[:, None], 0),
+        behind_padding & (slots <= places[:, None]),
+    )
+    logits = _logits(decoder, heard, jnp.stack([stream[:, -plan.start_length], stream[:, -1]], axis=1))
+    no_speech = jax.nn.softmax(logits[:, 0])[:, plan.no_speech]
+    first_logits = jnp.broadcast_to(logits[:, 1:], (windows, group, logits.shape[-1]))
+    visible = jnp.broadcast_to(behind_padding & (slots < prompt_length), (windows, group, len(slots)))
+    start = search.start(windows, plan.steps, plan.end_of_text)
+    state, visible = choose(jnp.int32(0), start, visible, first_logits)
+    _, state, _, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(1), state, visible, cache))
+    return Decoding(search.candidates(state), no_speech)
+
+
+def language_logits(decoder: StepwiseDecoder, heard: Heard, start: int) -> jax.Array:
+    """Logits (B, V) of the token after the start of the transcript, where a language stands."""
+    windows = heard.audio.value[0].shape[0] // (1 if heard.scale is None else 2)
+    tokens = jnp.full((windows, 1), start, jnp.int32)
+    itself = jnp.ones((windows, 1, 1), bool)
+    stream, _ = _read(decoder, heard, tokens, decoder.empty_cache(heard.audio, 1), 0, jnp.zeros_like(tokens), itself)
+    return _logits(decoder, heard, stream)[:, 0]
+
+
+def _read(
+    decoder: StepwiseDecoder,
+    heard: Heard,
+    tokens: jax.Array,
+    cache: DecoderCache,
+    slot: jax.Array | int,
+    positions: jax.Array,
+    visible: jax.Array,
+) -> tuple[jax.Array, DecoderCache]:
+    """Feeds tokens to what is heard with context and, if the two are to be compared, to what is heard without."""
+    if heard.scale is not None:
+        tokens, positions, visible = (jnp.concatenate([rows, rows]) for rows in (tokens, positions, visible))
+    reading = decoder.read(tokens, heard.audio, cache, slot, positions, visible)
+    return reading.stream, reading.cache
+
+
+def _logits(decoder: StepwiseDecoder, heard: Heard, stream: jax.Array) -> jax.Array:
+    logits = decoder.logits(stream)
+    if heard.scale is None:
+        return logits
+    informed, uninformed = jnp.split(logits, 2)
+    return uninformed + heard.scale * (informed - uninformed)

@@ -1,0 +1,151 @@
+"""How to decode: the options of openai-whisper under their names, and what the context adds to them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from cwjax.errors import CwjaxError
+
+Task = Literal["transcribe", "translate"]
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+PREPENDED = "\"'“¿([{-"
+APPENDED = "\"'.。,，!！?？:：”)]}、"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CwjaxError(message)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options of a transcription. Names, meanings and defaults are those of openai-whisper's `transcribe`.
+
+    Raises:
+        CwjaxError: a value is impossible, or does not go with another.
+    """
+
+    language: str | None = None
+    """Code or English name of the language spoken; None: detected from the first window."""
+    task: Task = "transcribe"
+    """"translate": into English."""
+    temperature: float | Sequence[float] = TEMPERATURES
+    """Of sampling; several are tried in turn until a window's text passes the thresholds. 0: the likeliest."""
+    sample_len: int | None = None
+    """Most tokens of a window. None: half of the decoder's positions; where windows are shorter than 30 s, all
+    that the prompt leaves."""
+    best_of: int | None = None
+    """Samples to choose from at temperatures above 0."""
+    beam_size: int | None = None
+    """Hypotheses of beam search at temperature 0; None: greedy."""
+    patience: float | None = None
+    """Beam search ends when `patience * beam_size` hypotheses have ended (Kasai et al. 2022); None: 1."""
+    length_penalty: float | None = None
+    """Exponent of the length penalty (Wu et al. 2016) that ranks hypotheses; None: the mean log-probability does."""
+    suppress_tokens: str | Sequence[int] | None = "-1"
+    """Ids never to be decoded, as numbers or separated by commas; -1 stands for symbols that are not spoken."""
+    suppress_blank: bool = True
+    """Never begin with a space alone, nor end before the first token."""
+    without_timestamps: bool = False
+    """Decode text only."""
+    max_initial_timestamp: float | None = 1.0
+    """Latest first timestamp of a window, in seconds; None or 0: any."""
+    compression_ratio_threshold: float | None = 2.4
+    """Text that compresses better than this repeats itself and is decoded again at the next temperature."""
+    logprob_threshold: float | None = -1.0
+    """Text whose mean log-probability is lower is decoded again at the next temperature."""
+    no_speech_threshold: float | None = 0.6
+    """A window whose no-speech probability is higher, and whose text failed `logprob_threshold`, is silence."""
+    initial_prompt: str | None = None
+    """Previous text for the first window: spelling and style to go on with."""
+    carry_initial_prompt: bool = False
+    """Give `initial_prompt` to every window."""
+    condition_on_previous_text: bool = True
+    """Prompt each window with the text before it (one window after the other only)."""
+    word_timestamps: bool = False
+    """Find the times of words."""
+    prepend_punctuations: str = PREPENDED
+    """Marks that belong to the word after them."""
+    append_punctuations: str = APPENDED
+    """Marks that belong to the word before them."""
+    clip_timestamps: str | Sequence[float] = "0"
+    """Start, end, start, end, ... of the stretches to transcribe, in seconds; the last end may be left out."""
+    hallucination_silence_threshold: float | None = None
+    """Skip silence longer than this many seconds around words that look invented; needs `word_timestamps`."""
+    context_scale: float = 1.0
+    """How much the context counts: 0 not at all (stock Whisper), 1 as trained, more than 1 exaggerated."""
+    context_from_history: bool = False
+    """Let the text encoder read the text before each window, too (one window after the other only)."""
+
+    def __post_init__(self) -> None:
+        self._normalise("temperature", self._numbers("temperature", self.temperature, float))
+        self._normalise("suppress_tokens", self._numbers("suppress_tokens", self.suppress_tokens, int))
+        self._normalise("clip_timestamps", self._numbers("clip_timestamps", self.clip_timestamps, float))
+        self._check_numbers()
+        _require(self.task in get_args(Task), f"task is {self.task!r}: use 'transcribe' or 'translate'")
+        _require(
+            self.patience is None or self.beam_size is not None,
+            "patience is for beam search: give beam_size with it, or leave it out",
+        )
+        _require(
+            self.hallucination_silence_threshold is None or self.word_timestamps,
+            "hallucination_silence_threshold goes by the times of words: set word_timestamps with it",
+        )
+        _require(
+            not self.carry_initial_prompt or self.initial_prompt is not None,
+            "carry_initial_prompt has nothing to carry: give an initial_prompt",
+        )
+
+    def _check_numbers(self) -> None:
+        _require(
+            bool(self.temperature) and all(0 <= value < math.inf for value in self.temperature),
+            f"temperature is {self.temperature}: use one or more numbers of at least 0",
+        )
+        for name in ("sample_len", "best_of", "beam_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} is {value}: it must be at least 1")
+        _require(
+            self.patience is None or (self.patience > 0 and round(self.patience * self.beam_count) >= 1),
+            f"patience is {self.patience}: it must leave at least one hypothesis (patience * beam_size >= 1)",
+        )
+        _require(
+            self.length_penalty is None or 0 <= self.length_penalty <= 1,
+            f"length_penalty is {self.length_penalty}: use a number in 0..1",
+        )
+        silence = self.hallucination_silence_threshold
+        _require(
+            silence is None or 0 <= silence < math.inf,
+            f"hallucination_silence_threshold is {silence}: use seconds, at least 0",
+        )
+        _require(min(self.suppress_tokens, default=0) >= -1, "suppress_tokens has a negative id other than -1")
+        clips = self.clip_timestamps
+        _require(
+            all(0 <= value < math.inf for value in clips) and list(clips) == sorted(clips),
+            f"clip_timestamps are {clips}: give start,end,start,end,... in seconds, in ascending order",
+        )
+        _require(
+            0 <= self.context_scale < math.inf,
+            f"context_scale is {self.context_scale}: use a number of at least 0 (1 is as trained)",
+        )
+
+    @property
+    def beam_count(self) -> int:
+        """Hypotheses at temperature 0."""
+        return self.beam_size or 1
+
+    def _normalise(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @staticmethod
+    def _numbers(name: str, given: Any, kind: type) -> tuple[Any, ...]:
+        """One number, several, or text with commas, as a tuple."""
+        if given is None:
+            return ()
+        if isinstance(given, str):
+            given = [part for part in given.split(",") if part.strip()]
+        try:
+            return tuple(kind(value) for value in (given if isinstance(given, Iterable) else [given]))
+        except (TypeError, ValueError):
+            raise CwjaxError(f"{name} is {given!r}: use numbers, or text of numbers separated by commas") from None

@@ -1,0 +1,161 @@
+"""Which words of the context each stretch of a recording attended to.
+
+Legend: C layers with context attention, A audio positions (20 ms), S context tokens, W words, N columns of the map.
+"""
+
+import bisect
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.recording import FRAMES_PER_SECOND, Recording
+from cwjax.inference.transcript import Transcript
+from cwjax.models.audio_encoder import ProjectedContext
+
+POSITIONS_PER_SECOND = 50
+POSITIONS_PER_COLUMN = 5
+"""A column of the map is the mean over 0.1 s."""
+WORDS_KEPT = 12
+"""Words of the context that are told apart in a window; the others are summed."""
+
+
+@dataclass(frozen=True)
+class ExplainedWindow:
+    """What a window attended to.
+
+    Attributes:
+        start: seconds in the recording.
+        words: places in `Explanation.words` of the words that mattered most, ascending.
+        influence: (C, W, N) float32, of these words: lengths of what they added to the audio encoder's stream.
+        others: (C, N) float32, of all other words and of tokens without a word.
+    """
+
+    start: float
+    words: tuple[int, ...]
+    influence: np.ndarray
+    others: np.ndarray
+
+    @property
+    def end(self) -> float:
+        """Seconds in the recording."""
+        return self.start + self.others.shape[1] * COLUMN_SECONDS
+
+
+COLUMN_SECONDS = POSITIONS_PER_COLUMN / POSITIONS_PER_SECOND
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a recording attended to, window by window.
+
+    Attributes:
+        context: what was said about the recording.
+        words: of the context, as it writes them.
+        layers: of the audio encoder that have context attention.
+        windows: in order of time, without overlap.
+    """
+
+    context: str
+    words: tuple[str, ...]
+    layers: tuple[int, ...]
+    windows: tuple[ExplainedWindow, ...]
+
+
+def explain_window(
+    start: float, positions: int, contributions: np.ndarray, owners: Sequence[int], word_count: int
+) -> ExplainedWindow:
+    """Sums the contributions of tokens to those of words, and averages them over columns of time.
+
+    Args:
+        start: seconds in the recording.
+        positions: that count, from the window's beginning; what follows belongs to the next window.
+        contributions: (C, A, S) from `AudioEncoder.context_contributions`.
+        owners: (S,) the word each token is a part of, -1: none.
+        word_count: words of the context.
+    """
+    columns = -(-positions // POSITIONS_PER_COLUMN)
+    edges = np.arange(0, positions, POSITIONS_PER_COLUMN)
+    widths = np.diff([*edges, positions])
+    by_column = np.add.reduceat(contributions[:, :positions].astype(np.float32), edges, axis=1) / widths[:, None]
+    by_word = np.zeros((word_count + 1, len(contributions), columns), np.float32)
+    np.add.at(by_word, np.asarray(owners), by_column.transpose(2, 0, 1))  # -1 is the last row
+    totals = (by_word[:-1].sum(axis=1) * widths).sum(axis=1)
+    chosen = np.sort(np.argsort(-totals, kind="stable")[:WORDS_KEPT])
+    rest = np.setdiff1d(np.arange(word_count + 1), chosen)
+    return ExplainedWindow(start, tuple(map(int, chosen)), by_word[chosen].swapaxes(0, 1), by_word[rest].sum(axis=0))
+
+
+def explain_windows(
+    recognizer: Recognizer,
+    recording: Recording,
+    context: ProjectedContext,
+    transcript: Transcript,
+    owners: np.ndarray,
+    word_count: int,
+    separate: bool,
+) -> Iterator[ExplainedWindow]:
+    """Explains a recording in the windows in which it was transcribed.
+
+    Args:
+        recognizer: the model.
+        recording: what was transcribed.
+        context: as the model read it, one row.
+        transcript: knows where its windows began.
+        owners: of the context's tokens, see `locate_words`.
+        word_count: words of the context.
+        separate: whether a window heard nothing of the next one.
+    """
+    loudest = recognizer.loudest(recording)
+    for first, last in window_spans(transcript, recording.frames, recognizer.frames):
+        heard = min(recognizer.frames, (last if separate else recording.frames) - first)
+        samples = recording.window(first, recognizer.frames)[None]
+        contributions = recognizer.context_contributions(samples, [loudest], [heard], context)[:, 0]
+        yield explain_window(first / FRAMES_PER_SECOND, -(-(last - first) // 2), contributions, owners, word_count)
+
+
+def window_spans(transcript: Transcript, frames: int, longest: int) -> Iterator[tuple[int, int]]:
+    """First mel frame of each window, and the one from which on the next was used.
+
+    Of windows in which nothing was heard the transcript knows nothing: they are put where the others leave gaps.
+
+    Args:
+        transcript: of the recording.
+        frames: mel frames of the recording.
+        longest: mel frames of a window.
+    """
+    begins = sorted({segment.seek for segment in transcript.segments}) or [0]
+    for first, following in itertools.pairwise([*begins, frames]):
+        for begin in range(first, following, longest):
+            yield begin, min(begin + longest, following)
+
+
+def locate_words(
+    chunks: Sequence[str], tokenizer: PreTrainedTokenizerBase, shape: tuple[int, int]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The words of a context, and of which of them each token is a part.
+
+    Args:
+        chunks: of the context, as it is read.
+        tokenizer: of the text encoder.
+        shape: (chunks, tokens of each) as they are padded.
+
+    Returns:
+        The words in their order, and (S,) int, for all chunks in a row: places of words, -1 for tokens without one.
+    """
+    words: list[str] = []
+    owners = np.full(shape, -1)
+    for row, chunk in enumerate(chunks):
+        matches = list(re.finditer(r"\S+", chunk))
+        ends = [match.end() for match in matches]
+        tokens = tokenizer(chunk, add_special_tokens=True, return_offsets_mapping=True, verbose=False)
+        for column, (begin, end) in enumerate(tokens["offset_mapping"][: shape[1]]):
+            place = bisect.bisect_right(ends, begin)
+            if begin < end and place < len(matches) and matches[place].start() < end:
+                owners[row, column] = len(words) + place
+        words += [match.group() for match in matches]
+    return tuple(words), owners.ravel()

@@ -1,0 +1,161 @@
+"""A whole model for people who write Python: `cwjax.load`."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cwjax.data.processor import Processor
+from cwjax.errors import CwjaxError
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.sequential import Progress
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import Transcript
+from cwjax.models.audio_encoder import ContextStates
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.parameters import Parameters
+from cwjax.weights.model_directory import copy_model, load_parameters, load_processor, read_generation_settings
+from cwjax.weights.sources import locate
+
+
+@dataclass(frozen=True)
+class Model:
+    """A ContextWhisper with its parameters on the default device.
+
+    Shapes: B batch, S context tokens, E width of the text encoder, F mel frames, M mels, A audio positions, D width,
+    T target tokens, V vocabulary.
+
+    Attributes:
+        config: its sizes.
+        params: the tree of parameters.
+        directory: where it was loaded from.
+    """
+
+    config: ContextWhisperConfig
+    params: Parameters
+    directory: Path
+
+    @cached_property
+    def processor(self) -> Processor:
+        """From sound and text to arrays.
+
+        Raises:
+            CwjaxError: the directory has no tokenizers, as happens with converted weights that came without.
+        """
+        return load_processor(self.directory, self.config)
+
+    def encode_context(self, ids: jax.Array, mask: jax.Array) -> ContextStates:
+        """Reads contexts, once for all windows of a recording: (B, S) int and (B, S) bool, False at padding."""
+        return _encode_context(self._graphdef, self.params, jnp.asarray(ids), jnp.asarray(mask))
+
+    def encode(self, features: jax.Array, states: ContextStates | None = None) -> jax.Array:
+        """Encodes log-mel features (B, F, M) -> (B, A, D); without `states` as stock Whisper does."""
+        return _encode(self._graphdef, self.params, jnp.asarray(features), states)
+
+    def decode(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
+        """Logits of the next tokens: (B, T) int and (B, A, D) -> (B, T, V) float32."""
+        return _decode(self._graphdef, self.params, jnp.asarray(tokens), audio)
+
+    def transcribe(
+        self,
+        audio: str | Path | np.ndarray,
+        context: str = "",
+        options: DecodingOptions | None = None,
+        progress: Progress | None = None,
+    ) -> Transcript:
+        """Transcribes a recording of any length; see `Transcriber.transcribe`.
+
+        Args:
+            audio: a file, or mono samples at 16 kHz, (n,) float32.
+            context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
+            options: how.
+            progress: is told the seconds done and the seconds in all after every window.
+
+        Raises:
+            CwjaxError: the audio cannot be read, an option does not go with the model, or tokenizers are missing.
+        """
+        return self.transcriber.transcribe(audio, context, options, progress)
+
+    @cached_property
+    def transcriber(self) -> Transcriber:
+        """All ways to transcribe, with the model's compiled programs."""
+        heads = read_generation_settings(self.directory).get("alignment_heads")
+        return Transcriber(self.config, self.params, self.processor, heads)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes a model directory with these parameters; one that is there already is replaced.
+
+        Raises:
+            CwjaxError: it cannot be written.
+        """
+        copy_model(self.directory, Path(directory), self.config, self.params)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Uploads the model to the Hugging Face hub and gives its address.
+
+        Args:
+            repository: OWNER/NAME.
+            options: for `huggingface_hub.HfApi.create_repo`, such as `private=True`.
+
+        Raises:
+            CwjaxError: the hub cannot be reached or refuses.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as scratch:
+            self.save(Path(scratch) / "model")
+            try:
+                api = HfApi()
+                address = api.create_repo(repository, exist_ok=True, **options)
+                api.upload_folder(repo_id=repository, folder_path=str(Path(scratch) / "model"))
+            except Exception as error:
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise CwjaxError(
+                    f"{repository}: cannot be uploaded to the hub ({reason[0][:200]}); check the name, the network and "
+                    "`hf auth login`"
+                ) from error
+        return str(address)
+
+    @cached_property
+    def _graphdef(self) -> nnx.GraphDef:
+        return abstract(self.config)[0]
+
+
+def load(source: str | Path, dtype: Any = jnp.float32) -> Model:
+    """Loads a model directory of ours, from disk or from the Hugging Face hub.
+
+    Args:
+        source: the directory, or a hub id OWNER/NAME.
+        dtype: what to compute in, such as `jnp.bfloat16`.
+
+    Raises:
+        CwjaxError: it is neither here nor can be fetched, or it is damaged or another kind of model.
+    """
+    directory = locate(str(source))
+    if not directory.is_dir():
+        raise CwjaxError(f"{directory}: is no directory; launch/convert.py makes a model directory of a checkpoint")
+    config, parameters = load_parameters(directory, np.dtype(dtype))
+    return Model(config, jax.device_put(parameters), directory)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_context(graphdef: nnx.GraphDef, params: Parameters, ids: jax.Array, mask: jax.Array) -> ContextStates:
+    return nnx.merge(graphdef, params).encode_context(ids, mask)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(graphdef: nnx.GraphDef, params: Parameters, features: jax.Array, states: ContextStates | None) -> jax.Array:
+    model = nnx.merge(graphdef, params)
+    return model.encode(features.astype(model.decoder.positions.dtype), states)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graphdef: nnx.GraphDef, params: Parameters, tokens: jax.Array, audio: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, params).decode(tokens, audio)

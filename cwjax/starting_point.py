@@ -1,0 +1,152 @@
+"""What an experiment starts from: pretrained parts found and opened, new ones initialised, all joined to a model."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cwjax.config import NEW, Config
+from cwjax.data.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.errors import CwjaxError
+from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.parameters import Parameters, merge
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.weights.model_directory import load_parameters, read_model_config, require_vocabulary
+from cwjax.weights.name_table import as_tree
+from cwjax.weights.pretrained import PretrainedTextEncoder, PretrainedWhisper, open_text_encoder, open_whisper
+from cwjax.weights.sources import file_sha256, locate
+from cwjax.weights.tensors import SAFETENSORS_FILE
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the parts of a model come from, opened but not read.
+
+    Attributes:
+        whisper: sizes; the vocabulary of a new Whisper is decided by its tokenizer later.
+        pretrained: the Whisper, None for a new one.
+        text_encoder: reads the context.
+        context: how the audio encoder attends.
+        whole: directory of a model of ours of which everything is taken, context attention too; None: that is new.
+    """
+
+    whisper: WhisperConfig
+    pretrained: PretrainedWhisper | None
+    text_encoder: PretrainedTextEncoder
+    context: ContextAttentionConfig
+    whole: Path | None
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model before training.
+
+    Attributes:
+        config: its sizes.
+        parameters: the whole tree.
+        processor: its inputs.
+        facts: where its parts came from.
+    """
+
+    config: ContextWhisperConfig
+    parameters: Parameters
+    processor: Processor
+    facts: dict[str, Any]
+
+
+def open_start(config: Config) -> Start:
+    """Finds the parts that the configuration names, fetching what is not here.
+
+    Raises:
+        CwjaxError: one is missing or of another kind.
+    """
+    settings = config.model
+    if settings.start:
+        whole = locate(settings.start)
+        context = read_model_config(whole).context
+        pretrained = open_whisper(whole)
+        return Start(pretrained.config, pretrained, open_text_encoder(whole), context, whole)
+    text_encoder = open_text_encoder(locate(settings.text_encoder))
+    pretrained = None if settings.whisper == NEW else open_whisper(locate(settings.whisper))
+    whisper = pretrained.config if pretrained else settings.whisper_size
+    return Start(whisper, pretrained, text_encoder, settings.context_attention, None)
+
+
+def require_room(config: Config, start: Start) -> None:
+    """Raises `CwjaxError` if targets or contexts can be longer than the model has positions."""
+    target, context = config.data.max_target_tokens, config.data.max_context_tokens
+    if target > start.whisper.max_target_positions:
+        raise CwjaxError(
+            f"data.max_target_tokens is {target}, but this Whisper's decoder has only "
+            f"{start.whisper.max_target_positions} positions"
+        )
+    longest = start.text_encoder.config.max_position_embeddings
+    if longest is not None and context > longest:
+        raise CwjaxError(f"data.max_context_tokens is {context}, but the text encoder reads at most {longest} tokens")
+
+
+def build_model(config: Config, start: Start, transcripts: Iterable[str], workdir: Path) -> BuiltModel:
+    """Reads pretrained parts, initialises new ones, and joins them; parameters are float32.
+
+    Args:
+        config: of the experiment.
+        start: where the parts come from.
+        transcripts: of the training split; a new Whisper's tokenizer is trained on them.
+        workdir: keeps that tokenizer.
+
+    Raises:
+        CwjaxError: a part is damaged, has no tokenizer, or is not the one whose SHA-256 the configuration names.
+    """
+    sha256 = _checked_sha256(config, start)
+    tokens = _tokens(config, start, transcripts, workdir)
+    whisper = start.whisper if start.pretrained else dataclasses.replace(start.whisper, vocab_size=len(tokens))
+    model = ContextWhisperConfig(whisper, start.text_encoder.config, start.context)
+    processor = Processor(
+        tokens=tokens,
+        context_tokenizer=read_context_tokenizer(start.text_encoder.tokenizer),
+        num_mel_bins=whisper.num_mel_bins,
+        window_samples=whisper.max_source_positions * SAMPLES_PER_POSITION,
+    )
+    facts: dict[str, Any] = {"max_context_tokens": config.data.max_context_tokens}
+    if start.whole:
+        return BuiltModel(model, load_parameters(start.whole)[1], processor, {"start": config.model.start, **facts})
+    parts = [{"text_encoder": as_tree(start.text_encoder.read())}]
+    if start.pretrained:
+        parts.append(as_tree(start.pretrained.read()))
+    parameters = merge(init_params(model, jax.random.key(config.train.seed)), *parts)
+    sources = {"whisper": config.model.whisper, "text_encoder": config.model.text_encoder}
+    return BuiltModel(model, parameters, processor, {**sources, "text_encoder_sha256": sha256, **facts})
+
+
+def _tokens(config: Config, start: Start, transcripts: Iterable[str], workdir: Path) -> WhisperTokens:
+    if start.pretrained is None:
+        directory = workdir / "tokenizer"
+        if directory.exists():
+            return WhisperTokens.read(directory)
+        return train_tokenizer(transcripts, config.model.tokenizer_size, directory)
+    name = config.model.start or config.model.whisper
+    if start.pretrained.files is None:
+        raise CwjaxError(f"{name}: has no tokenizer; convert it and put Whisper's tokenizer files beside the result")
+    tokens = WhisperTokens.read(start.pretrained.files)
+    require_vocabulary(tokens, start.whisper.vocab_size, name)
+    return tokens
+
+
+def _checked_sha256(config: Config, start: Start) -> str:
+    """SHA-256 of the text encoder's weights, empty if they are not one file of safetensors."""
+    file = start.text_encoder.tokenizer / SAFETENSORS_FILE
+    expected = "" if start.whole else config.model.text_encoder_sha256
+    if not file.is_file() and not expected:
+        return ""
+    sha256 = file_sha256(file)
+    if expected and sha256 != expected:
+        raise CwjaxError(
+            f"{file}: has SHA-256 {sha256}, but the configuration asks for {expected} (model.text_encoder_sha256); "
+            "fetch it again, or correct the configuration"
+        )
+    return sha256

@@ -1,0 +1,207 @@
+"""Joins other people's checkpoints to a model directory: any Whisper, any text encoder, new context attention."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import ml_dtypes
+import numpy as np
+from tqdm import tqdm
+
+from cwjax.data.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.processor import (
+    CONTEXT_TOKENIZER_FOLDER,
+    TOKENIZER_FOLDER,
+    read_context_tokenizer,
+    save_preprocessor_settings,
+)
+from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.errors import CwjaxError
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import flatten
+from cwjax.models.whisper import ContextAttentionConfig
+from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.weights.model_directory import (
+    GENERATION_FILE,
+    generation_settings,
+    read_generation_settings,
+    require_vocabulary,
+    write_json,
+    write_model,
+    written_aside,
+)
+from cwjax.weights.name_table import NamedArrays
+from cwjax.weights.original_project import original_config, original_parameters
+from cwjax.weights.pretrained import (
+    TEXT_ENCODER,
+    PretrainedTextEncoder,
+    PretrainedWhisper,
+    open_text_encoder,
+    open_whisper,
+)
+from cwjax.weights.sources import locate
+from cwjax.weights.tensors import open_tensors
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["keep", "float32", "bfloat16", "float16"]
+"""What weights are stored in; "keep": each as its source has it."""
+
+_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote.
+
+    Attributes:
+        parameters: how many.
+        bytes: of the weights.
+        missing: what has to be added before the model can transcribe, such as a tokenizer.
+    """
+
+    parameters: int
+    bytes: int
+    missing: tuple[str, ...]
+
+
+def convert(
+    whisper: str,
+    text_encoder: str,
+    output: Path,
+    context: ContextAttentionConfig,
+    precision: Precision = "keep",
+    seed: int = 0,
+) -> Converted:
+    """Writes the model directory of a Whisper and a text encoder, joined by new context attention.
+
+    With closed gates the model equals its Whisper bit for bit. Arrays are read, placed and written one after another,
+    so that only a shard is in memory at a time.
+
+    Args:
+        whisper: directory or hub id of a Hugging Face checkpoint, one of OpenAI's `.pt` files, or a model of ours.
+        text_encoder: directory or hub id of a BERT or T5, or a model of ours.
+        output: a new or empty directory.
+        context: how the audio encoder attends.
+        precision: what weights are stored in.
+        seed: of the new context attention.
+
+    Raises:
+        CwjaxError: a source is missing, damaged or not supported, its tokenizer is another model's, or `output` is
+            not empty or cannot be written.
+    """
+    heard, read = open_whisper(locate(whisper)), open_text_encoder(locate(text_encoder))
+    config = ContextWhisperConfig(whisper=heard.config, text_encoder=read.config, context=context)
+    named = _chained(
+        ("Whisper", heard.read()),
+        ("text encoder", ((TEXT_ENCODER + path, array) for path, array in read.read())),
+        ("context attention", _new_context_attention(config, seed)),
+    )
+    facts = {"whisper": whisper, "text_encoder": text_encoder}
+    with written_aside(output) as aside:
+        missing = [*_write_whisper_files(aside, heard, config), *_write_context_tokenizer(aside, read)]
+        written = write_model(aside, config, _complete(config, _cast(named, precision)), facts)
+    return Converted(**written, missing=tuple(missing))
+
+
+def convert_original(original: str, output: Path, precision: Precision = "keep") -> Converted:
+    """Writes the model directory of a checkpoint of the original PyTorch ContextWhisper.
+
+    Raises:
+        CwjaxError: as `convert`.
+    """
+    source = locate(original)
+    settings = read_config(source)
+    tensors = open_tensors(source)
+    config = original_config(settings, tensors)
+    named = _chained(("the original ContextWhisper", original_parameters(tensors, config)))
+    heard = PretrainedWhisper(config.whisper, source, lambda: iter(()))
+    read = PretrainedTextEncoder(config.text_encoder, source / CONTEXT_TOKENIZER_FOLDER, lambda: iter(()))
+    with written_aside(output) as aside:
+        missing = [*_write_whisper_files(aside, heard, config), *_write_context_tokenizer(aside, read)]
+        written = write_model(aside, config, _complete(config, _cast(named, precision)), {"original": original})
+    return Converted(**written, missing=tuple(missing))
+
+
+def _chained(*parts: tuple[str, NamedArrays]) -> NamedArrays:
+    progress = tqdm(unit="parameter", desc="converting", disable=None, dynamic_ncols=True)
+    with progress:
+        for name, part in parts:
+            progress.set_postfix_str(name)
+            for path, array in part:
+                yield path, array
+                progress.update()
+
+
+def _cast(named: NamedArrays, precision: Precision) -> NamedArrays:
+    for path, array in named:
+        yield path, array if precision == "keep" else array.astype(_DTYPES[precision])
+
+
+def _complete(config: ContextWhisperConfig, named: NamedArrays) -> NamedArrays:
+    """Passes all on, and makes sure that every parameter of the model has come by, once and in its shape."""
+    left = {path: leaf.shape for path, leaf in flatten(abstract(config)[1])}
+    for path, array in named:
+        if left.pop(path, None) != array.shape:
+            raise CwjaxError(f"parameter {path} of shape {array.shape} has no place in this model")
+        yield path, array
+    if left:
+        raise CwjaxError(f"parameters without a source: {', '.join(sorted(left)[:5])}")
+
+
+def _new_context_attention(config: ContextWhisperConfig, seed: int) -> NamedArrays:
+    for path, leaf in flatten(new_context_attention(config, jax.random.key(seed))):
+        yield path, np.asarray(leaf)
+
+
+@partial(jax.jit, static_argnums=0)
+def new_context_attention(config: ContextWhisperConfig, key: jax.Array) -> dict[str, Any]:
+    """Random context attention, path -> array; the rest of the model is never made."""
+    return {path: leaf for path, leaf in flatten(init_params(config, key)) if "/context_" in path}
+
+
+def _write_whisper_files(aside: Path, heard: PretrainedWhisper, config: ContextWhisperConfig) -> Iterator[str]:
+    """Audio settings, tokenizer and generation settings; says what is missing."""
+    whisper = config.whisper
+    save_preprocessor_settings(aside, whisper.num_mel_bins, whisper.max_source_positions * SAMPLES_PER_POSITION)
+    theirs = _generation_settings_of(heard.files)
+    if heard.files is None or not _has_tokenizer(heard.files):
+        write_json(aside / GENERATION_FILE, theirs)
+        yield f"Whisper's tokenizer (its files belong in {TOKENIZER_FOLDER}/)"
+        return
+    tokens = WhisperTokens.read(heard.files)
+    require_vocabulary(tokens, whisper.vocab_size, str(heard.files))
+    tokens.tokenizer.save_pretrained(str(aside / TOKENIZER_FOLDER))
+    write_json(aside / GENERATION_FILE, generation_settings(tokens, config) | theirs)
+
+
+def _generation_settings_of(files: Path | None) -> dict[str, Any]:
+    """The source's own, in its directory or, for a model of ours, above its tokenizer."""
+    for folder in (files, files.parent) if files else ():
+        if (folder / CONFIG_FILE).is_file():
+            # Names with an underscore are transformers' notes to itself.
+            settings = read_generation_settings(folder)
+            return {name: value for name, value in settings.items() if not name.startswith("_")}
+    return {}
+
+
+def _write_context_tokenizer(aside: Path, read: PretrainedTextEncoder) -> Iterator[str]:
+    if not _has_tokenizer(read.tokenizer):
+        yield f"the text encoder's tokenizer (its files belong in {CONTEXT_TOKENIZER_FOLDER}/)"
+        return
+    tokenizer = read_context_tokenizer(read.tokenizer)
+    if len(tokenizer) > read.config.vocab_size:
+        raise CwjaxError(
+            f"{read.tokenizer}: the tokenizer has {len(tokenizer)} tokens, the text encoder only "
+            f"{read.config.vocab_size}; use the tokenizer of this model"
+        )
+    tokenizer.save_pretrained(str(aside / CONTEXT_TOKENIZER_FOLDER))
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+    return any((directory / name).is_file() for name in names)

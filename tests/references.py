@@ -1,0 +1,84 @@
+"""The same weights in openai-whisper and in transformers, the references for decoding."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from test_whisper_tokens import multilingual_whisper
+from tiny import write_bert
+
+from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.whisper import WhisperConfig
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.name_table import extract
+from cwjax.weights.text_encoder_checkpoints import bert_config
+from cwjax.weights.whisper_checkpoints import HUGGING_FACE_TABLE, OPENAI_TABLE, openai_dimensions
+
+SMALL = WhisperConfig(
+    d_model=64,
+    encoder_layers=2,
+    encoder_attention_heads=4,
+    encoder_ffn_dim=256,
+    decoder_layers=2,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=256,
+)
+"""With Whisper's windows of 30 s and its multilingual vocabulary."""
+
+
+def openai_model(config: WhisperConfig, parameters: Parameters):
+    """openai-whisper's model with our parameters; context attention, which it has not, is left out."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
+    ours = dict(flatten({name: parameters[name] for name in ("audio_encoder", "decoder")}))
+    named = extract({path: np.asarray(leaf, np.float32) for path, leaf in ours.items()}, OPENAI_TABLE)
+    model = Whisper(ModelDimensions(**openai_dimensions(config)))
+    model.load_state_dict({name: torch.tensor(np.ascontiguousarray(tensor)) for name, tensor in named})
+    return model.eval()
+
+
+def transformers_model(config: WhisperConfig, parameters: Parameters):
+    """transformers' model with our parameters; context attention is left out."""
+    import torch
+    from transformers import WhisperConfig as TransformersConfig
+    from transformers import WhisperForConditionalGeneration
+
+    leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(parameters)}
+    named = extract(leaves, HUGGING_FACE_TABLE)
+    tensors = {f"model.{name}": torch.tensor(array.copy()) for name, array in named}
+    model = WhisperForConditionalGeneration(TransformersConfig(**dataclasses.asdict(config)))
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert missing == ["proj_out.weight"]  # it is the token embedding
+    assert not unexpected
+    return model.eval()
+
+
+def wide_parameters(config: ContextWhisperConfig, seed: int = 0, scale: float = 0.2) -> Parameters:
+    """Parameters drawn so wide that every part matters, the gates open."""
+    random = np.random.default_rng(seed)
+
+    def widen(path: str, leaf: np.ndarray) -> np.ndarray:
+        if path.endswith("audio_encoder/positions"):
+            return leaf
+        if path.endswith("context_gate"):
+            return np.full_like(leaf, 0.5)
+        return (random.normal(size=leaf.shape) * scale + path.endswith("scale")).astype(np.float32)
+
+    leaves = jax.device_get(init_params(config, jax.random.key(0)))
+    return unflatten({path: widen(path, leaf) for path, leaf in flatten(leaves)})
+
+
+def real_vocabulary(directory: Path, sizes: WhisperConfig) -> tuple[ContextWhisperConfig, Processor]:
+    """A configuration of these sizes with a tiny BERT, and a processor with the multilingual vocabulary."""
+    bert = write_bert(directory / "bert")
+    processor = Processor(
+        tokens=multilingual_whisper(directory / "tokenizer"),
+        context_tokenizer=read_context_tokenizer(bert),
+        num_mel_bins=sizes.num_mel_bins,
+        window_samples=sizes.max_source_positions * 320,
+    )
+    return ContextWhisperConfig(whisper=sizes, text_encoder=bert_config(read_config(bert))), processor

@@ -1,0 +1,139 @@
+"""Pauses, windows cut in them, and many windows at once."""
+
+import itertools
+
+import numpy as np
+import pytest
+from references import wide_parameters
+from test_contexts import model  # noqa: F401
+
+from cwjax.errors import CwjaxError
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.recording import Recording
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.voice_activity import level, pack_windows, speech_spans
+
+RATE = 16_000
+PLAIN = DecodingOptions(
+    language="en",
+    temperature=0.0,
+    sample_len=12,
+    logprob_threshold=None,
+    compression_ratio_threshold=None,
+    no_speech_threshold=None,
+)
+
+
+def talk(*parts: tuple[float, float], noise: float = 0.0) -> np.ndarray:
+    """Alternating pauses and speech, given as seconds and amplitude."""
+    random = np.random.default_rng(0)
+    samples = [
+        amplitude * np.sin(2 * np.pi * 200 * np.arange(round(seconds * RATE)) / RATE) for seconds, amplitude in parts
+    ]
+    whole = np.concatenate(samples)
+    return (whole + noise * random.normal(size=len(whole))).astype(np.float32)
+
+
+def spans(samples: np.ndarray) -> list[tuple[int, int]]:
+    return speech_spans(level(Recording.open(samples)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.001, 0.01])
+def test_speech_is_found_between_pauses(noise: float) -> None:
+    # A gap within speech stays, a click is no speech, quiet speech counts beside loud.
+    samples = talk((2, 0), (3, 0.3), (0.3, 0), (1, 0.1), (2, 0), (0.03, 0.5), (2, 0), (2, 0.3), (1.5, 0), noise=noise)
+    found = spans(samples)
+    expected = [(180, 650), (1013, 1253)]
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found, expected, atol=12)
+
+
+def test_silence_has_no_speech_and_noise_alone_is_left_to_the_model() -> None:
+    assert spans(np.zeros(5 * RATE, np.float32)) == []
+    assert spans(talk((5, 0), noise=1e-5)) == []
+    found = spans(talk((5, 0), noise=0.05))
+    assert found[0][0] < 50
+    assert found[-1][1] > 450
+
+
+def test_windows_hold_all_speech_and_are_cut_where_it_is_quiet() -> None:
+    random = np.random.default_rng(0)
+    loudness = random.uniform(-30, -20, 20_000)
+    loudness[4400:4420] = -50
+    speech = [(100, 700), (760, 900), (1300, 2500), (3000, 7000), (7500, 7600), (12_000, 12_100)]
+    windows = pack_windows(speech, loudness, 3000)
+    assert all(0 < last - first <= 3000 for first, last in windows)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(windows))
+    for first, last in speech:
+        inside = np.zeros(20_000, bool)
+        for one, other in windows:
+            inside[one:other] = True
+        assert inside[first:last].all()
+    assert windows[0] == (100, 2500), "short stretches share a window"
+    assert any(4400 <= last <= 4420 for _, last in windows), "a long one is cut in its pause"
+    assert windows[-1] == (12_000, 12_100), "a long pause parts windows"
+
+
+@pytest.fixture(scope="module")
+def transcriber(model) -> Transcriber:  # noqa: F811
+    return Transcriber(model.config, wide_parameters(model.config), model.processor)
+
+
+def test_many_windows_at_once_are_those_of_one_at_a_time(transcriber: Transcriber) -> None:
+    recordings = [
+        talk((0.5, 0), (3, 0.3), (0.7, 0), (0.6, 0.2), (4, 0), (1, 0.3), noise=0.002),
+        np.zeros(RATE, np.float32),
+        talk((0.2, 0), (1.0, 0.2), noise=0.002),
+    ]
+    contexts = ["they sail on the sea.", "the wind", ""]
+    progress = []
+    together = transcriber.transcribe_batched(
+        recordings, contexts, PLAIN, batch_size=4, progress=lambda done, total: progress.append((done, total))
+    )
+    assert [len(one.segments) > 0 for one in together] == [True, False, True]
+    assert together[1].text == ""
+    for recording, context, expected in zip(recordings, contexts, together, strict=True):
+        (alone,) = transcriber.transcribe_batched([recording], [context], PLAIN, batch_size=1)
+        assert [one.tokens for one in alone.segments] == [one.tokens for one in expected.segments]
+        assert [one.start for one in alone.segments] == [one.start for one in expected.segments]
+        assert [one.id for one in alone.segments] == list(range(len(alone.segments)))
+        assert alone.text == "".join(one.text for one in alone.segments)
+        np.testing.assert_allclose(
+            [one.avg_logprob for one in alone.segments], [one.avg_logprob for one in expected.segments], atol=1e-4
+        )
+    starts = [one.start for one in together[0].segments]
+    assert starts == sorted(starts)
+    assert max(one.end for one in together[0].segments) <= 9.8
+    assert progress[-1][0] == pytest.approx(progress[-1][1])
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+
+
+def test_contexts_and_recordings_must_match(transcriber: Transcriber) -> None:
+    sound = talk((1, 0.3))
+    with pytest.raises(CwjaxError, match="2 recordings but 1 contexts"):
+        transcriber.transcribe_batched([sound, sound], ["the sea"], PLAIN)
+    with pytest.raises(CwjaxError, match="batch_size is 0"):
+        transcriber.transcribe_batched([sound], None, PLAIN, batch_size=0)
+    with pytest.raises(CwjaxError, match="context_from_history needs one window after the other"):
+        transcriber.transcribe_batched([sound], None, DecodingOptions(context_from_history=True))
+
+
+def test_words_and_languages_of_a_batch(transcriber: Transcriber) -> None:
+    recordings = [talk((0.2, 0), (1, 0.3), (1, 0), (1, 0.2), noise=0.002), talk((1, 0.2), noise=0.002)]
+    options = DecodingOptions(
+        temperature=0.0,
+        sample_len=12,
+        word_timestamps=True,
+        logprob_threshold=None,
+        compression_ratio_threshold=None,
+        no_speech_threshold=None,
+    )
+    for recording, found in zip(recordings, transcriber.transcribe_batched(recordings, None, options), strict=True):
+        assert found.language in transcriber._processor.tokens.languages
+        (alone,) = transcriber.transcribe_batched([recording], None, options, batch_size=1)
+        assert alone.language == found.language
+        words = [word for one in found.segments for word in one.words]
+        assert words
+        assert words == [word for one in alone.segments for word in one.words]
+        assert "".join(word.text for word in words).strip() == found.text.strip()
+        assert all(0 <= word.start <= word.end <= len(recording) / RATE + 1.2 for word in words)

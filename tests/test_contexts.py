@@ -1,0 +1,246 @@
+"""Contexts of any length: cut into chunks without loss, read in any order, and as strong as asked for."""
+
+import logging
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from references import wide_parameters
+from test_whisper_tokens import TEXTS
+from tiny import WORDS, write_bert
+
+from cwjax.data.log_mel import compress, mel_decades
+from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.inference.contexts import (
+    MOST_CHUNKS,
+    encode_chunks,
+    join_contexts,
+    last_chunk,
+    split_context,
+    stack_contexts,
+)
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.recognizer import Recognizer
+from cwjax.models.audio_encoder import ContextStates
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.whisper import WhisperConfig
+from cwjax.weights.configuration_file import read_config
+from cwjax.weights.text_encoder_checkpoints import bert_config
+
+LONGEST = 16
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A model of windows of 1.2 s, its gates open."""
+    directory = tmp_path_factory.mktemp("model")
+    bert = write_bert(directory / "bert")
+    tokens = train_tokenizer(TEXTS, 280, directory / "tokenizer")
+    whisper = WhisperConfig(
+        vocab_size=len(tokens),
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        max_source_positions=60,
+        max_target_positions=40,
+    )
+    config = ContextWhisperConfig(whisper=whisper, text_encoder=bert_config(read_config(bert)))
+    processor = Processor(tokens, read_context_tokenizer(bert), 80, 60 * 320)
+    parameters = wide_parameters(config)
+    random = np.random.default_rng(0)
+    return SimpleNamespace(
+        config=config,
+        processor=processor,
+        parameters=parameters,
+        recognizer=Recognizer(config, parameters, processor),
+        samples=random.normal(size=(3, 60 * 320 + 400)).astype(np.float32) * 0.1,
+    )
+
+
+def split(model: SimpleNamespace, context: str, longest: int = LONGEST) -> list[str]:
+    return split_context(context, model.processor, longest)
+
+
+def read(model: SimpleNamespace, context: str):
+    chunks = split(model, context)
+    return model.recognizer.read_context(*encode_chunks(chunks, model.processor, LONGEST)) if chunks else None
+
+
+def hear(model: SimpleNamespace, context, windows: int = 1, scale: float = 1.0):
+    return model.recognizer.hear(model.samples[:windows], [1.0] * windows, [120] * windows, context, scale)
+
+
+def tokens_of(model: SimpleNamespace, text: str) -> int:
+    return len(model.processor.context_tokenizer.encode(text))
+
+
+def test_what_fits_is_one_chunk_as_it_is(model: SimpleNamespace) -> None:
+    for text in ("the sail", "the wind is water. they sail on.", "they: a sea of the forest"):
+        assert split(model, text) == [text]
+    assert split(model, "  \n ") == []
+
+
+def test_sentences_stay_whole_and_none_is_lost(model: SimpleNamespace) -> None:
+    random = np.random.default_rng(0)
+    sentences = [" ".join(random.choice(WORDS, int(random.integers(1, 9)))) + "." for _ in range(50)]
+    chunks = split(model, " ".join(sentences))
+    assert " ".join(chunks) == " ".join(sentences)
+    assert all(chunk.endswith(".") for chunk in chunks)
+    assert max(tokens_of(model, chunk) for chunk in chunks) <= LONGEST
+    assert len(chunks) < len(sentences), "short sentences share a chunk"
+
+
+def test_two_thousand_entries_are_all_read_in_whatever_order(model: SimpleNamespace) -> None:
+    random = np.random.default_rng(0)
+    entries = list({" ".join(random.choice(WORDS, 4)) for _ in range(2500)})[:2000]
+    contexts = [", ".join(random.permutation(entries)) for _ in range(2)] + ["\n".join(random.permutation(entries))]
+    one, other, lines = (split(model, text, 128) for text in contexts)
+    assert one == other == lines
+    assert sorted(entry for chunk in one for entry in chunk.split(", ")) == sorted(entries)
+    assert max(tokens_of(model, chunk) for chunk in one) <= 128
+    labelled = split(model, "words: " + contexts[0], 128)
+    assert all(chunk.startswith("words: ") for chunk in labelled)
+    assert sorted(entry for chunk in labelled for entry in chunk[7:].split(", ")) == sorted(entries)
+
+
+def test_sentences_and_lists_may_stand_together(model: SimpleNamespace) -> None:
+    assert split(model, "the sea is water.\nword: wind, bear; a sail.\nthey sail on.", 64) == [
+        "the sea is water. word: a sail, bear, wind they sail on."
+    ]
+    # A colon within a sentence makes no list.
+    text = "they sail on the sea: the wind is in the water of the sea, and the bear is bare."
+    assert split(model, text, 64) == [text]
+
+
+def test_what_has_no_breaks_is_cut_with_a_warning(model: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    endless = " ".join(np.random.default_rng(0).choice(WORDS, 100))
+    with caplog.at_level(logging.WARNING):
+        chunks = split(model, endless)
+    assert "without a break" in caplog.text
+    assert " ".join(chunks) == endless
+    assert max(tokens_of(model, chunk) for chunk in chunks) <= LONGEST
+    letters = "sail" * 40
+    assert "".join(split(model, letters)) == letters
+
+
+def test_what_is_too_much_is_left_out_with_a_warning(model: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        chunks = split(model, "the wind is in the water. " * 2000)
+    assert len(chunks) == MOST_CHUNKS
+    assert re.search(r"only its first \d+ sentences and entries are read, 128 chunks of 16 tokens", caplog.text)
+
+
+def test_the_end_of_previous_text_is_kept(model: SimpleNamespace) -> None:
+    words = np.random.default_rng(0).choice(WORDS, 100)
+    (chunk,) = last_chunk(" ".join(words), model.processor, LONGEST)
+    assert " ".join(words).endswith(chunk)
+    assert LONGEST // 2 < tokens_of(model, chunk) <= LONGEST
+    assert last_chunk(" ", model.processor, LONGEST) == []
+
+
+def test_chunks_are_read_one_by_one_and_attended_to_together(model: SimpleNamespace) -> None:
+    text = "the sea is water and the wind. they sail on the sea of animal. a bear is bare in the forest."
+    chunks = split(model, text)
+    assert len(chunks) == 3
+    graph = abstract(model.config)[0]
+
+    @jax.jit
+    def by_hand(parameters, ids, mask):
+        whole = nnx.merge(graph, parameters)
+        parts = [whole.encode_context(ids[row : row + 1], mask[row : row + 1]) for row in range(3)]
+        states = ContextStates(
+            jnp.concatenate([part.hidden for part in parts], axis=1),
+            jnp.concatenate([part.mask for part in parts], axis=1),
+        )
+        return whole.audio_encoder.project_context(states)
+
+    ids, mask = model.processor.context(chunks, LONGEST)
+    expected = by_hand(model.parameters, ids, mask)
+    ours = read(model, text)
+    real = np.asarray(ours.mask[0])
+    assert real.sum() == mask.sum()
+    np.testing.assert_allclose(ours.key[:, :, real], expected.key[:, :, expected.mask[0]], atol=1e-5)
+
+
+def test_the_order_of_chunks_does_not_matter(model: SimpleNamespace) -> None:
+    parts = [read(model, text) for text in ("the sea is water.", "they sail on.", "a bear is bare.")]
+    one = hear(model, join_contexts(parts))
+    other = hear(model, join_contexts(parts[::-1]))
+    none = hear(model, None)
+    for ours, turned, stock in zip(jax.tree.leaves(one), jax.tree.leaves(other), jax.tree.leaves(none), strict=True):
+        np.testing.assert_allclose(ours, turned, atol=1e-5 * np.abs(ours).max())
+        assert np.abs(ours - stock).max() > 0.01 * np.abs(ours).max()
+
+
+def test_windows_of_a_batch_have_contexts_of_their_own(model: SimpleNamespace) -> None:
+    contexts = [read(model, "the sea."), None, read(model, "they sail on the sea. a bear is bare. the wind is water.")]
+    together = hear(model, stack_contexts(contexts), windows=3)
+    for row, context in enumerate(contexts):
+        alone = model.recognizer.hear(model.samples[row : row + 1], [1.0], [120], context)
+        for ours, expected in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(ours[row], expected[0], atol=1e-5 * np.abs(expected).max())
+    assert stack_contexts([None, None]) is None
+
+
+def test_scale_moves_logits_between_without_and_with(model: SimpleNamespace) -> None:
+    context = read(model, "they sail on the sea.")
+
+    def log_probabilities(scale: float) -> np.ndarray:
+        found = model.recognizer.language_probabilities(hear(model, context, scale=scale))[0]
+        return np.log(list(found.values()))
+
+    stock = model.recognizer.language_probabilities(hear(model, None))[0]
+    np.testing.assert_array_equal(log_probabilities(0.0), np.log(list(stock.values())))
+    without, informed = log_probabilities(0.0), log_probabilities(1.0)
+    assert np.abs(informed - without).max() > 0.1
+    for scale in (0.5, 2.0):
+        mixed = without + scale * (informed - without)
+        mixed -= np.log(np.exp(mixed).sum())
+        np.testing.assert_allclose(log_probabilities(scale), mixed, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [None, 3])
+def test_scale_acts_on_every_token(model: SimpleNamespace, beams: int | None) -> None:
+    """Against a decoder that sees all tokens at once."""
+    context = read(model, "they sail on the sea.")
+    options = DecodingOptions(
+        sample_len=12, without_timestamps=True, beam_size=beams, suppress_tokens=(), suppress_blank=False
+    )
+    (window,) = model.recognizer.decode(hear(model, context, scale=2.0), ["en"], [[]], options, 0.0, [0])
+    graph = abstract(model.config)[0]
+    tokens = model.processor.tokens
+    start = tokens.prompt("en", timestamps=False)
+    ended = len(window.tokens) < 12
+    text = [*start, *window.tokens, *([tokens.end_of_text] if ended else [])]
+
+    @jax.jit
+    def all_at_once(parameters, audio):
+        return nnx.merge(graph, parameters).decode(np.array([text[:-1]]), audio)
+
+    @jax.jit
+    def encode(parameters, features, context):
+        return nnx.merge(graph, parameters).encode(features, context)
+
+    features = compress(mel_decades(model.samples[:1].astype(np.float64), 80), 1.0).astype(np.float32)
+    informed, without = (
+        np.asarray(all_at_once(model.parameters, encode(model.parameters, features, known)))[0]
+        for known in (context, None)
+    )
+    logits = without + 2 * (informed - without)
+    forbidden = [tokens.id(f"<|{name}|>") for name in ("transcribe", "translate", "startoftranscript", "startofprev")]
+    logits[:, [*forbidden, tokens.id("<|startoflm|>"), tokens.no_speech]] = -np.inf
+    logits = logits[len(start) - 1 :]
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    chosen = log_probabilities[np.arange(len(logits)), text[len(start) :]]
+    assert window.avg_logprob == pytest.approx(chosen.sum() / (len(window.tokens) + 1), abs=2e-3)
+    if beams is None:
+        assert list(logits.argmax(axis=-1)) == text[len(start) :]

@@ -1,0 +1,205 @@
+"""Decoding of windows against openai-whisper and transformers with the same wide random weights."""
+
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from references import SMALL, openai_model, real_vocabulary, transformers_model, wide_parameters
+
+from cwjax.inference.decoding import Biases, Heard, Plan, Prompt, decode
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.recording import Recording
+from cwjax.inference.search import BeamSearch, Sampling
+from cwjax.models.text_decoder import TextDecoder
+from cwjax.models.whisper import WhisperConfig
+
+pytestmark = pytest.mark.xdist_group("decoding")
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Our recognizer, openai-whisper's model, and what both hear: two windows of 30 s."""
+    pytest.importorskip("torch")
+    import torch
+    import whisper
+
+    config, processor = real_vocabulary(tmp_path_factory.mktemp("model"), SMALL)
+    parameters = wide_parameters(config)
+    recognizer = Recognizer(config, parameters, processor)
+    time = np.arange(40 * 16_000) / 16_000
+    swell = np.clip(np.sin(2 * np.pi * time / 3), 0, 1)
+    samples = 0.3 * swell * np.sin(2 * np.pi * (200 + 100 * np.sin(time)) * time)
+    samples += 0.01 * np.random.default_rng(0).normal(size=len(time))
+    recording = Recording.open(samples.astype(np.float32))
+    seeks = (0, 1000)
+    windows = np.stack([recording.window(seek, 3000) for seek in seeks])
+    spectrogram = whisper.log_mel_spectrogram(recording.samples, 80, padding=480_000)
+    mels = torch.stack([spectrogram[:, seek : seek + 3000] for seek in seeks])
+    model = openai_model(SMALL, parameters)
+    return SimpleNamespace(
+        recognizer=recognizer,
+        parameters=parameters,
+        processor=processor,
+        model=model,
+        mels=mels,
+        heard=recognizer.hear(windows, [recognizer.loudest(recording)] * 2, [3000, 3000]),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"without_timestamps": True},
+        {"beam_size": 5},
+        {"beam_size": 3, "patience": 2.0, "length_penalty": 0.5, "suppress_tokens": "50,60"},
+    ],
+    ids=str,
+)
+def test_tokens_and_probabilities_are_openai_whispers(pair: SimpleNamespace, options: dict) -> None:
+    import whisper
+
+    ours = pair.recognizer.decode(
+        pair.heard, ["en"] * 2, [[]] * 2, DecodingOptions(sample_len=STEPS, **options), 0.0, [0, 0]
+    )
+    if "suppress_tokens" in options:
+        options = {**options, "suppress_tokens": [50, 60]}
+    reference = whisper.DecodingOptions(fp16=False, language="en", sample_len=STEPS, **options)
+    for window, expected in zip(ours, whisper.decode(pair.model, pair.mels, reference), strict=True):
+        assert list(window.tokens) == expected.tokens
+        assert window.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
+        assert window.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-4)
+        assert window.text == re.sub(r"<\|.*?\|>", "", expected.text).strip()
+        assert len(set(window.tokens)) > 8, "a text of one token proves little"
+    assert ours[0].tokens != ours[1].tokens
+
+
+def test_prompts_of_unlike_length_share_a_batch(pair: SimpleNamespace) -> None:
+    import whisper
+
+    texts = [list(range(300, 330)), list(range(2000, 2400))]
+    languages = ["de", "fr"]
+    options = DecodingOptions(sample_len=STEPS, task="translate")
+    ours = pair.recognizer.decode(pair.heard, languages, texts, options, 0.0, [0, 0])
+    for window, mel, language, text in zip(ours, pair.mels, languages, texts, strict=True):
+        reference = whisper.DecodingOptions(
+            fp16=False, language=language, task="translate", prompt=text, sample_len=STEPS
+        )
+        expected = whisper.decode(pair.model, mel, reference)
+        assert list(window.tokens) == expected.tokens
+        assert window.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
+        assert window.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-4)
+
+
+def test_languages_are_openai_whispers(pair: SimpleNamespace) -> None:
+    _, expected = pair.model.detect_language(pair.mels)
+    for ours, theirs in zip(pair.recognizer.language_probabilities(pair.heard), expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        np.testing.assert_allclose([ours[code] for code in theirs], list(theirs.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_greedy_tokens_are_those_of_transformers(pair: SimpleNamespace, timestamps: bool) -> None:
+    import torch
+
+    options = DecodingOptions(sample_len=STEPS, without_timestamps=not timestamps)
+    ours = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.0, [0, 0])
+    tokens = pair.recognizer.tokens
+    biases = pair.recognizer._biases(options)
+    model = transformers_model(SMALL, pair.parameters)
+    settings = model.generation_config
+    settings.update(
+        suppress_tokens=np.flatnonzero(np.isinf(biases.always[: tokens.first_timestamp - 1])).tolist(),
+        begin_suppress_tokens=[*tokens.pieces(" "), tokens.end_of_text],
+        no_timestamps_token_id=tokens.first_timestamp - 1,
+        max_initial_timestamp_index=50,
+        decoder_start_token_id=tokens.id("<|startoftranscript|>"),
+        eos_token_id=tokens.end_of_text,
+        pad_token_id=tokens.end_of_text,
+        is_multilingual=True,
+        lang_to_id={"<|en|>": tokens.id("<|en|>")},
+        task_to_id={"transcribe": tokens.id("<|transcribe|>")},
+        return_timestamps=timestamps,
+    )
+    for mel, window in zip(pair.mels, ours, strict=True):
+        generated = model.generate(
+            mel[None],
+            attention_mask=torch.ones(1, 3000, dtype=torch.long),
+            language="en",
+            task="transcribe",
+            return_timestamps=timestamps,
+            max_new_tokens=STEPS,
+            do_sample=False,
+            num_beams=1,
+            return_dict_in_generate=True,
+        )
+        expected = generated["sequences"][0].tolist() if isinstance(generated, dict) else generated[0].tolist()
+        assert expected[-len(window.tokens) :] == list(window.tokens)
+
+
+def test_best_of_samples_is_the_likeliest(pair: SimpleNamespace) -> None:
+    options = DecodingOptions(sample_len=8, best_of=4)
+    drawn = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.5, [1, 2])
+    again = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.5, [1, 3])
+    assert drawn[0] == again[0]
+    assert drawn[1] != again[1]
+    assert drawn[0].temperature == 0.5
+    # Its mean log-probability is that of its tokens under the model without any temperature.
+    greedy = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, DecodingOptions(sample_len=8), 0.0, [0, 0])
+    assert drawn[0].avg_logprob < greedy[0].avg_logprob
+
+
+TOY = WhisperConfig(
+    vocab_size=50,
+    d_model=16,
+    encoder_layers=1,
+    encoder_attention_heads=2,
+    encoder_ffn_dim=32,
+    decoder_layers=2,
+    decoder_attention_heads=2,
+    decoder_ffn_dim=32,
+    max_source_positions=30,
+    max_target_positions=64,
+)
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+@pytest.mark.parametrize("search", [Sampling(), BeamSearch(3, 3)], ids=["greedy", "beams"])
+def test_the_loop_copies_neither_caches_nor_weights(windows: int, search: Sampling | BeamSearch) -> None:
+    graph, state = nnx.split(TextDecoder(TOY, key=jax.random.key(0)))
+    plan = Plan(search, 40, 64, 3, False, 40, 43, 45)
+
+    @jax.jit
+    def run(parameters, audio):
+        decoder = nnx.merge(graph, parameters).stepwise()
+        prompt = Prompt(jnp.full((windows, 3), 41), jnp.zeros(windows, jnp.int32))
+        biases = Biases(jnp.zeros(50), jnp.zeros(50))
+        return decode(decoder, Heard(decoder.project_audio(audio)), prompt, biases, None, None, plan).candidates
+
+    parameters = nnx.to_pure_dict(state)
+    program = run.lower(parameters, jnp.zeros((windows, 30, 16))).compile().as_text()
+    slots = 3 + 40 * search.hypotheses
+    cache = windows * TOY.d_model * slots
+    loops = re.findall(r"while\(.*?body=%?([\w.\-]+)", program)
+    bodies = {
+        name: text
+        for name, text in re.findall(r"^%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
+        if name in loops
+    }
+    assert bodies
+    largest = 0
+    for body in bodies.values():
+        for name, shape, operation in re.findall(r"%([\w.\-]+) = \w+\[([\d,]+)\]\S* ([\w\-]+)\(", body):
+            moves = operation in ("copy", "transpose", "slice", "dynamic-slice") or re.match(
+                r"(copy|transpose|slice|dynamic-slice)[\w.\-]*fusion", name
+            )
+            if moves and operation in ("copy", "transpose", "slice", "dynamic-slice", "fusion"):
+                largest = max(largest, int(np.prod([int(size) for size in shape.split(",")])))
+    assert largest < min(cache, TOY.d_model**2), "something as large as a cache or a weight is copied at every step"

@@ -1,0 +1,177 @@
+"""Explanations: sums over words that lose nothing, and a page that is safe, complete and readable without colour."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+from lxml import html as lxml_html
+from test_writers import speech
+
+from cwjax.evaluation.explanation_page import explanation_page
+from cwjax.evaluation.page import audio_uri
+from cwjax.inference.explain import WORDS_KEPT, Explanation, explain_window
+from cwjax.inference.transcript import Transcript
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_nothing_is_lost_from_tokens_to_words():
+    contributions = RANDOM.gamma(0.5, size=(3, 50, 40))
+    owners = np.repeat(np.arange(-1, 19), 2)
+    window = explain_window(4.0, 33, contributions, owners, 19)
+    assert window.influence.shape == (3, WORDS_KEPT, 7)
+    assert (window.start, round(window.end, 3)) == (4.0, 4.7)
+    widths = np.array([5] * 6 + [3])
+    total = (window.influence.sum(axis=1) + window.others) @ widths
+    np.testing.assert_allclose(total, contributions[:, :33].sum(axis=(1, 2)), rtol=1e-5)
+    by_word = np.stack([contributions[:, :33, owners == word].sum() for word in range(19)])
+    assert list(window.words) == sorted(np.argsort(by_word)[-WORDS_KEPT:])
+    kept = contributions[:, 30:33, owners == window.words[2]].sum(axis=2).mean(axis=1)
+    np.testing.assert_allclose(window.influence[:, 2, 6], kept, rtol=1e-5)
+
+
+def test_contexts_of_a_few_words_and_of_none():
+    window = explain_window(0.0, 10, RANDOM.random((2, 10, 4)), [-1, 0, 1, -1], 2)
+    assert window.words == (0, 1)
+    nothing = explain_window(0.0, 10, np.zeros((2, 10, 1)), [-1], 0)
+    assert nothing.influence.shape == (2, 0, 2)
+
+
+CONTEXT = "Bees <script>alert('x')</script> & \"wax\""
+WITH = speech("the queen bee <b>lays</b> eggs", "in the hive's </script> wax", "and now")
+WITHOUT = speech("the clean bee <b>lays</b> eggs", "hive's </script> wax", "and now")
+
+
+def explanation(peak_at: float = 5.0) -> Explanation:
+    """Bees matter everywhere a little; at one moment the second word does, in layer 3."""
+    words = tuple(CONTEXT.split())
+    contributions = np.full((2, 600, 7), 1e-3)
+    contributions[:, :, 1] = 0.1
+    contributions[1, round(peak_at * 50) : round(peak_at * 50) + 5, 2] = 3.0
+    owners = [-1, *range(len(words)), -1]
+    parts = [(0.0, 250), (5.0, 350)]
+    windows = [
+        explain_window(start, count, contributions[:, round(start * 50) :, : len(owners)], owners, len(words))
+        for start, count in parts
+    ]
+    return Explanation(CONTEXT, words, (1, 3), tuple(windows))
+
+
+def page_of(with_context: Transcript = WITH, without: Transcript = WITHOUT) -> str:
+    samples = np.sin(np.arange(12 * 16_000) / 9).astype(np.float32)
+    return explanation_page("talk <1>", "a'b.ogg", samples, with_context, without, explanation())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return page_of()
+
+
+class TagChecker(HTMLParser):
+    """Every element is closed where it was opened; those may stay open that HTML closes by itself."""
+
+    empty = frozenset({"meta", "img", "input", "br", "path"})
+    closes_itself = frozenset({"li", "p", "tr", "td", "th", "html"})
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        if tag not in self.empty:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.empty:
+            return
+        while self.open[-1] != tag:
+            assert self.open.pop() in self.closes_itself, tag
+        self.open.pop()
+
+
+def test_the_page_is_well_formed_and_nothing_from_outside_becomes_markup(page):
+    checker = TagChecker()
+    checker.feed(page)
+    checker.close()
+    assert not checker.open
+    assert checker.seen.count("script") == 1, "only the page's own"
+    assert "b" in checker.seen, "the headline's"
+    tree = lxml_html.fromstring(page)
+    assert tree.find(".//blockquote").text == CONTEXT
+    assert tree.find(".//title").text == "talk <1>"
+    assert tree.find(".//audio").get("src") == "a'b.ogg"
+    assert not tree.findall(".//button//b")
+    for match in re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\"\s>)]*)", page):
+        assert match.startswith(("data:", "a&#x27;b.ogg")), "nothing comes from the network"
+
+
+def test_words_stand_where_they_are_said(page):
+    tree = lxml_html.fromstring(page)
+    rows = tree.find_class("row")
+    assert [(row.get("data-from"), row.get("data-to")) for row in rows] == [("0.00", "5.00"), ("5.00", "12.00")]
+    said = [[button.get("data-start") for button in row.find_class("word")] for row in rows]
+    starts = [f"{word.start:.2f}" for segment in WITH.segments for word in segment.words]
+    assert [*said[0], *said[1]] == starts
+    assert said[1][0] == "5.60"
+    queen = rows[0].find_class("place")[1]
+    assert queen.get("style") == "left:16.00%"
+
+
+def test_changes_are_told_without_colour(page):
+    tree = lxml_html.fromstring(page)
+    text = " ".join(tree.text_content().split())
+    assert "The context changes 3 of 12 words" in text
+    assert "“queen”, without context “clean”" in text
+    assert [mark.text for mark in tree.findall(".//mark")] == ["queen", "in", "the"]
+    assert [small.text for small in tree.findall(".//small")] == ["without: clean", "without: –", "without: –"]
+    # What only the transcript without context has is told at the word behind it.
+    swapped = lxml_html.fromstring(page_of(WITHOUT, WITH))
+    assert [small.text for small in swapped.findall(".//small")] == ["without: queen", "without: in the"]
+    same = page_of(WITH, WITH)
+    assert "changes none of the <b>12</b>" in same
+    assert "<mark>" not in same
+
+
+def test_maps_show_the_word_at_its_moment(page):
+    tree = lxml_html.fromstring(page)
+    row = tree.find_class("row")[1]
+    summed, first_layer, last_layer = row.findall(".//img")
+    labels = [item.text for item in row.find_class("labels")[0]]
+    assert labels == CONTEXT.split()
+    assert "<script>alert('x')</script>" in summed.get("alt")
+    assert "Most attended from 00:05.0 to 00:12.0: Bees" in summed.get("alt")
+    opacity = [
+        matplotlib.image.imread(io.BytesIO(base64.b64decode(one.get("src").split(",")[1])))[..., 3]
+        for one in (summed, first_layer, last_layer)
+    ]
+    for picture in opacity:
+        assert picture.shape == (4, 70)
+    assert opacity[0][1, 0] == opacity[2][1, 0] == 1
+    assert opacity[1][1, 0] < 0.1
+    assert opacity[0][1, 1] < 0.1
+    cells = [cell.text_content() for cell in row.findall(".//table//td")]
+    assert cells[:4] == ["00:05.600", "hive's", "", "Bees 95 %, <script>alert('x')</script> below 1 %, & below 1 %"]
+
+
+def test_silence_closed_gates_and_segments_without_word_times():
+    silent = Transcript("", (), "en")
+    words = tuple(CONTEXT.split())
+    window = explain_window(0.0, 100, np.zeros((2, 100, 4)), range(4), 4)
+    closed = Explanation(CONTEXT, words, (0, 1), (window,))
+    text = explanation_page("t", "a.ogg", np.zeros(32_000, np.float32), silent, silent, closed)
+    assert "gates are closed" in text
+    assert "No word was heard." in text
+    assert "none of the <b>0</b>" in text
+    whole = lxml_html.fromstring(page_of(speech("a b", words=False), speech("a c", words=False)))
+    assert [mark.text for mark in whole.findall(".//mark")] == ["a b"]
+    explanation_page("t", "a.ogg", np.zeros(0, np.float32), silent, silent, Explanation("", (), (), ()))
+
+
+def test_sound_in_the_page():
+    assert audio_uri(np.zeros(10, np.float32)).startswith("data:audio/flac;base64,")

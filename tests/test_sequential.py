@@ -1,0 +1,108 @@
+"""Long recordings, window by window, against openai-whisper with the same weights."""
+
+import re
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import tones
+from references import openai_model, real_vocabulary, wide_parameters
+
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import Transcript
+from cwjax.models.context_whisper import init_params
+from cwjax.models.parameters import merge
+
+pytestmark = pytest.mark.xdist_group("sequential")
+
+CERTAIN = {
+    "language": "en",
+    "temperature": 0.0,
+    "compression_ratio_threshold": None,
+    "logprob_threshold": None,
+    "no_speech_threshold": None,
+    "sample_len": 60,
+}
+"""No sampling, so that both must come to the same result."""
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory):
+    return real_vocabulary(tmp_path_factory.mktemp("model"), tones.SIZES)
+
+
+@pytest.fixture(scope="module", params=["random", "trained"])
+def pair(request, vocabulary, pytestconfig) -> SimpleNamespace:
+    """Our transcriber and openai-whisper's model: with wide random weights, and trained to understand tones."""
+    pytest.importorskip("torch")
+    config, processor = vocabulary
+    if request.param == "random":
+        parameters = wide_parameters(config)
+    else:
+        trained = tones.trained(processor.tokens, pytestconfig.cache.mkdir("tones"))
+        parameters = merge(jax.device_get(init_params(config, jax.random.key(0))), trained)
+    random = np.random.default_rng(5)
+    spoken = [(start, end, word) for start, end, word in tones.utterances(random, 130) if not 45 < start < 80]
+    return SimpleNamespace(
+        trained=request.param == "trained",
+        transcriber=Transcriber(config, parameters, processor),
+        model=openai_model(tones.SIZES, parameters),
+        spoken=spoken,
+        samples=tones.sound(spoken, 130, random),
+    )
+
+
+def both(pair: SimpleNamespace, **options) -> tuple[Transcript, dict]:
+    ours = pair.transcriber.transcribe(pair.samples, options=DecodingOptions(**options))
+    return ours, pair.model.transcribe(pair.samples, fp16=False, **options)
+
+
+def assert_same(ours: Transcript, theirs: dict) -> None:
+    """The same segments: texts, tokens and words equal, times within 0.02 s, log-probabilities within 1e-4."""
+    ours = ours.to_dict()
+    assert ours.keys() == theirs.keys()
+    assert ours["language"] == theirs["language"]
+    assert ours["text"] == re.sub(r"<\|.*?\|>", "", theirs["text"])
+    assert len(ours["segments"]) == len(theirs["segments"])
+    for segment, expected in zip(ours["segments"], theirs["segments"], strict=True):
+        assert segment.keys() == expected.keys()
+        for name in ("id", "seek", "text", "tokens", "temperature"):
+            assert segment[name] == expected[name], name
+        for name in ("start", "end"):
+            assert segment[name] == pytest.approx(expected[name], abs=0.02 + 1e-9)
+        for name in ("avg_logprob", "compression_ratio", "no_speech_prob"):
+            assert segment[name] == pytest.approx(expected[name], abs=1e-4), name
+        words, expected_words = segment.get("words", []), expected.get("words", [])
+        assert [word["word"] for word in words] == [word["word"] for word in expected_words]
+        for word, expected_word in zip(words, expected_words, strict=True):
+            assert word["start"] == pytest.approx(expected_word["start"], abs=0.02 + 1e-9)
+            assert word["end"] == pytest.approx(expected_word["end"], abs=0.02 + 1e-9)
+            assert word["probability"] == pytest.approx(expected_word["probability"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"language": None, "condition_on_previous_text": False, "no_speech_threshold": 0.1},
+        {"word_timestamps": True},
+        {"word_timestamps": True, "hallucination_silence_threshold": 1.0, "clip_timestamps": "3.1,52,60.5"},
+        {"initial_prompt": "Bees, and honey.", "carry_initial_prompt": True, "without_timestamps": True},
+    ],
+    ids=str,
+)
+def test_segments_are_openai_whispers(pair: SimpleNamespace, options: dict) -> None:
+    ours, theirs = both(pair, **(CERTAIN | options))
+    assert ours.segments
+    assert_same(ours, theirs)
+
+
+def test_the_trained_model_understands(pair: SimpleNamespace) -> None:
+    if not pair.trained:
+        pytest.skip("random weights understand nothing")
+    ours, _ = both(pair, **CERTAIN)
+    starts = np.array([segment.start for segment in ours.segments])
+    near = [np.abs(starts - start).min() < 0.5 for start, _, _ in pair.spoken]
+    assert np.mean(near) > 0.5

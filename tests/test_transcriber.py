@@ -1,0 +1,60 @@
+"""The facade: short windows, contexts, progress, and input that cannot be."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from test_batched import PLAIN, RATE, talk, transcriber  # noqa: F401
+from test_contexts import model  # noqa: F401
+
+from cwjax.errors import CwjaxError
+from cwjax.inference.transcriber import Transcriber
+
+
+def test_windows_shorter_than_thirty_seconds(transcriber: Transcriber) -> None:  # noqa: F811
+    progress = []
+    samples = talk((0.5, 0), (3, 0.3), (0.7, 0), (0.6, 0.2), noise=0.002)
+    options = dataclasses.replace(PLAIN, without_timestamps=True)
+    found = transcriber.transcribe(samples, "", options, lambda *times: progress.append(times))
+    assert [segment.seek for segment in found.segments] == [0, 120, 240, 360]
+    assert [segment.start for segment in found.segments] == [0.0, 1.2, 2.4, 3.6]
+    assert found.segments[-1].end == pytest.approx(4.8)
+    assert progress == [(1.2, 4.8), (2.4, 4.8), (3.6, 4.8), (4.8, 4.8)]
+    assert found.text == "".join(segment.text for segment in found.segments)
+    # All the room that the prompt leaves is used, for such a window is no half of what the decoder was made for.
+    unlimited = transcriber.transcribe(samples, "", dataclasses.replace(options, sample_len=None))
+    assert max(len(segment.tokens) for segment in unlimited.segments) > 20
+
+
+def test_contexts_act_in_every_window(transcriber: Transcriber) -> None:  # noqa: F811
+    samples = talk((3.6, 0.3), noise=0.002)
+    options = dataclasses.replace(PLAIN, without_timestamps=True, condition_on_previous_text=False)
+
+    def scores(context: str, **changes) -> np.ndarray:
+        found = transcriber.transcribe(samples, context, dataclasses.replace(options, **changes))
+        return np.array([segment.avg_logprob for segment in found.segments])
+
+    plain, informed = scores(""), scores("they sail on the sea")
+    assert len(plain) == 3
+    assert (np.abs(plain - informed) > 1e-3).all()
+    np.testing.assert_array_equal(scores("they sail on the sea", context_scale=0.0), plain)
+    np.testing.assert_array_equal(scores("", context_scale=2.0), plain)
+    # Nothing was said before the first window.
+    history = scores("they sail on the sea", context_from_history=True)
+    assert history[0] == informed[0]
+    assert (np.abs(history[1:] - informed[1:]) > 1e-4).all()
+
+
+def test_a_moment_and_silence(transcriber: Transcriber) -> None:  # noqa: F811
+    for samples in (talk((0.01, 0.3)), np.zeros(RATE, np.float32), talk((0.005, 0.3))):
+        found = transcriber.transcribe(samples, "they sail", dataclasses.replace(PLAIN, word_timestamps=True))
+        assert all(0 <= segment.start <= segment.end for segment in found.segments)
+    assert not found.segments, "five milliseconds are no frame"
+
+
+def test_what_the_model_does_not_know_is_refused(transcriber: Transcriber) -> None:  # noqa: F811
+    with pytest.raises(CwjaxError, match="language 'klingon' is not known to this model; it knows af, am"):
+        transcriber.transcribe(talk((1, 0.1)), "", dataclasses.replace(PLAIN, language="klingon"))
+    with pytest.raises(CwjaxError, match=r"nothing\.wav: no such audio file"):
+        transcriber.transcribe("nothing.wav")
+    assert transcriber.transcribe(talk((1, 0.1)), "", dataclasses.replace(PLAIN, language="German")).language == "de"

@@ -1,0 +1,184 @@
+"""A small Whisper that understands a language of eight tones, trained within a minute.
+
+Each word of the language is a chord; a recording is words with pauses between them. The audio encoder is random and
+stays so; the decoder learns to name the words, to say when they begin and end, and to end. Timestamp tokens start
+from the sinusoids of the audio positions they stand for, which is what makes them quick to learn.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from cwjax.data.log_mel import SAMPLING_RATE, log_mel
+from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.models.audio_encoder import AudioEncoder, sinusoids
+from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.models.text_decoder import TextDecoder
+from cwjax.models.whisper import WhisperConfig
+
+SIZES = WhisperConfig(
+    d_model=64,
+    encoder_layers=2,
+    encoder_attention_heads=4,
+    encoder_ffn_dim=256,
+    decoder_layers=2,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=256,
+)
+WORDS = (" bee", " honey", " sail", " wind", " bear", " forest", ",", ".")
+PITCHES = (300, 450, 680, 1000, 1500, 2200, 3300, 5000)
+WINDOW = 30.0
+PREVIOUS, TARGET = 8, 40
+"""Most tokens of previous text, and of a transcript with its prompt, in training."""
+
+Spoken = list[tuple[float, float, int]]
+"""Start and end in seconds, and number of each word."""
+
+
+def utterances(random: np.random.Generator, seconds: float) -> Spoken:
+    """Words at random times, all multiples of 0.02 s."""
+    words: Spoken = []
+    time = random.uniform(0.2, 3)
+    while True:
+        duration = random.uniform(0.4, 1.0)
+        if time + duration > seconds:
+            return words
+        start, end = (round(value * 50) / 50 for value in (time, time + duration))
+        words.append((start, end, int(random.integers(len(WORDS)))))
+        time += duration + (random.uniform(0.3, 1.5) if random.random() < 0.5 else random.uniform(1.5, 6))
+
+
+def sound(words: Spoken, seconds: float, random: np.random.Generator) -> np.ndarray:
+    """The recording of words, with a little noise."""
+    samples = 0.003 * random.normal(size=int(seconds * SAMPLING_RATE))
+    for start, end, word in words:
+        first, last = round(start * SAMPLING_RATE), min(round(end * SAMPLING_RATE), len(samples))
+        place = np.arange(last - first)
+        fade = np.minimum(1, np.minimum(place, place[::-1]) / 320)
+        phase = 2 * np.pi * PITCHES[word] * place / SAMPLING_RATE
+        samples[first:last] += 0.3 * fade * (np.sin(phase) + 0.4 * np.sin(1.5 * phase))
+    return samples.astype(np.float32)
+
+
+def trained(tokens: WhisperTokens, cache: Path) -> Parameters:
+    """What `train` gives, kept in a folder until this file changes."""
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    file = cache / f"{digest}.npz"
+    if not file.exists():
+        np.savez(cache / f"{digest}.partial.npz", **dict(flatten(train(tokens))))
+        (cache / f"{digest}.partial.npz").rename(file)
+    with np.load(file) as leaves:
+        return unflatten(dict(leaves))
+
+
+def train(tokens: WhisperTokens, steps: int = 400, batch: int = 16, seed: int = 0) -> Parameters:
+    """Parameters of audio encoder and decoder, for the real multilingual vocabulary `tokens`."""
+    random = np.random.default_rng(seed)
+    lesson = Lesson(tokens, random)
+    used, unused = lesson.used, len(lesson.used)  # one row stands for all unused tokens
+    encoder_graph, encoder = _encoder()
+    sizes = dataclasses.replace(SIZES, vocab_size=unused + 1)
+    graph, state = nnx.split(TextDecoder(sizes, key=jax.random.key(seed)))
+    decoder = nnx.to_pure_dict(state)
+    embedding = 2 * np.array(decoder["token_embedding"]["embedding"])
+    embedding[:-1][used >= tokens.first_timestamp] = 0.3 * sinusoids(1501, SIZES.d_model)
+    decoder["token_embedding"]["embedding"] = jnp.asarray(embedding)
+    many = jnp.zeros(unused + 1).at[unused].set(np.log(len(tokens) - unused))
+
+    def loss(decoder, features, texts, first, last, offset):
+        hearing = nnx.merge(encoder_graph, encoder)
+        audio = hearing.ln_post(hearing._embed(features))  # its blocks add nothing
+        # What was said before may be long: move the text to where it would stand then.
+        rolled = {**decoder, "positions": jnp.roll(decoder["positions"], -offset, axis=0)}
+        logits = nnx.merge(graph, rolled)(texts[:, :-1], audio) + many
+        places = jnp.arange(texts.shape[1] - 1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, texts[:, 1:])
+        counted = (places >= first[:, None]) & (places < last[:, None])
+        right = (logits.argmax(-1) == texts[:, 1:]) & counted
+        return (losses * counted).sum() / counted.sum(), right.sum() / counted.sum()
+
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adam(optax.warmup_cosine_decay_schedule(0, 8e-3, 40, steps), b2=0.98),
+    )
+
+    @jax.jit
+    def step(decoder, state, *example):
+        value, gradient = jax.value_and_grad(loss, has_aux=True)(decoder, *example)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(decoder, updates), state, value
+
+    state = optimizer.init(decoder)
+    import time
+
+    t0 = time.time()
+    for i in range(steps):
+        decoder, state, value = step(decoder, state, *lesson.draw(batch))
+        if i % 50 == 49:
+            print(i, *map(float, value), time.time() - t0, flush=True)
+    trained = np.array(decoder["token_embedding"]["embedding"])
+    whole = trained[unused] + 1e-3 * random.normal(size=(len(tokens), SIZES.d_model))
+    whole[used] = trained[:unused]
+    decoder["token_embedding"]["embedding"] = whole.astype(np.float32)
+    return jax.device_get({"audio_encoder": encoder, "decoder": decoder})
+
+
+class Lesson:
+    """A long recording, of which examples are drawn."""
+
+    seconds = 1200.0
+
+    def __init__(self, tokens: WhisperTokens, random: np.random.Generator):
+        names = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|startofprev|>")
+        self.tokens, self.random = tokens, random
+        self.words = [tokens.pieces(word)[0] for word in WORDS]
+        timestamps = range(tokens.first_timestamp, tokens.first_timestamp + 1501)
+        self.used = np.array(sorted([*self.words, *map(tokens.id, names), tokens.no_speech, *timestamps]))
+        self.spoken = utterances(random, self.seconds)
+        samples = sound(self.spoken, self.seconds, random)
+        quiet = sound([], WINDOW, random)
+        self.features, self.quiet = (log_mel(part[None], 80)[0] for part in (samples, quiet))
+
+    def draw(self, batch: int) -> tuple[np.ndarray, ...]:
+        """Features, texts, the places in them from which and to which the loss counts, and where texts begin."""
+        tokens, random = self.tokens, self.random
+        features = np.zeros((batch, 3000, 80), np.float32)
+        texts = np.full((batch, PREVIOUS + TARGET), tokens.end_of_text)
+        first, last = np.zeros((2, batch), int)
+        for row in range(batch):
+            began = round(random.uniform(0, self.seconds - WINDOW) * 50) / 50
+            length = WINDOW if random.random() < 0.7 else round(random.uniform(3, WINDOW) * 50) / 50
+            inside = [(start - began, end - began, word) for start, end, word in self.spoken]
+            heard = [word for word in inside if 0 <= word[0] < length - 0.1] if row else []
+            frame, frames = round(began * 100), round(length * 100)
+            features[row, :frames] = self.features[frame : frame + frames] if row else self.quiet[:frames]
+            previous = [tokens.id("<|startofprev|>"), *random.choice(self.words, int(random.integers(1, PREVIOUS)))]
+            text = [*(previous if random.random() < 0.5 else []), *tokens.prompt("en", timestamps=True)]
+            first[row] = len(text) - 3
+            if not heard:
+                # Silence is said in place of the language, which is where its probability is looked up.
+                text[-2:] = [tokens.no_speech]
+            for start, end, word in heard:
+                text += [tokens.timestamp(start), self.words[word]]
+                text += [tokens.timestamp(end)] if end <= length else []
+            text = [*text, tokens.end_of_text][: texts.shape[1]]
+            texts[row, : len(text)] = text
+            last[row] = len(text) - 1
+        offset = int(random.integers(220)) if random.random() < 0.5 else 0
+        return features, np.searchsorted(self.used, texts), first, last, offset
+
+
+def _encoder() -> tuple[nnx.GraphDef, Parameters]:
+    """A random audio encoder that passes on what its convolutions hear."""
+    graph, state = nnx.split(AudioEncoder(SIZES, None, 0, key=jax.random.key(0)))
+    leaves = {
+        path: leaf * (0 if path.endswith(("out/kernel", "down/kernel")) else 8 if "conv2/kernel" in path else 1)
+        for path, leaf in flatten(nnx.to_pure_dict(state))
+    }
+    return graph, unflatten(leaves)
