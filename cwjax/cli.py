@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
-        _use_compilation_cache()
         if arguments[:1] == ["transcribe"]:
+            _use_compilation_cache()
             from cwjax.commands.transcribe import transcribe
 
             return transcribe(arguments[1:], debug)
@@ -102,6 +102,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.batch_size < 1:
         raise CwjaxError("--batch-size must be at least 1")
+    _use_compilation_cache()
     output = options.output or Path(options.model).resolve().parent / f"evaluation-{options.split}"
     evaluate(
         options.model, PreparedCorpus.read(options.data), output, options.split, options.batch_size, options.examples
