@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
-from cwjax.commands import convert
+from cwjax.commands import convert, prepare
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
+    prepare.add_options(commands.add_parser("prepare", help="make a corpus ready for training"))
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
     convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
-        _use_compilation_cache()
         if arguments[:1] == ["transcribe"]:
+            _use_compilation_cache()
             from cwjax.commands.transcribe import transcribe
 
             return transcribe(arguments[1:], debug)
         options = parser.parse_args(arguments)
-        return {"evaluate": _evaluate, "convert": convert.run}[options.command](options)
+        return {"evaluate": _evaluate, "convert": convert.run, "prepare": prepare.run}[options.command](options)
     except CwjaxError as error:
         if debug:
             raise
@@ -101,6 +102,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.batch_size < 1:
         raise CwjaxError("--batch-size must be at least 1")
+    _use_compilation_cache()
     output = options.output or Path(options.model).resolve().parent / f"evaluation-{options.split}"
     evaluate(
         options.model, PreparedCorpus.read(options.data), output, options.split, options.batch_size, options.examples

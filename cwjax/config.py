@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import tyro
 
 from cwjax.data.context import ContextProbabilities
+from cwjax.data.corpora import CorpusName
 from cwjax.data.demo_corpus import DemoCorpusSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
@@ -63,8 +64,8 @@ class ModelSettings:
 class DataSettings:
     """Where speech and context come from, and the shape of an example."""
 
-    corpus: Literal["swc", "demo"] = "swc"
-    """"swc": a Spoken Wikipedia Corpus at `root`. "demo": the same layout, written there by eSpeak NG."""
+    corpus: Literal[CorpusName, "demo"] = "swc"
+    """Kind of the corpus at `root`, as `cwjax prepare` has them. "demo": a "swc", written there by eSpeak NG."""
     root: str = "data/swc"
     """Folder of the corpus."""
     demo: DemoCorpusSettings = field(default_factory=DemoCorpusSettings)

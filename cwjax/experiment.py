@@ -18,7 +18,7 @@ from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.pipeline import ExampleSettings, fits, training_batches
-from cwjax.data.prepare import prepare_swc
+from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
@@ -164,7 +164,8 @@ def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
     seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)
-    return prepare_swc(root, config.data.prepared_directory, segmentation)
+    corpus = "swc" if config.data.corpus == "demo" else config.data.corpus
+    return prepare(corpus, root, config.data.prepared_directory, segmentation)
 
 
 def example_settings(config: Config) -> ExampleSettings:

@@ -255,7 +255,8 @@ def test_segments_hold_the_sound_of_their_words(tmp_path):
     assert [one.audio for one in segments] == ["tones/audio1.ogg", "tones/audio1.ogg", "tones/audio2.ogg"]
     for one, words in zip(segments, WORDS, strict=True):
         samples = read_audio(tmp_path / one.audio)
-        begin = round((one.start - one.audio_offset) * RATE)
+        offset = next(part.offset for part in article.audio_parts if part.path == one.audio)
+        begin = round((one.start - offset) * RATE)
         clip = samples[begin : begin + round(one.duration * RATE)]
         assert len(clip) == round(one.duration * RATE)
         first_word = round(one.utterances[0].start * RATE)

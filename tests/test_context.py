@@ -12,18 +12,16 @@ from cwjax.errors import CwjaxError
 LEAD = "Bees live in hives. A keeper opens one in spring and looks for the queen."
 
 
-def segment(text: str = "They came back late.", is_lead: bool = False, article: str = "Bees") -> Segment:
+def segment(text: str = "They came back late.", lead: str = LEAD, article: str = "Bees") -> Segment:
     return Segment(
         id=f"{article}/1",
         article=article,
         audio="a.ogg",
-        audio_offset=0,
         start=0,
         end=2,
         text=text,
         utterances=(Utterance(0, 2, text),),
-        context=ContextMaterial(title=article, section=("Spring", "The queen"), lead=LEAD),
-        is_lead=is_lead,
+        context=ContextMaterial(title=article, section=("Spring", "The queen"), lead=lead),
     )
 
 
@@ -34,9 +32,9 @@ def test_forms() -> None:
     assert describe_for_evaluation(segment()) == f"Bees. Spring. The queen. {LEAD}"
 
 
-def test_the_lead_is_no_context_for_itself() -> None:
-    assert describe(segment(is_lead=True), "lead") == "Bees."
-    assert LEAD not in describe_for_evaluation(segment(is_lead=True))
+def test_without_a_lead_the_title_remains() -> None:
+    assert describe(segment(lead=""), "lead") == "Bees."
+    assert describe_for_evaluation(segment(lead="")) == "Bees. Spring. The queen."
 
 
 def test_sentences_that_share_eight_words_with_the_target_are_left_out() -> None:

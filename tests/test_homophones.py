@@ -29,7 +29,6 @@ def transcription(article: str, said: str, *heard: str) -> Transcription:
         id=f"{article}/{said}",
         article=article,
         audio="a.ogg",
-        audio_offset=0,
         start=0,
         end=1,
         text=said,

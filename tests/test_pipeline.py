@@ -29,7 +29,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
             id=str(number),
             article=f"article {number // 4}",
             audio="a.ogg",
-            audio_offset=0,
             start=0,
             end=0.5 + number / 100,
             text=text,

@@ -112,14 +112,15 @@ def test_golden_rejected_and_second_audio_file():
         (43.0, 43.9, "audio files."),
     ]
     last = segment_article(article, replace(SegmentationSettings(), min_duration=0.5)).segments[-1]
-    assert (last.audio, last.audio_offset) == ("Test_Bridge%2c_Ohio/audio2.ogg", 40.0)
+    assert last.audio == "Test_Bridge%2c_Ohio/audio2.ogg"
     assert (last.start + last.utterances[0].start, last.text) == (43.0, "audio files.")
 
 
 def test_golden_context_material():
     first, second, _ = segment_article(golden(), SegmentationSettings()).segments
     assert first.context.title == "Test Bridge, Ohio"
-    assert first.context.lead == FIRST.removesuffix(" History")
+    assert first.context.lead == "", "the lead is no context for itself"
+    assert second.context.lead == FIRST.removesuffix(" History")
     assert (first.language, first.speaker, first.licence) == ("en", "jo reader", "CC-BY-SA")
     assert second.context.previous == "", "a hole lies between"
 
@@ -240,17 +241,19 @@ def test_end_of_a_file_parts_segments_and_bounds_them(border, first_end, second_
     assert result.holes == {"file": 1}
     first, second = result.segments
     assert (first.audio, first.start, first.end) == ("a/audio1.ogg", 0.0, first_end)
-    assert (second.audio, second.start, second.audio_offset) == ("a/audio2.ogg", second_start, border)
+    assert (second.audio, second.start) == ("a/audio2.ogg", second_start)
     assert second.utterances[-1].end + second.start == pytest.approx(2.8)
     assert second.end == 2.9, "where the last file ends"
 
 
 def test_edges_and_speed_and_coverage_are_judged():
-    partial = [steady("The engine was", 0), []]
-    year = Token("1938", True, (Norm("nineteen", 800, 1200), Norm("eight")), "body", 0, 0, (), True)
+    partial = [steady("The engine was large", 0), []]
+    year = Token("1938", True, (Norm("nineteen", 1300, 1700), Norm("eight")), "body", 0, 0, (), True)
     article = article_of(*partial)
     article = replace(article, tokens=(*article.tokens, year))
-    assert segment_article(article, LOOSE).dropped == {"edge": 1}
+    result = segment_article(article, LOOSE)
+    assert [(one.reason, one.text) for one in result.rejected] == [("edge", "1938")]
+    assert [one.text for one in result.segments] == ["The engine was large"]
 
     slow = article_of(steady("The engine was large.", 0, rate=200))
     assert segment_article(slow, replace(LOOSE, max_rate=999)).dropped == {"characters_per_second": 1}
@@ -474,9 +477,9 @@ def test_random_documents(document_and_words, max_duration):
     last_word, last_end = 0, 0.0
     for one in segments:
         assert one.duration <= max_duration + 1e-6
-        assert one.audio_offset <= one.start < one.end
+        assert 0 <= one.start < one.end
         assert one.start >= border or one.end <= border
-        assert (one.start >= border) == (one.audio_offset == border)
+        assert (one.start >= border) == (one.audio == article.audio_parts[1].path)
         assert one.start >= last_end, "segments share no sound"
         assert "IGNORED" not in one.text
         assert "EXTRA" not in one.text

@@ -13,7 +13,7 @@ from cwjax.errors import CwjaxError
 
 def segment(article: str, speaker: str, number: int = 0) -> Segment:
     return Segment(
-        f"{article}/{number:08d}", article, f"{article}/audio.ogg", 0.0, 0.0, 1.0, "x", (Utterance(0, 1, "x"),),
+        f"{article}/{number:08d}", article, f"{article}/audio.ogg", 0.0, 1.0, "x", (Utterance(0, 1, "x"),),
         speaker=speaker,
     )  # fmt: skip
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from cwjax.data.swc import find_articles, read_article, reader_key, with_durations
+from cwjax.data import swc_corpus
+from cwjax.data.swc import read_article, reader_key, with_durations
 from cwjax.errors import CwjaxError
 
 GOLDEN = Path(__file__).parent / "data" / "Test_Bridge%2c_Ohio"
@@ -266,15 +267,18 @@ def test_footnotes_join_only_unfinished_sentences_of_one_paragraph(tmp_path):
 
 def test_article_folders_are_found_three_levels_deep(tmp_path):
     root = tmp_path / "corpus"
-    inside = [root / "a", root / "english" / "b", root / "x" / "y" / "c"]
-    for folder in [*inside, root / "x" / "y" / "z" / "too_deep", tmp_path / "elsewhere"]:
-        write_article(folder, HELLO)
+    for folder in ("a", "english/b", "x/y/c", "x/y/z/too_deep", "../elsewhere"):
+        write_article(root / folder, HELLO)
+    write_article(root / "remains", HELLO, info_json="{}")
+    (root / "remains" / "aligned.swc").rename(root / "remains" / "audio.ogg")
     (root / "empty").mkdir()
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (root / "english" / "loop").symlink_to(root)
-    assert find_articles(root) == inside
-    with pytest.raises(CwjaxError, match="nowhere"):
-        find_articles(tmp_path / "nowhere")
+    found = list(swc_corpus.articles(root))
+    assert [unit.name for unit in found] == ["a", "english/b", "link", "remains", "x/y/c"]
+    assert found[3].audio == ("remains/audio.ogg",)
+    assert swc_corpus.looks_like(root)
+    assert not swc_corpus.looks_like(root / "empty")
 
 
 def test_audio_paths_are_relative_to_the_root(tmp_path):

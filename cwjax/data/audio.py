@@ -36,14 +36,24 @@ def read_audio(path: str | Path, sampling_rate: int = SAMPLING_RATE) -> np.ndarr
     Raises CwjaxError, naming the file, if it is missing, empty, damaged, ends before its header says, or holds
     samples that are not finite. Those are no silence: what made them has most likely spoilt the rest too.
     """
-    _require_readable(path)
     samples = bytearray()  # grows in place, where joining blocks would hold everything twice
-    with _decoded(path) as (rate, blocks):
-        for block in _resampled(_mixed(path, blocks, rate), rate, sampling_rate):
-            samples += block.tobytes()
+    for block in audio_blocks(path, sampling_rate):
+        samples += block.tobytes()
     if not samples:
         raise _silent(path)
     return np.frombuffer(samples, np.float32)
+
+
+def audio_blocks(
+    path: str | Path, sampling_rate: int = SAMPLING_RATE, channel: int | None = None
+) -> Iterator[np.ndarray]:
+    """The samples of `read_audio` block by block, or those of one channel, counted from 0, instead of the mean.
+
+    Raises CwjaxError as `read_audio` does, and if there is no such channel.
+    """
+    _require_readable(path)
+    with _decoded(path) as (rate, blocks):
+        yield from _resampled(_mixed(path, blocks, rate, channel), rate, sampling_rate)
 
 
 def audio_duration(path: str | Path) -> float:
@@ -141,11 +151,13 @@ def _samples(stream: IO[bytes], channels: int) -> Iterator[np.ndarray]:
         yield np.frombuffer(data, ">f4", frames * channels).reshape(frames, channels).astype(np.float32)
 
 
-def _mixed(path: str | Path, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """One channel, all of whose samples are finite."""
+def _mixed(path: str | Path, blocks: Iterator[np.ndarray], rate: int, channel: int | None) -> Iterator[np.ndarray]:
+    """One channel, or the mean of all, all of whose samples are finite."""
     frames = 0
     for block in blocks:
-        mono = block.mean(axis=1)
+        if channel is not None and channel >= block.shape[1]:
+            raise CwjaxError(f"{path}: has {block.shape[1]} channels, so there is no channel {channel + 1}")
+        mono = block.mean(axis=1) if channel is None else block[:, channel]
         wrong = np.flatnonzero(~np.isfinite(mono))
         if len(wrong):
             raise CwjaxError(

@@ -44,13 +44,13 @@ class ContextProbabilities:
 def describe(segment: Segment, kind: ContextKind) -> str:
     """The context of `kind` for a segment: "title", "section" (title and section path) or "lead" (title and lead).
 
-    A segment that is itself spoken lead gets no lead, and sentences leaked from its text are left out.
+    Sentences leaked from the segment's text are left out.
     """
     material = segment.context
     parts = {
         "title": [material.title],
         "section": [material.title, *material.section],
-        "lead": [material.title, "" if segment.is_lead else material.lead],
+        "lead": [material.title, material.lead],
     }[kind]
     return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
 
@@ -58,7 +58,7 @@ def describe(segment: Segment, kind: ContextKind) -> str:
 def describe_for_evaluation(segment: Segment) -> str:
     """Everything a careful user would say: title, section path and lead."""
     material = segment.context
-    parts = [material.title, *material.section, "" if segment.is_lead else material.lead]
+    parts = [material.title, *material.section, material.lead]
     return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
 
 

@@ -1,178 +1,231 @@
-"""From a Spoken Wikipedia Corpus on disk to a prepared one.
+"""From a corpus on disk to a prepared one, on all cores.
 
-Corrupt articles are counted and named in `report.json`; they end the work only if all are corrupt.
-The output appears whole or not at all: it is written aside and renamed.
+Units that cannot be used are counted and named in `report.json`; they end the work only if all are so. The output
+appears whole or not at all: it is put together aside, shard by shard, and renamed. Whoever stops the work loses the
+shards that were being written, and goes on from there with the same command.
 """
 
 import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from cwjax.data.audio import audio_duration, read_audio
+from cwjax.data.corpora import CorpusName, reader, require_corpus
 from cwjax.data.homophones import HOMOPHONES_FILE
-from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.data.prepared import CORPUS_FILE, PreparedCorpus, write_prepared
-from cwjax.data.segment import Segment
-from cwjax.data.segmentation import SegmentationSettings, segment_article
-from cwjax.data.splits import assign_splits
-from cwjax.data.swc import find_articles, read_article, with_durations
+from cwjax.data.preparation_page import write_page
+from cwjax.data.preparation_report import REPORT_FILE, report
+from cwjax.data.prepared import CORPUS_FILE, AudioFormat, PreparedCorpus
+from cwjax.data.segment_index import INDEX_FILE
+from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.shards import ShardSummary, ShardTask, lines_file, write_shard
+from cwjax.data.splits import article_splits
+from cwjax.data.survey import grouped, require_room, survey_corpus
+from cwjax.data.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
 
-REPORT_FILE = "report.json"
+ONE_PROCESS_SECONDS = 3600
+"""A corpus with less audio is prepared before other processes would have started."""
+
+_HEAD = re.compile(r'\{"id": ("(?:[^"\\]|\\.)*")(, "shard": "[^"]*", "split": )"[^"]*"')
+_SECONDS_BETWEEN_LINES = 30.0
 
 
-@dataclass(frozen=True)
-class _ArticleResult:
-    """What one article gave: segments with 16-bit samples, or the reason why it gave nothing."""
-
-    folder: str
-    segments: tuple[tuple[Segment, np.ndarray], ...] = ()
-    dropped: Counter[str] | None = None
-    holes: Counter[str] | None = None
-    failure: str = ""
-
-
-def prepare_swc(root: str | Path, output: str | Path, settings: SegmentationSettings) -> PreparedCorpus:
-    """Prepares every article below `root`, or returns what an earlier call with equal settings wrote.
+def prepare(
+    corpus: CorpusName,
+    root: str | Path,
+    output: str | Path,
+    limits: SegmentationSettings | None = None,
+    audio: AudioFormat | None = None,
+    processes: int = 0,
+) -> PreparedCorpus:
+    """Prepares every unit of a corpus, or returns what an earlier call with equal settings wrote.
 
     Args:
-        root: a Spoken Wikipedia Corpus; `homophones.json` at its root is carried along.
+        corpus: its kind.
+        root: where it lies; `homophones.json` at its root is carried along.
         output: folder of the prepared corpus.
-        settings: how articles are cut into segments.
+        limits: how articles are cut into segments.
+        audio: form in which the audio is kept; None: 16-bit samples, or whatever an earlier call chose.
+        processes: how many work; 0: as many as there are cores, or one if there is little to do.
 
     Raises:
-        CwjaxError: no article can be read, the disk is full, or `output` holds another corpus.
+        CwjaxError: `root` holds no such corpus, nothing in it can be used, the disk is too small, or `output` holds
+            something else.
     """
     root, output = Path(root), Path(output)
+    limits = limits or SegmentationSettings()
     # Written and compared as JSON knows it: tuples are lists there.
-    made_of = json.loads(json.dumps({"root": str(root.resolve()), "segmentation": asdict(settings)}))
+    made_of = {"corpus": corpus, "root": str(root.resolve()), "segmentation": asdict(limits)}
+    made_of = json.loads(json.dumps(made_of | ({"audio": audio} if audio else {})))
+    audio = audio or "pcm16"
     if output.exists():
-        _require_same_corpus(output, made_of)
+        _require_same(output, made_of)
         return PreparedCorpus.read(output)
-    folders = find_articles(root) if root.is_dir() else []
-    if not folders:
-        raise CwjaxError(f"{root}: holds no article of a Spoken Wikipedia Corpus (a folder with aligned.swc)")
-    aside = output.with_name(output.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    require_corpus(corpus, root)
     try:
-        aside.mkdir(parents=True)
-        report = _prepare_into(aside, root, folders, settings)
-        (aside / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        (aside / CORPUS_FILE).write_text(json.dumps(made_of, indent=2) + "\n")
-        if (root / HOMOPHONES_FILE).exists():
-            shutil.copy(root / HOMOPHONES_FILE, aside / HOMOPHONES_FILE)
-        aside.rename(output)
+        with only_process(output) as aside:
+            if aside:
+                _prepare_into(aside, corpus, root, limits, audio, processes, made_of)
+                publish(aside, output)
     except OSError as error:
-        raise CwjaxError(f"{output}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        raise CwjaxError(
+            f"{output}: cannot be written ({error.strerror or error}); make room, and the same command goes on"
+        ) from error
     return PreparedCorpus.read(output)
 
 
-def _require_same_corpus(output: Path, made_of: dict[str, Any]) -> None:
+def _require_same(folder: Path, made_of: dict[str, Any]) -> None:
+    """Refuses a folder that was not made of the same corpus in the same way."""
     try:
-        found = json.loads((output / CORPUS_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise CwjaxError(f"{output}: exists but is no prepared corpus; delete it or set data.prepared") from error
-    if found != made_of:
+        found = json.loads((folder / CORPUS_FILE).read_text())
+        different = [name for name in made_of if found.get(name) != made_of[name]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CwjaxError(f"{folder}: exists but is no prepared corpus; delete it or name another output") from error
+    if "root" in different and not Path(made_of["root"]).exists():
+        different.remove("root")  # the corpus itself stayed on the machine where it was prepared
+    if different:
+        what = {"corpus": "another corpus", "root": "another corpus", "segmentation": "other window lengths or limits"}
+        reasons = dict.fromkeys(what.get(name, f"another form of {name}") for name in different)
         raise CwjaxError(
-            f"{output}: was prepared from another corpus or with other window lengths; delete it or set data.prepared"
+            f"{folder}: was prepared from {' and '.join(reasons)}; delete it or name another output (data.prepared)"
         )
 
 
-def _prepare_into(aside: Path, root: Path, folders: list[Path], settings: SegmentationSettings) -> dict[str, Any]:
-    failures: dict[str, str] = {}
-    dropped: Counter[str] = Counter()
-    holes: Counter[str] = Counter()
+def _prepare_into(
+    aside: Path,
+    corpus: CorpusName,
+    root: Path,
+    limits: SegmentationSettings,
+    audio: AudioFormat,
+    processes: int,
+    made_of: dict[str, Any],
+) -> None:
+    if (aside / CORPUS_FILE).exists():
+        _require_same(aside, made_of)
+        log.info("going on with what an earlier run has left in %s", aside)
+    survey = survey_corpus(corpus, root)
+    if not survey.units:
+        raise CwjaxError(f"{root}: holds no unit of a {reader(corpus).TITLE}")
+    require_room(aside, survey, audio)
+    (aside / CORPUS_FILE).write_text(json.dumps(made_of | {"audio": audio}, indent=2) + "\n")
+    log.info("preparing %d articles of %s, about %.1f hours of audio", survey.units, root, survey.seconds / 3600)
+    tasks = (
+        ShardTask(corpus, root, units, aside, number, audio, limits)
+        for number, units in enumerate(grouped(corpus, root, survey))
+    )
+    summaries: dict[int, ShardSummary] = {}
+    workers = processes or (os.cpu_count() or 1 if survey.seconds >= ONE_PROCESS_SECONDS else 1)
+    with tqdm(total=survey.units, desc="preparing", unit="article", disable=not sys.stderr.isatty()) as progress:
+        next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+        for task, summary in _each_shard(tasks, workers):
+            summaries[task.number] = summary
+            for unit in summary.units:
+                if unit.failure:
+                    log.warning("left out: %s", unit.failure)
+                for warning in unit.warnings:
+                    log.warning("%s: %s", unit.name, warning)
+            progress.update(len(summary.units))
+            if progress.disable and time.monotonic() > next_line:
+                done = sum(len(one.units) for one in summaries.values())
+                log.info("%d of %d articles are prepared", done, survey.units)
+                next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+    _put_together(aside, corpus, root, [summaries[number] for number in sorted(summaries)])
 
-    def audible_segments() -> Iterator[tuple[Segment, np.ndarray]]:
-        progress = tqdm(
-            _each_article(root, folders, settings),
-            total=len(folders),
-            desc="preparing",
-            unit="article",
-            disable=not sys.stderr.isatty(),
-        )
-        for result in progress:
-            if result.failure:
-                failures[result.folder] = result.failure
-                log.warning("left out: %s", result.failure)
-                continue
-            dropped.update(result.dropped)
-            holes.update(result.holes)
-            yield from result.segments
 
-    log.info("preparing %d articles of %s", len(folders), root)
-    segments = write_prepared(aside, audible_segments(), partial(assign_splits, root=root))
-    if len(failures) == len(folders):
-        raise CwjaxError(
-            f"{root}: none of {len(folders)} articles can be read; the first: {next(iter(failures.values()))}"
-        )
-    if not segments:
-        raise CwjaxError(f"{root}: the articles hold no usable segment; dropped: {dict(dropped)}")
-    splits = {
-        split: {
-            "segments": len(chosen),
-            "hours": round(sum(segment.duration for segment in chosen) / 3600, 4),
-            "articles": len({segment.article for segment in chosen}),
-            "speakers": len({segment.speaker for segment in chosen}),
-        }
-        for split in ("train", "validation", "test")
-        if (chosen := [segment for segment in segments if segment.split == split])
-    }
-    for split, numbers in splits.items():
+def _each_shard(tasks: Iterable[ShardTask], workers: int) -> Iterator[tuple[ShardTask, ShardSummary]]:
+    """Writes shards, several at a time, and gives them as they are ready."""
+    if workers < 2:
+        for task in tasks:
+            yield task, write_shard(task)
+        return
+    running: dict[Future[ShardSummary], ShardTask] = {}
+    # Fresh interpreters: forking a process whose JAX threads hold locks can hang it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            tasks = iter(tasks)
+            while True:
+                while len(running) < 2 * workers and (task := next(tasks, None)):
+                    running[pool.submit(write_shard, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running[future], future.result()
+                    del running[future]
+        except BrokenProcessPool as error:
+            names = ", ".join(unit.name for task in running.values() for unit in task.units[:3])
+            raise CwjaxError(
+                f"a process was killed while it read one of {names} ...; is memory short? the same command goes on, "
+                "with --processes 1 if need be"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when the process that started it is killed."""
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _put_together(aside: Path, corpus: CorpusName, root: Path, summaries: list[ShardSummary]) -> None:
+    """Splits, index and report, once all shards are written."""
+    units = [unit for summary in summaries for unit in summary.units]
+    failures = [unit.failure for unit in units if unit.failure]
+    if not any(summary.segments for summary in summaries):
+        shutil.rmtree(aside)
+        if len(failures) == len(units):
+            raise CwjaxError(f"{root}: none of {len(units)} articles can be read; the first: {failures[0]}")
+        reasons = sorted({reason for unit in units for reason in unit.dropped})
+        raise CwjaxError(f"{root}: no article holds a usable segment (reasons: {', '.join(reasons)})")
+    splits = article_splits((member for summary in summaries for member in summary.members), root=root)
+    with (aside / INDEX_FILE).open("w", encoding="utf-8") as index:
+        index.writelines(_index_lines(aside, summaries, splits))
+    content = report(summaries, splits)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (aside / REPORT_FILE).write_text(text, encoding="utf-8", errors="replace")
+    write_page(PreparedCorpus.read(aside), f"{root.resolve().name}: {reader(corpus).TITLE}", content)
+    if (root / HOMOPHONES_FILE).exists():
+        shutil.copy(root / HOMOPHONES_FILE, aside / HOMOPHONES_FILE)
+    shards = {summary.shard for summary in summaries if summary.segments}
+    for path in aside.glob("audio-*"):
+        if path.name not in shards:
+            path.unlink()
+    for split, numbers in content["splits"].items():
         log.info("%s: %s", split, ", ".join(f"{value} {name}" for name, value in numbers.items()))
     if failures:
-        log.warning("%d of %d articles left out, named in %s", len(failures), len(folders), REPORT_FILE)
-    return {"splits": splits, "failures": failures, "dropped": dict(dropped), "holes": dict(holes)}
+        log.warning("%d of %d articles left out, named in %s", len(failures), len(units), REPORT_FILE)
 
 
-def _each_article(root: Path, folders: list[Path], settings: SegmentationSettings) -> Iterator[_ArticleResult]:
-    """Reads articles on all cores, in order."""
-    read = partial(_read_audible_article, root, settings)
-    workers = min(os.cpu_count() or 1, len(folders) // 8)
-    if workers < 2:
-        yield from map(read, folders)
-        return
-    # Fresh interpreters: forking a process whose JAX threads hold locks can hang it.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(read, folders, chunksize=4)
-        except BrokenProcessPool as error:
-            raise CwjaxError(f"{root}: a process that read articles was killed; is memory short?") from error
-
-
-def _read_audible_article(root: Path, settings: SegmentationSettings, folder: Path) -> _ArticleResult:
-    name = folder.relative_to(root).as_posix()
-    try:
-        article = read_article(folder, root)
-        durations = [audio_duration(root / part.path) for part in article.audio_parts]
-        segmentation = segment_article(with_durations(article, durations), settings)
-        audible: list[tuple[Segment, np.ndarray]] = []
-        parts: dict[str, np.ndarray] = {}
-        for segment in segmentation.segments:
-            if segment.audio not in parts:
-                parts[segment.audio] = read_audio(root / segment.audio)
-            samples = parts[segment.audio]
-            first = round((segment.start - segment.audio_offset) * SAMPLING_RATE)
-            last = round((segment.end - segment.audio_offset) * SAMPLING_RATE)
-            audible.append((segment, samples[first:last]))
-    except CwjaxError as error:
-        return _ArticleResult(name, failure=str(error))
-    return _ArticleResult(name, tuple(audible), Counter(segmentation.dropped), Counter(segmentation.holes))
+def _index_lines(aside: Path, summaries: list[ShardSummary], splits: dict[str, str]) -> Iterator[str]:
+    """The lines of all shards, with their splits, and with ids that are unique even if two units have one name."""
+    seen: dict[str, int] = {}
+    for summary in summaries:
+        with lines_file(aside, summary.shard).open(encoding="utf-8") as lines:
+            for line in lines:
+                article, _, record = line.partition("\t")
+                head = _HEAD.match(record)
+                identifier, split = head[1], splits[json.loads(article)]
+                seen[identifier] = count = seen.get(identifier, 0) + 1
+                if count > 1:
+                    identifier = f'{identifier[:-1]}~{count}"'
+                yield f'{{"id": {identifier}{head[2]}{json.dumps(split)}{record[head.end() :]}'

@@ -1,47 +1,45 @@
 """The prepared form of a corpus: what training reads, whatever the corpus was.
 
-A folder of ArrayRecord shards, each record the PCM16 samples of one segment at 16 kHz, and
-`index.jsonl` with one segment a line: the fields of `Segment` plus `shard`, `record` (its place in
-the shard) and `crc32` of the record. Any number of processes may read it at once, in any order.
+A folder with `index.jsonl`, a segment a line: the fields of `Segment` and `shard`, the ArrayRecord file that holds
+its audio. The records of a shard are in the order of their lines, each the samples of one segment at 16 kHz, as a FLAC
+file or as bare little-endian 16-bit numbers; the shard's name says which. ArrayRecord keeps a checksum of every record
+and compares it when the record is read. Any number of processes may read the folder at once, in any order.
 """
 
-import json
-import zlib
+import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import soundfile
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from cwjax.data.audio_spans import as_pcm16
+from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.segment import Segment
+from cwjax.data.segment_index import INDEX_FILE, SegmentIndex, index_line
 from cwjax.errors import CwjaxError
 
-INDEX_FILE = "index.jsonl"
 CORPUS_FILE = "corpus.json"
 SEGMENTS_PER_SHARD = 2048
 
+AudioFormat = Literal["pcm16", "flac"]
 
-@dataclass(frozen=True)
+
 class PreparedCorpus:
-    """A prepared corpus on disk.
+    """A prepared corpus.
 
     Attributes:
         directory: where it lies.
-        segments: all segments in the order of the index.
-        shards: of each segment, its shard's file name.
-        records: of each segment, its place in the shard.
-        checksums: of each segment, the CRC-32 of its record.
+        segments: all segments in the order of the index, parsed when asked for.
     """
 
-    directory: Path
-    segments: tuple[Segment, ...]
-    shards: tuple[str, ...]
-    records: tuple[int, ...]
-    checksums: tuple[int, ...]
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        self.segments = SegmentIndex(self.directory / INDEX_FILE)
 
     @classmethod
     def read(cls, directory: str | Path) -> "PreparedCorpus":
@@ -50,56 +48,88 @@ class PreparedCorpus:
         Raises:
             CwjaxError: the folder is no prepared corpus, or its index is damaged.
         """
-        index = Path(directory) / INDEX_FILE
-        segments, shards, records, checksums = [], [], [], []
-        number = 0
-        try:
-            with index.open(encoding="utf-8") as lines:
-                for line in lines:
-                    number += 1
-                    fields = json.loads(line)
-                    shards.append(fields.pop("shard"))
-                    records.append(fields.pop("record"))
-                    checksums.append(fields.pop("crc32"))
-                    segments.append(Segment.from_dict(fields))
-        except OSError as error:
-            raise CwjaxError(f"{index}: cannot be read; is {directory} a prepared corpus?") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise CwjaxError(f"{index}:{number}: damaged ({error}); delete {directory} and prepare again") from error
-        return cls(Path(directory), tuple(segments), tuple(shards), tuple(records), tuple(checksums))
-
-    @cached_property
-    def _sources(self) -> dict[str, ArrayRecordDataSource]:
-        return {shard: ArrayRecordDataSource([str(self.directory / shard)]) for shard in sorted(set(self.shards))}
+        return cls(directory)
 
     def __getstate__(self) -> dict[str, Any]:
         """Open files stay behind when the corpus travels to another process."""
-        return {name: value for name, value in self.__dict__.items() if name != "_sources"}
+        return {"directory": self.directory, "segments": self.segments}
 
     def positions(self, split: str) -> list[int]:
         """Positions in `segments` of the segments of a split."""
-        return [place for place, segment in enumerate(self.segments) if segment.split == split]
+        return self.segments.positions(split)
 
-    def audio(self, position: int) -> np.ndarray:
-        """Samples of a segment at 16 kHz, (n,) float32 in -1..1.
+    def pcm16(self, position: int) -> np.ndarray:
+        """Samples of a segment at 16 kHz, (n,) int16.
 
         Raises:
-            CwjaxError: the shard is missing or the record is damaged.
+            CwjaxError: the shard is missing or damaged.
         """
-        shard = self.directory / self.shards[position]
+        name, number = self.segments.shard(position), self.segments.record(position)
         try:
-            record = self._sources[shard.name][self.records[position]]
+            record = self._sources[name][number]
+            return decode_record(record, shard_format(name))
         except Exception as error:
-            raise CwjaxError(f"{shard}: cannot be read; delete {self.directory} and prepare again") from error
-        if zlib.crc32(record) != self.checksums[position]:
-            raise CwjaxError(f"{shard}: record {self.records[position]} is damaged; prepare the corpus again")
-        return np.frombuffer(record, "<i2").astype(np.float32) / 32768
+            shard = self.directory / name
+            state = f"record {number} is damaged" if shard.exists() else "is missing"
+            raise CwjaxError(f"{shard}: {state}; delete {self.directory} and prepare the corpus again") from error
+
+    def audio(self, position: int) -> np.ndarray:
+        """Samples of a segment at 16 kHz, (n,) float32 in -1..1. Raises CwjaxError as `pcm16` does."""
+        return self.pcm16(position).astype(np.float32) / 32768
+
+    @cached_property
+    def _sources(self) -> "_Shards":
+        return _Shards(self.directory)
+
+
+class _Shards(dict[str, ArrayRecordDataSource]):
+    """The shards that were needed so far, open."""
+
+    def __init__(self, directory: Path):
+        super().__init__()
+        self._directory = directory
+
+    def __missing__(self, name: str) -> ArrayRecordDataSource:
+        self[name] = ArrayRecordDataSource([str(self._directory / name)])
+        return self[name]
+
+
+def shard_name(number: int, audio: AudioFormat) -> str:
+    """File name of a shard."""
+    return f"audio-{number:05d}.{audio}.array_record"
+
+
+def shard_format(name: str) -> AudioFormat:
+    """What the records of a shard hold, by its name."""
+    return "flac" if name.endswith(".flac.array_record") else "pcm16"
+
+
+def open_shard(path: Path) -> ArrayRecordWriter:
+    """A shard to be written; every record can be read without its neighbours."""
+    return ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+
+
+def encode_record(samples: np.ndarray, audio: AudioFormat) -> bytes:
+    """The record of (n,) int16 samples."""
+    if audio == "pcm16":
+        return samples.astype("<i2").tobytes()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_record(record: bytes, audio: AudioFormat) -> np.ndarray:
+    """The inverse of `encode_record`."""
+    if audio == "pcm16":
+        return np.frombuffer(record, "<i2")
+    return soundfile.read(io.BytesIO(record), dtype="int16")[0]
 
 
 def write_prepared(
     directory: str | Path,
     segments: Iterable[tuple[Segment, np.ndarray]],
     with_splits: Callable[[list[Segment]], list[Segment]],
+    audio: AudioFormat = "pcm16",
 ) -> list[Segment]:
     """Writes shards and index into an existing folder, holding no more audio than one segment.
 
@@ -107,29 +137,25 @@ def write_prepared(
         directory: receives the files.
         segments: each with its samples at 16 kHz, (n,) float32 in -1..1.
         with_splits: gives all segments, in the same order, their splits once all are known.
+        audio: form of the records.
 
     Returns:
         The segments as the index has them.
     """
     directory = Path(directory)
     written: list[Segment] = []
-    places: list[dict[str, Any]] = []
-    writer, shard = None, ""
+    writer = None
     for segment, samples in segments:
-        record_number = len(written) % SEGMENTS_PER_SHARD
-        if record_number == 0:
+        if len(written) % SEGMENTS_PER_SHARD == 0:
             if writer:
                 writer.close()
-            shard = f"audio-{len(written) // SEGMENTS_PER_SHARD:05d}.array_record"
-            writer = ArrayRecordWriter(str(directory / shard), "group_size:1,uncompressed")
-        record = np.round(np.clip(samples, -1, 32767 / 32768) * 32768).astype("<i2").tobytes()
-        writer.write(record)
-        places.append({"shard": shard, "record": record_number, "crc32": zlib.crc32(record)})
+            writer = open_shard(directory / shard_name(len(written) // SEGMENTS_PER_SHARD, audio))
+        writer.write(encode_record(as_pcm16(samples), audio))
         written.append(segment)
     if writer:
         writer.close()
     written = with_splits(written)
     with (directory / INDEX_FILE).open("w", encoding="utf-8") as index:
-        for segment, place in zip(written, places, strict=True):
-            index.write(json.dumps(segment.as_dict() | place, ensure_ascii=False) + "\n")
+        for place, segment in enumerate(written):
+            index.write(index_line(segment, shard_name(place // SEGMENTS_PER_SHARD, audio)))
     return written

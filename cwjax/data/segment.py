@@ -26,10 +26,12 @@ class ContextMaterial:
     Attributes:
         title: title of the article, book or talk.
         section: section titles from the outermost to the one this segment starts in.
-        lead: the text before the first section, the article's own summary.
+        lead: the text before the first section, the article's own summary; empty for segments that are
+            themselves spoken lead, for then it would be the answer.
         categories: subject headings.
         keywords: names and terms, most telling first.
         previous: what was said directly before this segment, empty after a gap.
+        previous_is_approximate: something unknown may have been said between `previous` and the segment.
     """
 
     title: str = ""
@@ -38,6 +40,7 @@ class ContextMaterial:
     categories: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     previous: str = ""
+    previous_is_approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,19 @@ class Segment:
         id: unique in the corpus and stable between runs.
         article: identifier of the article (book, conversation) it belongs to.
         audio: path of the audio file relative to the corpus root, "/" between its parts.
-        audio_offset: seconds, where that file begins on the article's timeline.
-        start, end: seconds on the article's timeline, `audio_offset <= start < end`.
+        start, end: seconds on the article's timeline, which may run over several audio files.
         text: the transcript as written, spacing, case and punctuation kept.
         utterances: timed pieces whose texts joined by spaces are `text`.
         context: material from which a context is drawn.
         language: ISO 639-1 code.
         speaker: normalised name, equal for two recordings of one person.
-        is_lead: the segment is spoken text of the lead, which then is no context for it.
         licence, source: for attribution; licence name and the URL of the article.
-        split: "train", "validation" or "test"; empty until assigned.
+        split: "train", "validation" or "test"; empty until assigned, unless the corpus itself has splits.
     """
 
     id: str
     article: str
     audio: str
-    audio_offset: float
     start: float
     end: float
     text: str
@@ -71,7 +71,6 @@ class Segment:
     context: ContextMaterial = field(default_factory=ContextMaterial)
     language: str = "en"
     speaker: str = ""
-    is_lead: bool = False
     licence: str = ""
     source: str = ""
     split: str = ""
@@ -81,9 +80,18 @@ class Segment:
         """Length in seconds."""
         return self.end - self.start
 
+    @property
+    def is_lead(self) -> bool:
+        """Whether the segment starts before the first section."""
+        return not self.context.section
+
     def as_dict(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
-        return asdict(self)
+        """The record as plain JSON values, in the order of an index line."""
+        record = {name: getattr(self, name) for name in _FIELDS}
+        context = asdict(self.context)
+        if not self.context.previous_is_approximate:
+            del context["previous_is_approximate"]
+        return record | {"utterances": [asdict(piece) for piece in self.utterances], "context": context}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Segment":
@@ -98,3 +106,14 @@ class Segment:
                 "context": ContextMaterial(**context),
             }
         )
+
+
+_FIELDS = (
+    "id", "split", "language", "speaker", "article", "audio", "start", "end", "text", "utterances", "context",
+    "licence", "source",
+)  # fmt: skip
+
+
+def latest_text(text: str, characters: int) -> str:
+    """The end of a text, at most so many characters and from the beginning of a word."""
+    return text if len(text) <= characters else text[len(text) - characters :].partition(" ")[2]

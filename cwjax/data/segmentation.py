@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.data.swc import Article
 from cwjax.data.swc_text import Token, surface_text
@@ -22,6 +22,7 @@ from cwjax.data.word_times import (
     estimate_times,
     find_spans,
     forget_bad_times,
+    measured_range,
     read_words,
     speaking_rate,
 )
@@ -51,7 +52,7 @@ class Segmentation:
     Attributes:
         segments: in the order of the article.
         rejected: stretches left out, with one of the reasons "duration" (too short), "too_long",
-            "few_words", "edge" (first or last word timed in part), "coverage",
+            "few_words", "no_letters", "edge" (words at a hole whose beginning or end was not measured), "coverage",
             "characters_per_second", and, for all of an article, "article_timed_ratio", "article_rate".
         holes: number of holes by kind: "file", "sent", "run", "short", "long".
         words: of the article's text, without ignored and guessed text.
@@ -101,8 +102,13 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
     rejected: list[Rejected] = []
     segment_words = 0
     for span in spans:
+        begin, finish = measured_range(span)
+        for edge in (span[:begin], span[finish:]):
+            if edge:
+                text = " ".join(piece.text for piece in read_utterances(edge, article.tokens))
+                rejected.append(Rejected("edge", edge[0].start / 1000, edge[-1].end / 1000, text))
         previous, previous_end = "", -math.inf
-        for packed in pack(span, settings):
+        for packed in pack(span[begin:finish], settings):
             utterances = read_utterances(packed, article.tokens)
             text = " ".join(utterance.text for utterance in utterances)
             start, end = packed[0].start, packed[-1].end
@@ -115,7 +121,7 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
                 previous = ""
             segments.append(maker.make(packed, utterances, text, previous))
             segment_words += len(packed)
-            previous = _latest(f"{previous} {text}".strip(), settings.previous_characters)
+            previous = latest_text(f"{previous} {text}".strip(), settings.previous_characters)
             previous_end = end
     return Segmentation(tuple(segments), tuple(rejected), dict(holes), len(words), timed_words, segment_words, rate)
 
@@ -197,8 +203,8 @@ def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> 
         return "too_long"
     if len(words) < settings.min_words:
         return "few_words"
-    if any(word.heard_start is not None and not word.is_timed for word in (first, last)):
-        return "edge"
+    if not any(map(str.isalpha, text)):
+        return "no_letters"
     timed = sum(word.characters - word.head - word.tail for word in words if word.heard_start is not None)
     if timed < settings.min_coverage * sum(word.characters for word in words):
         return "coverage"
@@ -206,11 +212,6 @@ def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> 
     if not settings.min_characters_per_second <= speed <= settings.max_characters_per_second:
         return "characters_per_second"
     return ""
-
-
-def _latest(text: str, characters: int) -> str:
-    """The end of a text, at most so many characters and from the beginning of a word."""
-    return text if len(text) <= characters else text[len(text) - characters :].partition(" ")[2]
 
 
 def _adjoins(other: Word, word: Word) -> bool:
@@ -271,17 +272,18 @@ class _SegmentMaker:
             id=f"{article.identifier}/{round(first.start):08d}",
             article=article.identifier,
             audio=part.path,
-            audio_offset=part.offset,
             start=start / 1000,
             end=end / 1000,
             text=text,
             utterances=tuple(Utterance(inside(piece.start), inside(piece.end), piece.text) for piece in utterances),
             context=replace(
-                self._material, section=tuple(clean_text(title) for title in token.section), previous=previous
+                self._material,
+                section=tuple(clean_text(title) for title in token.section),
+                lead="" if token.is_lead else self._material.lead,
+                previous=previous,
             ),
             language=article.language,
             speaker=article.reader_key,
-            is_lead=token.is_lead,
             licence=article.licence,
             source=article.source,
         )

@@ -8,9 +8,10 @@ new joins two groups.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
@@ -20,6 +21,14 @@ SPLITS_FILE = "splits.json"
 HEAVY_GROUP_ARTICLES = 20
 
 
+class Member(NamedTuple):
+    """That a speaker is heard in an article; `split` is what the corpus itself says, or empty."""
+
+    article: str
+    speaker: str
+    split: str = ""
+
+
 def assign_splits(
     segments: Sequence[Segment],
     validation: float = 0.05,
@@ -27,15 +36,29 @@ def assign_splits(
     seed: int = 0,
     root: Path | None = None,
 ) -> list[Segment]:
-    """The segments with their `split` set.
+    """The segments with their `split` set, as `article_splits` says."""
+    members = dict.fromkeys(Member(one.article, one.speaker, one.split) for one in segments)
+    splits = article_splits(members, validation, test, seed, root)
+    return [replace(segment, split=splits[segment.article]) for segment in segments]
+
+
+def article_splits(
+    members: Iterable[Member],
+    validation: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """The split of every article.
 
     Args:
-        segments: a whole corpus; a segment without a speaker forms a group with its article alone.
+        members: of a whole corpus; an article without a speaker forms a group alone. Articles whose split is given
+            keep it, and take the rest of their group with them.
         validation, test: expected shares of the groups. Groups of more than 20 articles, made by the
             most diligent speakers, always train: one of them would dominate a test.
         seed: another seed, another assignment.
         root: corpus root; a `splits.json` in it, {"train": [article identifiers], "validation":
-            [...], "test": [...]}, replaces the assignment by chance.
+            [...], "test": [...]}, replaces every other assignment.
 
     A small corpus may leave validation or test empty; `splits.json` is the cure.
 
@@ -44,27 +67,25 @@ def assign_splits(
     """
     if min(validation, test) < 0 or validation + test > 1:
         raise CwjaxError(f"splits: the shares of validation ({validation}) and test ({test}) must be within 0..1")
+    members = list(members)
     if root is not None and (root / SPLITS_FILE).is_file():
-        splits = _fixed_splits(root / SPLITS_FILE, segments)
-    else:
-        splits = _splits_by_hash(segments, validation, test, seed)
-    return [replace(segment, split=splits[segment.article]) for segment in segments]
-
-
-def _splits_by_hash(segments: Sequence[Segment], validation: float, test: float, seed: int) -> dict[str, str]:
-    """The split of every article."""
+        return _fixed_splits(root / SPLITS_FILE, members)
+    given = {member.article: member.split for member in members if member.split}
     splits: dict[str, str] = {}
-    for name, articles in _groups(segments).items():
+    for name, articles in _groups(members).items():
         place = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8]) / 2**64
-        if len(articles) > HEAVY_GROUP_ARTICLES or place >= validation + test:
+        known = {given[article] for article in articles if article in given}
+        if known:
+            split = known.pop() if len(known) == 1 else "train"
+        elif len(articles) > HEAVY_GROUP_ARTICLES or place >= validation + test:
             split = "train"
         else:
             split = "validation" if place < validation else "test"
         splits.update(dict.fromkeys(articles, split))
-    return splits
+    return splits | given
 
 
-def _groups(segments: Sequence[Segment]) -> dict[str, set[str]]:
+def _groups(members: Sequence[Member]) -> dict[str, set[str]]:
     """Articles connected by common speakers, under the group's name: its first speaker or article."""
     leaders: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -75,18 +96,18 @@ def _groups(segments: Sequence[Segment]) -> dict[str, set[str]]:
             node = leaders[node]
         return node
 
-    for segment in segments:
-        article = leader(("unknown speaker of", segment.article))
-        if segment.speaker:
-            first, second = sorted((article, leader(("speaker", segment.speaker))))
+    for member in members:
+        article = leader(("unknown speaker of", member.article))
+        if member.speaker:
+            first, second = sorted((article, leader(("speaker", member.speaker))))
             leaders[second] = first
     groups: dict[str, set[str]] = defaultdict(set)
-    for segment in segments:
-        groups[" ".join(leader(("unknown speaker of", segment.article)))].add(segment.article)
+    for member in members:
+        groups[" ".join(leader(("unknown speaker of", member.article)))].add(member.article)
     return groups
 
 
-def _fixed_splits(path: Path, segments: Sequence[Segment]) -> dict[str, str]:
+def _fixed_splits(path: Path, members: Sequence[Member]) -> dict[str, str]:
     """The split of every article according to a file, once that is known to be sound."""
     try:
         lists = json.loads(path.read_bytes())
@@ -102,13 +123,13 @@ def _fixed_splits(path: Path, segments: Sequence[Segment]) -> dict[str, str]:
             if splits.setdefault(article, split) != split:
                 raise CwjaxError(f"{path}: article {article} is in {splits[article]} and in {split}; keep one")
     speakers: dict[str, str] = {}
-    for segment in segments:
-        if segment.article not in splits:
-            raise CwjaxError(f"{path}: article {segment.article} is in no split; add it to one")
-        split = splits[segment.article]
-        if segment.speaker and speakers.setdefault(segment.speaker, split) != split:
+    for member in members:
+        if member.article not in splits:
+            raise CwjaxError(f"{path}: article {member.article} is in no split; add it to one")
+        split = splits[member.article]
+        if member.speaker and speakers.setdefault(member.speaker, split) != split:
             raise CwjaxError(
-                f"{path}: speaker {segment.speaker} is in {speakers[segment.speaker]} and, with article "
-                f"{segment.article}, in {split}; move the speaker's articles into one split"
+                f"{path}: speaker {member.speaker} is in {speakers[member.speaker]} and, with article "
+                f"{member.article}, in {split}; move the speaker's articles into one split"
             )
     return splits

@@ -1,8 +1,8 @@
 """Reader of the Spoken Wikipedia Corpus 2.0: one article folder -> one `Article`.
 
 A folder holds `aligned.swc` (mixed-content XML: the text, and the times of its words), the audio
-(`audio.ogg`, or `audio1.ogg`, `audio2.ogg`, ...), `info.json` (reader, audio offsets) and
-`wiki.txt` (the wikitext that was read). Spaces between tokens are the character data between the
+(`audio.ogg`, or `audio1.ogg`, `audio2.ogg`, ...), `info.json` (reader, audio offsets), `audiometa.txt` (the
+audio's page) and `wiki.txt` (the wikitext that was read). Spaces between tokens are the character data between the
 `<t>` elements, so the text is rebuilt in document order with the spacing it was written with.
 Times are milliseconds on one timeline that runs over all audio files of the article.
 
@@ -31,12 +31,15 @@ ALIGNMENT_FILE = "aligned.swc"
 SEARCH_DEPTH = 3
 SHORTEST_KEYWORD = 6
 
-_AUDIO_NAME = re.compile(r"audio(\d*)\.(?:ogg|oga|opus|flac|wav|mp3)", re.IGNORECASE)
+AUDIO_NAME = re.compile(r"audio([1-9]\d{0,3}|)\.(?:ogg|oga|opus|flac|wav|mp3)", re.IGNORECASE)
+
+_ARTICLE_FILES = ("info.json", "wiki.txt", "audiometa.txt")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CATEGORY = re.compile(r"\[\[\s*(?:Category|Kategorie|Categorie)\s*:\s*([^\[\]|\n]{1,300})", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\[\]|\n]{1,300})(?:\|([^\[\]|\n]{1,300}))?\]\]")
 _NAMESPACE = re.compile(r"\s*:|[^:]*:\S")
 _READER_LINK = re.compile(r"\[\[([^\[\]|]+)(?:\|[^\[\]]*)?\]\]|\[\w+://\S+\s+([^\[\]]+)\]")
+_READER_FIELD = re.compile(r"^\s*\|\s*user_name\s*=[ \t]*(\S.*)$", re.MULTILINE)
 _READER_PREFIX = re.compile(r"^(?:[^:]*:)*(?:user|benutzer|benutzerin|gebruiker)(?: talk)?:", re.IGNORECASE)
 
 
@@ -83,26 +86,34 @@ class Article:
 
 
 def find_articles(root: Path) -> list[Path]:
-    """Article folders (those with an `aligned.swc`) up to three levels below `root`, sorted.
+    """Article folders up to three levels below `root`, sorted; also those of which only parts are there.
 
-    Links to other folders are not followed, so nothing outside the root is read.
     Raises CwjaxError if `root` is no folder.
     """
     root = Path(root)
     if not root.is_dir():
         raise CwjaxError(f"{root}: no such folder; give the folder that holds the extracted corpus")
-    return sorted(_article_folders(root, depth=0))
+    return sorted(article_folders(root))
 
 
-def _article_folders(folder: Path, depth: int) -> Iterator[Path]:
-    with os.scandir(folder) as listing:
-        entries = list(listing)
-    if any(entry.name == ALIGNMENT_FILE and entry.is_file(follow_symlinks=False) for entry in entries):
+def article_folders(folder: Path, depth: int = SEARCH_DEPTH) -> Iterator[Path]:
+    """The folders of `find_articles` as they are found.
+
+    A link to a folder is followed only so far as to say that it holds an article.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+    except OSError:
+        return
+    names = {entry.name for entry in entries}
+    if ALIGNMENT_FILE in names or (names.intersection(_ARTICLE_FILES) and any(map(AUDIO_NAME.fullmatch, names))):
         yield folder
-    if depth < SEARCH_DEPTH:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _article_folders(folder / entry.name, depth + 1)
+    for entry in entries if depth else ():
+        if entry.is_dir(follow_symlinks=False):
+            yield from article_folders(folder / entry.name, depth - 1)
+        elif entry.is_symlink() and (folder / entry.name / ALIGNMENT_FILE).exists():
+            yield folder / entry.name
 
 
 def read_article(folder: Path, root: Path | None = None, *, require_audio: bool = True) -> Article:
@@ -134,11 +145,12 @@ def read_article(folder: Path, root: Path | None = None, *, require_audio: bool 
         properties.get("reader.name")
         or _text_member(info, "article_parsed", "reader")
         or _text_member(info, "audio_file_parsed", "reader")
+        or _described_reader(folder / "audiometa.txt")
     )
     return Article(
         identifier=properties.get("DC.identifier") or _text_member(info, "article", "identifier") or folder.name,
         title=title,
-        language=properties.get("DC.language") or _text_member(info, "article", "language"),
+        language=(properties.get("DC.language") or _text_member(info, "article", "language")).lower().split("-")[0],
         reader=reader,
         reader_key=reader_key(reader),
         licence=properties.get("DC.license", ""),
@@ -175,6 +187,12 @@ def reader_key(reader: str) -> str:
 
 def _read_optional_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _described_reader(path: Path) -> str:
+    """The reader whom the description page of the audio names."""
+    match = _READER_FIELD.search(_COMMENT.sub("", _read_optional_text(path)))
+    return match[1].strip() if match else ""
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -230,7 +248,7 @@ def _audio_parts(
     numbered: dict[int, str] = {}
     single = None
     for entry in sorted(os.listdir(folder)):
-        if match := _AUDIO_NAME.fullmatch(entry):
+        if match := AUDIO_NAME.fullmatch(entry):
             if match[1]:
                 numbered.setdefault(int(match[1]), entry)
             else:

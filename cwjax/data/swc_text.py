@@ -69,7 +69,7 @@ def read_document(path: Path) -> etree._Element:
     or holds no article.
     """
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() or not path.exists() else b""
     except OSError as error:
         raise unusable(path, f"cannot be read ({error.strerror})") from None
     if b"<!DOCTYPE" in data:
@@ -248,7 +248,7 @@ class _TokenCollector:
         try:
             start_ms, end_ms = int(start), int(end)
         except ValueError:
-            reason = f"a time of {pronunciation!r} is not a whole number ({start[:20]!r} to {end[:20]!r})"
+            reason = f"a time of {pronunciation!r} is no whole number of milliseconds ({start[:20]!r} to {end[:20]!r})"
             raise unusable(self._path, reason) from None
         return Norm(pronunciation, start_ms, end_ms) if 0 <= start_ms < end_ms else Norm(pronunciation)
 

@@ -230,3 +230,14 @@ def estimate_times(span: Sequence[Word], rate: float) -> None:
             word.start = position + pause * is_new
             position = word.end = word.start + scale * word.characters
         after.start = after.heard_start - scale * after.head
+
+
+def measured_range(span: Sequence[Word]) -> tuple[int, int]:
+    """The part of a span whose first word begins and whose last word ends where it was measured: begin and end."""
+    begin = next(
+        (place for place, word in enumerate(span) if word.heard_start is not None and not word.head), len(span)
+    )
+    finish = len(span)
+    while finish > begin and (span[finish - 1].heard_start is None or span[finish - 1].tail):
+        finish -= 1
+    return begin, finish

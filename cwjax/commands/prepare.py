@@ -1,0 +1,74 @@
+"""`cwjax prepare`: a corpus in its own layout becomes what training reads."""
+
+import argparse
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+from cwjax.data.corpora import READERS
+from cwjax.data.prepared import AudioFormat
+from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.errors import CwjaxError
+
+_LIMIT = "limit_"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
+    kinds = "\n".join(f"  {name:14} {reader.TITLE}" for name, reader in READERS.items())
+    parser.usage = "cwjax prepare CORPUS --root DIR --output DIR [--OPTION VALUE ...]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Cuts a corpus into segments and writes shards of audio, an index, a report and a page to look at.\n"
+        "Stopped and run again, it goes on where it was. What cannot be used is named in the report.\n\n"
+        f"kinds of corpora:\n{kinds}"
+    )
+    parser.add_argument("corpus", metavar="CORPUS", choices=READERS, help="its kind, one of those above")
+    parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="where the corpus lies")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new folder of the prepared corpus")
+    parser.add_argument(
+        "--audio",
+        choices=get_args(AudioFormat),
+        default="pcm16",
+        help="16-bit samples, or FLAC in half the room (pcm16)",
+    )
+    parser.add_argument("--processes", type=int, default=0, metavar="N", help="that work (as many as there are cores)")
+    limits = parser.add_argument_group(
+        "limits", "By which articles are cut, in seconds unless said otherwise. Most matter for word times (swc) only."
+    )
+    meanings = _meanings()
+    for field in dataclasses.fields(SegmentationSettings):
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        limits.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=_LIMIT + field.name,
+            metavar="N",
+            type=int if isinstance(field.default, int) else float,
+            nargs=len(field.default) if isinstance(field.default, tuple) else None,
+            help=f"{meanings[field.name]} ({shown})".replace("%", "%%"),
+        )
+
+
+def _meanings() -> dict[str, str]:
+    """What each limit is, from the documentation of the settings."""
+    _, _, attributes = inspect.getdoc(SegmentationSettings).partition("Attributes:\n")
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {name: " ".join(text.split()).rstrip(".") for names, text in entries for name in names.split(", ")}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prepares, and gives the exit status."""
+    from cwjax.data.prepare import prepare
+
+    if options.processes < 0:
+        raise CwjaxError("--processes must not be negative")
+    given = {
+        name.removeprefix(_LIMIT): tuple(value) if isinstance(value, list) else value
+        for name, value in vars(options).items()
+        if name.startswith(_LIMIT) and value is not None
+    }
+    limits = SegmentationSettings(**given)
+    prepare(options.corpus, options.root, options.output, limits, options.audio, options.processes)
+    return 0

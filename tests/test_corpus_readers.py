@@ -1,0 +1,559 @@
+"""Every kind of corpus, written small in its own layout: text, times, speakers and context come out, and the sound.
+
+Words are tones, so that what a segment's text says can be heard in its audio.
+"""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sounding import RATE, heard, sound, word, write_sound
+
+from cwjax.data import switchboard
+from cwjax.data.corpora import READERS, require_corpus
+from cwjax.data.gigaspeech import clean as clean_gigaspeech
+from cwjax.data.libriheavy import clean as clean_libriheavy
+from cwjax.data.prepare import prepare
+from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.subtitles import read_cues
+from cwjax.errors import CwjaxError
+
+LIMITS = SegmentationSettings()
+
+
+def words(*numbers: int) -> str:
+    return " ".join(map(word, numbers))
+
+
+def recording(path: Path, *said: tuple[int, float], seconds: float = 4.0, rate: int = RATE) -> Path:
+    """A file in which the words (number, start) are heard for 0.2 s each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sound(path, sound([(number, start, start + 0.2) for number, start in said], seconds, rate), rate)
+    return path
+
+
+def require_sound(corpus: PreparedCorpus) -> None:
+    """Every segment's audio holds the words of its text, in order, and no others."""
+    for place, segment in enumerate(corpus.segments):
+        said = [one.strip(".,?!-").lower() for one in segment.text.split()]
+        assert [word(number) for number, _, _ in heard(corpus.audio(place))] == said, segment.id
+
+
+def by_id(corpus: PreparedCorpus) -> dict:
+    return {segment.id: segment for segment in corpus.segments}
+
+
+def report(output: Path) -> dict:
+    return json.loads((output / "report.json").read_text())
+
+
+def librispeech(root: Path) -> None:
+    base = root / "LibriSpeech"
+    base.mkdir(parents=True)
+    (base / "CHAPTERS.TXT").write_text(
+        "; CHAPTERS.TXT\n;ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE | PROJECT TITLE\n"
+        "198    | 19   | 8.42  | train-clean-100  | 219  | 121   | Chapter 01                | Northanger Abbey\n"
+        "2      | 110  | 10.30 | dev-clean        | 53   | 1023  | In | Fashion  | Bleak House\n"
+    )
+    (base / "SPEAKERS.TXT").write_text("; x\n19   | F | train-clean-100  | 35.78 | Kara Shallenberg\n")
+    for subset, reader, chapter, numbers in (
+        ("train-clean-100", "19", "198", (0, 1, 3)),
+        ("dev-clean", "110", "2", (0,)),
+        ("test-other", "7", "8", (5,)),
+    ):
+        lines = []
+        for number in numbers:
+            name = f"{reader}-{chapter}-{number:04d}"
+            recording(base / subset / reader / chapter / f"{name}.flac", (number, 0.3), (number + 1, 0.6), seconds=1.0)
+            lines.append(f"{name} {words(number, number + 1).upper()}\n")
+        (base / subset / reader / chapter / f"{reader}-{chapter}.trans.txt").write_text("".join(lines))
+
+
+def test_librispeech(tmp_path: Path) -> None:
+    librispeech(tmp_path / "root")
+    corpus = prepare("librispeech", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    segments = by_id(corpus)
+    first, second, later = (segments[f"19-198-{number:04d}"] for number in (0, 1, 3))
+    assert (first.text, first.speaker, first.article, first.language) == (words(0, 1), "19", "19-198", "en")
+    assert (first.context.title, first.context.section) == ("Northanger Abbey", ("Chapter 01",))
+    assert (first.split, segments["110-2-0000"].split, segments["7-8-0005"].split) == ("train", "validation", "test")
+    assert segments["110-2-0000"].context.section == ("In | Fashion",)
+    assert segments["7-8-0005"].context.title == ""
+    # One utterance after the other; what was said before only where the numbers follow each other.
+    assert [(one.start, one.end) for one in (first, second, later)] == [(0, 1), (1, 2), (2, 3)]
+    assert (second.context.previous, second.context.previous_is_approximate) == (words(0, 1), True)
+    assert (first.context.previous, first.context.previous_is_approximate) == ("", False)
+    assert later.context.previous == ""
+    assert json.loads((tmp_path / "out" / "index.jsonl").read_text().splitlines()[-1])["licence"] == "CC BY 4.0"
+    assert report(tmp_path / "out")["articles"]["LibriSpeech/train-clean-100/19/198"]["reader"] == "Kara Shallenberg"
+
+
+def test_librispeech_names_what_is_wrong(tmp_path: Path) -> None:
+    librispeech(tmp_path / "root")
+    base = tmp_path / "root" / "LibriSpeech"
+    (base / "test-other/7/8/7-8.trans.txt").unlink()
+    (base / "train-clean-100/19/198/19-198-0001.flac").write_bytes(b"fLaC")
+    with (base / "train-clean-100/19/198/19-198.trans.txt").open("a") as lines:
+        lines.write("84-1-0001 A LINE OF ANOTHER CHAPTER\n19-198-0009 TONE9\n")
+    corpus = prepare("librispeech", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    assert set(by_id(corpus)) == {"19-198-0000", "19-198-0003", "110-2-0000"}
+    said = report(tmp_path / "out")
+    assert "7-8.trans.txt: cannot be read" in said["failures"]["LibriSpeech/test-other/7/8"]
+    warned = " ".join(said["warnings"]["LibriSpeech/train-clean-100/19/198"])
+    for part in ("19-198-0001.flac", "84-1-0001", "19-198-0009.flac"):
+        assert part in warned
+
+
+def libriheavy(root: Path) -> None:
+    track = "small/100/sea_fairies_0812_librivox_64kb_mp3/01_baum_sea_fairies_64kb"
+    root.mkdir(parents=True, exist_ok=True)
+    recording(root / "librilight" / f"{track}.flac", *((number, 0.5 * number) for number in range(8)))
+
+    def cut(number: int, start: float, duration: float, text: str, before: str) -> str:
+        custom = {"texts": [text, text.upper()], "pre_texts": [before, before], "begin_byte": 1, "end_byte": 2}
+        supervision = {"id": "x", "recording_id": track, "start": 0, "duration": duration, "channel": 0}
+        source = {"type": "file", "channels": [0], "source": f"download/librilight/{track}.flac"}
+        text_path = "download/librilight_text/output_text_small_cleaned/Sea Fairies/text.txt"
+        return json.dumps(
+            {
+                "id": f"{track}_{number}",
+                "start": start,
+                "duration": duration,
+                "channel": 0,
+                "supervisions": [{**supervision, "language": "English", "speaker": "100", "custom": custom}],
+                "recording": {"id": track, "sources": [source], "sampling_rate": 16000, "num_samples": 64000},
+                "custom": {"text_path": text_path},
+                "type": "MonoCut",
+            }
+        )
+
+    lines = [
+        cut(0, 0.9, 1.0, f"“{word(2)}, {word(3)}.”", "...The sea was calm. He said:"),
+        cut(1, 2.4, 1.4, f'" {words(5, 6, 7)}', f"...calm. He said: {words(2, 3)}"),
+    ]
+    with gzip.open(root / "libriheavy_cuts_small.jsonl.gz", "wt") as file:
+        file.write("\n".join(lines) + "\n")
+    with gzip.open(root / "libriheavy_cuts_test_clean.jsonl.gz", "wt") as file:
+        file.write(cut(2, 0.4, 0.4, word(1), "") + "\n")
+
+
+def test_libriheavy(tmp_path: Path) -> None:
+    libriheavy(tmp_path / "root")
+    corpus = prepare("libriheavy", tmp_path / "root", tmp_path / "out")
+    first, second, test = corpus.segments
+    assert first.text == f'"{word(2)}, {word(3)}."'
+    assert [word(number) for number, _, _ in heard(corpus.audio(0))] == [word(2), word(3)]
+    assert [word(number) for number, _, _ in heard(corpus.audio(1))] == second.text.split() == words(5, 6, 7).split()
+    assert (first.start, first.end, second.start, second.end) == (0.9, 1.9, 2.4, 3.8)
+    assert (first.speaker, first.context.title, first.context.previous) == (
+        "100",
+        "Sea Fairies",
+        "The sea was calm. He said:",
+    )
+    assert second.context.previous == f"calm. He said: {words(2, 3)}"
+    assert not second.context.previous_is_approximate
+    assert first.licence == "public domain"
+    assert {first.split, second.split, test.split} == {"test"}, "one recording is in one split, whatever the lists say"
+    assert clean_libriheavy("’Tis[FN#12]  “so”") == '\'Tis "so"'
+
+
+def test_libriheavy_without_the_book_and_with_damage(tmp_path: Path) -> None:
+    libriheavy(tmp_path / "root")
+    path = tmp_path / "root" / "libriheavy_cuts_small.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        first, second = file.read().splitlines()
+    record = json.loads(first)
+    del record["custom"], record["supervisions"][0]["custom"]
+    record["supervisions"][0]["text"] = words(2, 3)
+    with gzip.open(path, "wt") as file:
+        file.write(
+            "\n".join([json.dumps(record), second[:-30], '{"id": 1}', second.replace("librilight/", "nowhere/")])
+        )
+    corpus = prepare("libriheavy", tmp_path / "root", tmp_path / "out")
+    assert (corpus.segments[0].text, corpus.segments[0].context.title) == (words(2, 3), "")
+    reasons = " ".join(report(tmp_path / "out")["failures"].values())
+    for part in ("small.jsonl.gz:2: is no cut", "small.jsonl.gz:3: is no cut", "no such audio file"):
+        assert part in reasons
+
+    path.write_bytes(path.read_bytes()[:200])
+    prepare("libriheavy", tmp_path / "root", tmp_path / "again")
+    assert "cannot be read after line" in " ".join(report(tmp_path / "again")["failures"].values())
+
+
+def common_voice(root: Path, columns: tuple[str, ...] = ()) -> Path:
+    folder = root / "cv-corpus-17.0-2024-03-15" / "de"
+    heads = columns or (
+        "client_id", "path", "sentence_id", "sentence", "sentence_domain", "up_votes", "down_votes", "age", "gender",
+        "accents", "variant", "locale", "segment",
+    )  # fmt: skip
+    number = 0
+    for table in ("train", "dev", "test"):
+        rows = ["\t".join(heads)]
+        for speaker in "ab":
+            recording(folder / "clips" / f"common_voice_de_{number}.mp3", (number, 0.4), (number + 1, 0.8), seconds=1.5)
+            fields = {
+                "client_id": f"{table}{speaker}",
+                "path": f"common_voice_de_{number}.mp3",
+                "sentence": f'{word(number)} "{word(number + 1)}.',
+                "sentence_domain": "nature|news" if speaker == "a" else "",
+                "locale": "de",
+            }
+            rows.append("\t".join(fields.get(head, "") for head in heads))
+            number += 10
+        (folder / f"{table}.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "validated.tsv").write_text("no table at all")
+    return folder
+
+
+def test_common_voice(tmp_path: Path) -> None:
+    common_voice(tmp_path / "root")
+    corpus = prepare("common_voice", tmp_path / "root", tmp_path / "out")
+    assert len(corpus.segments) == 6
+    for place, segment in enumerate(corpus.segments):
+        tones = [word(number) for number, _, _ in heard(corpus.audio(place))]
+        assert tones == segment.text.replace('"', "").rstrip(".").split()
+        assert segment.duration == pytest.approx(1.5, abs=0.1)
+    segments = by_id(corpus)
+    first = segments["common_voice_de_0"]
+    assert (first.text, first.speaker, first.language, first.split) == (
+        f'{word(0)} "{word(1)}.',
+        "traina",
+        "de",
+        "train",
+    )
+    assert (first.context.categories, first.context.title, first.context.previous) == (("nature", "news"), "", "")
+    assert segments["common_voice_de_20"].split == "validation"
+    assert segments["common_voice_de_50"].context.categories == ()
+
+
+def test_common_voice_of_an_old_release_and_with_damage(tmp_path: Path) -> None:
+    folder = common_voice(tmp_path / "root", ("client_id", "path", "sentence", "up_votes", "down_votes", "accent"))
+    for table in ("dev", "test"):
+        (folder / f"{table}.tsv").unlink()
+    clips = folder / "clips"
+    (clips / "common_voice_de_0.mp3").write_bytes(b"no sound")
+    corpus = prepare("common_voice", folder, tmp_path / "out")
+    assert [(one.id, one.language) for one in corpus.segments] == [("common_voice_de_10", "de")]
+    assert "common_voice_de_0.mp3" in " ".join(report(tmp_path / "out")["warnings"]["train.tsv:1-2"])
+
+    (folder / "train.tsv").write_text("client_id\tpath\nx\ty.mp3\n")
+    with pytest.raises(CwjaxError, match=r"train.tsv: has no column 'sentence'"):
+        prepare("common_voice", folder, tmp_path / "again")
+
+
+def sphere(path: Path, sides: np.ndarray, coding: str = "ulaw") -> None:
+    """A SPHERE file as the LDC writes it: 1024 bytes of header, then mu-law, both channels interleaved."""
+    raw = path.with_suffix(".raw")
+    soundfile.write(raw, sides, 8000, format="RAW", subtype="ULAW")
+    header = (
+        "NIST_1A\n   1024\ndatabase_id -s13 SWITCHBOARD-1\nconversation_id -s4 2001\nchannel_count -i 2\n"
+        f"sample_count -i {len(sides)}\nsample_rate -i 8000\nsample_n_bytes -i 1\nsample_sig_bits -i 8\n"
+        f"sample_coding -s{len(coding)} {coding}\nsample_byte_format -s1 1\nchannels_interleaved -s4 TRUE\nend_head\n"
+    )
+    path.write_bytes(header.encode().ljust(1024) + raw.read_bytes())
+    raw.unlink()
+
+
+def conversations(root: Path) -> None:
+    (root / "swb1_d1" / "data").mkdir(parents=True)
+    first = sound([(1, 0.2, 0.4), (2, 0.5, 0.7), (5, 2.2, 2.4)], 4.0, 8000)
+    second = sound([(3, 1.0, 1.2), (4, 1.3, 1.5)], 4.0, 8000)
+    sphere(root / "swb1_d1" / "data" / "sw02001.sph", np.stack([first, second], axis=1))
+    folder = root / "swb_ms98_transcriptions" / "20" / "2001"
+    folder.mkdir(parents=True)
+    (folder / "sw2001A-ms98-a-trans.text").write_text(
+        "sw2001A-ms98-a-0001 0.000000 0.100000 [silence]\n"
+        f"sw2001A-ms98-a-0002 0.100000 0.800000 [laughter-{word(1)}] {{{word(2)}_1}} [noise]\n"
+        f"sw2001A-ms98-a-0003 2.000000 2.600000 <b_aside> [{word(6)}/{word(5)}] <e_aside>\n"
+    )
+    (folder / "sw2001B-ms98-a-trans.text").write_text(
+        f"sw2001B-ms98-a-0001 0.900000 1.600000 {words(3, 4)} [vocalized-noise]\n"
+    )
+    (root / "tables").mkdir()
+    (root / "tables" / "conv.tab").write_text('2001, "Y", 1001, 1002, 318, "", "910304", "1016"\n')
+    (root / "tables" / "topic.tab").write_text(
+        '"CHILD CARE", 318, "FIND OUT WHAT CRITERIA THE OTHER CALLER WOULD USE. I SEE.", "Y", "", "DO YOU AGREE?"\n'
+    )
+
+
+def test_switchboard(tmp_path: Path) -> None:
+    conversations(tmp_path / "root")
+    corpus = prepare("switchboard", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    one, other, last = corpus.segments
+    assert [segment.text for segment in corpus.segments] == [words(1, 2), words(3, 4), word(5)]
+    assert [segment.speaker for segment in corpus.segments] == ["1001", "1002", "1001"]
+    assert [(segment.start, segment.end) for segment in corpus.segments] == [(0.1, 0.8), (0.9, 1.6), (2.0, 2.6)]
+    assert {segment.article for segment in corpus.segments} == {"sw2001"}
+    assert one.context.title == "Child care"
+    prompt = "Find out what criteria the other caller would use. I see. Do you agree?"
+    assert one.context.lead == prompt
+    assert (one.context.previous, other.context.previous, last.context.previous) == ("", words(1, 2), words(1, 2, 3, 4))
+    assert len({segment.split for segment in corpus.segments}) == 1
+
+
+def test_switchboard_with_the_free_table_and_damage(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    conversations(root)
+    (root / "tables" / "conv.tab").unlink()
+    (root / "tables" / "topic.tab").unlink()
+    (root / "swda-metadata.csv").write_text(
+        "conversation_no,talk_day,length,topic_description,prompt,from_caller_sex,from_caller,to_caller\n"
+        '2001,910304,4,"BOOKS, NEW","SAY WHAT YOU READ.",F,11,12\n'
+    )
+    lone = root / "swb_ms98_transcriptions" / "20" / "2005"
+    lone.mkdir()
+    (lone / "sw2005A-ms98-a-trans.text").write_text("sw2005A-ms98-a-0001 0.0 1.0 hello\n")
+    packed = root / "swb_ms98_transcriptions" / "20" / "2006"
+    packed.mkdir()
+    (packed / "sw2006A-ms98-a-trans.text").write_text("sw2006A-ms98-a-0001 0.0 1.0 hello\n")
+    sphere(root / "sw02006.sph", np.zeros((8000, 2), np.float32), "ulaw,embedded-shorten-v2.00")
+    corpus = prepare("switchboard", root, tmp_path / "out")
+    assert corpus.segments[0].context.title == "Books, new"
+    assert corpus.segments[0].context.lead == "Say what you read."
+    assert [segment.speaker for segment in corpus.segments] == ["11", "12", "11"]
+    failures = report(tmp_path / "out")["failures"]
+    assert "sw02005.sph: cannot be read" in failures["sw2005"]
+    assert "compressed with shorten; unpack it with the LDC's sph2pipe" in failures["sw2006"]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[laughter-story] them_1 {yuppiedom} ab[solute]-", "story them yuppiedom ab-"),
+        ("[it'n/isn't] <b_aside> so <e_aside> [noise] [vocalized-noise] -[re]ally", "isn't so -ally"),
+        ("[silence]", ""),
+        ("[laughter]", ""),
+    ],
+)
+def test_switchboard_marks(written: str, said: str) -> None:
+    assert switchboard.clean(written) == said
+
+
+def gigaspeech(root: Path) -> None:
+    recording(root / "audio/podcast/P0001/POD1.opus.ogg", (1, 0.5), (2, 1.0), (3, 2.5))
+    recording(root / "audio/youtube/Y0001/YOU1.flac", (4, 0.5))
+
+    def audio(aid: str, path: str, *segments: tuple, subset: str = "{XL}") -> dict:
+        return {
+            "aid": aid,
+            "title": f"The title of {aid}",
+            "url": f"https://example.org/{aid}",
+            "path": path,
+            "duration": 4.0,
+            "source": "podcast",
+            "category": "Science and Technology",
+            "format": "opus",
+            "sample_rate": 16000,
+            "channels": 1,
+            "segments": [
+                {"sid": f"{aid}_S{number:07d}", "begin_time": start, "end_time": end, "text_tn": text,
+                 "speaker": speaker, "subsets": [subset]}
+                for number, (start, end, text, speaker) in enumerate(segments)
+            ],
+        }  # fmt: skip
+
+    listed = [
+        audio(
+            "POD1",
+            "audio/podcast/P0001/POD1.opus.ogg",
+            (0.4, 1.4, f"{word(1)} <COMMA> {word(2)} <PERIOD>".upper(), "N/A"),
+            (1.5, 2.3, "<MUSIC>", "N/A"),
+            (2.4, 2.9, word(3).upper(), "spk1"),
+        ),
+        audio("YOU1", "audio/youtube/Y0001/YOU1.flac", (0.4, 0.9, word(4).upper(), "N/A"), subset="{DEV}"),
+        audio("YOU2", "audio/youtube/Y0001/YOU2.flac", (0.4, 0.9, "LOST", "N/A")),
+    ]
+    (root / "GigaSpeech.json").write_text(json.dumps({"dataset": "GigaSpeech", "audios": listed}, indent=1))
+
+
+def test_gigaspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cwjax.data.gigaspeech.BLOCK", 100)
+    gigaspeech(tmp_path / "root")
+    corpus = prepare("gigaspeech", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    first, later, other = corpus.segments
+    assert (first.id, first.text) == ("POD1_S0000000", f"{word(1).capitalize()}, {word(2)}.")
+    assert (first.start, first.end, first.split, other.split) == (0.4, 1.4, "train", "validation")
+    assert (first.context.title, first.context.categories) == ("The title of POD1", ("Science and Technology",))
+    assert (first.speaker, later.speaker, first.source) == ("", "POD1/spk1", "https://example.org/POD1")
+    assert later.context.previous == "", "music lies between"
+    said = report(tmp_path / "out")
+    assert "no_letters" in said["articles"]["POD1"]["dropped_seconds"]
+    assert "YOU2.flac" in said["failures"]["YOU2"]
+    assert clean_gigaspeech("WHAT <QUESTIONMARK> I SAY <COMMA> I'M HERE <PERIOD> OH") == "What? I say, I'm here. Oh"
+    assert clean_gigaspeech("<SIL>") == ""
+
+    path = tmp_path / "root" / "GigaSpeech.json"
+    path.write_text(path.read_text()[:1200])
+    with pytest.raises(CwjaxError, match=r"GigaSpeech.json: is damaged"):
+        prepare("gigaspeech", tmp_path / "root", tmp_path / "again")
+
+
+def own_files(root: Path, table: str = "list.jsonl") -> None:
+    recording(root / "talks" / "bees.wav", (1, 0.5), (2, 1.0), (3, 2.5), rate=22_050)
+    recording(root / "whole.flac", (7, 0.3), seconds=0.8)
+    rows = [
+        {"audio": "talks/bees.wav", "start": 2.4, "end": 2.9, "text": word(3), "context": "Bee keeping"},
+        {"audio": "talks/bees.wav", "start": 0.4, "end": 1.3, "text": words(1, 2), "context": "Bee keeping"},
+        {
+            "audio": str(root / "whole.flac"), "start": "", "end": "", "text": word(7), "context": "Said by the lake.",
+            "title": "Boats", "section": "Lake > Pier", "categories": "Water; Wood", "keywords": "Lake Como;oar",
+            "speaker": "Jo", "language": "de", "article": "boats", "split": "test", "id": "b1", "licence": "CC0",
+            "source": "https://example.org",
+        },
+    ]  # fmt: skip
+    if table.endswith(".jsonl"):
+        (root / table).write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+        return
+    divider = "\t" if table.endswith(".tsv") else ","
+    heads = list(rows[2])
+    lines = [divider.join(heads), *(divider.join(f'"{row.get(head, "")}"' for head in heads) for row in rows)]
+    (root / table).write_text("\ufeff" + "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("table", ["list.jsonl", "list.csv", "list.tsv"])
+def test_own_table(tmp_path: Path, table: str) -> None:
+    own_files(tmp_path / "root", table)
+    corpus = prepare("manifest", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    first, later, whole = corpus.segments
+    assert (first.text, first.start, first.end, first.article) == (words(1, 2), 0.4, 1.3, "talks/bees.wav")
+    assert (first.context.title, first.context.lead, first.language) == ("Bee keeping", "", "en")
+    assert later.context.previous == words(1, 2)
+    assert (whole.id, whole.start, whole.end, whole.speaker, whole.split) == ("b1", 0.0, 0.8, "Jo", "test")
+    context = whole.context
+    assert (context.title, context.lead, context.section) == ("Boats", "Said by the lake.", ("Lake", "Pier"))
+    assert (context.categories, context.keywords) == (("Water", "Wood"), ("Lake Como", "oar"))
+    assert (whole.language, whole.licence, whole.source) == ("de", "CC0", "https://example.org")
+
+
+def test_own_table_names_what_is_wrong(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    own_files(root)
+    recording(root / "b.wav", (1, 0.5), (2, 1.5))
+    rows = [
+        {"audio": "b.wav", "start": 0.4, "end": 0.9, "text": word(1)},
+        {"audio": "b.wav", "start": "soon", "end": 0.9, "text": "what"},
+        {"audio": "b.wav", "start": 1.4, "end": 900, "text": "too late"},
+        {"audio": "b.wav", "start": 1.9, "end": 1.4, "text": "backwards"},
+        {"audio": "b.wav", "start": 1.4, "end": 1.9, "text": "12 …"},
+        {"audio": "b.wav", "start": 1.4, "end": 1.9, "text": "words " * 40},
+        {"audio": "nowhere.wav", "text": "lost"},
+        {"audio": "b.wav", "article": "ms", "start": 400, "end": 900, "text": word(1)},
+        {"audio": "b.wav", "article": "ms", "start": 1400, "end": 1900, "text": word(2)},
+        {"audio": "b.wav", "article": "odd", "text": word(2), "split": "dev"},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    (root / "list.jsonl").write_text("\n".join([*lines[:3], "{no json", "[1]", *lines[3:]]) + "\n")
+    corpus = prepare("manifest", root, tmp_path / "out")
+    require_sound(corpus)
+    assert [segment.text for segment in corpus.segments] == [word(1)]
+    said = report(tmp_path / "out")
+    article = said["articles"]["list.jsonl: b.wav"]
+    assert set(article["dropped_seconds"]) == {"times", "no_letters", "too_fast"}
+    assert "start is 'soon'" in said["warnings"]["list.jsonl: b.wav"][0]
+    reasons = said["failures"]
+    assert "not milliseconds" in reasons["list.jsonl: ms"]
+    assert "its split is 'dev'" in reasons["list.jsonl: odd"]
+    assert "no such audio file" in reasons["list.jsonl: nowhere.wav"]
+    assert {name.rpartition(":")[2] for name in reasons if "root/list.jsonl:" in name} == {"4", "5"}
+
+
+SUBRIP = """1
+00:00:00,400 --> 00:00:01,300
+<i>{one}</i>
+{two}
+
+2
+00:00:01,400 --> 00:00:02,000
+[Music] ♪
+
+3
+00:00:02,400 --> 00:00:02,900 X1:40
+{{\\an8}}{three} &amp; {{\\an8}}
+"""
+WEBVTT = """WEBVTT
+
+NOTE nobody says this
+
+STYLE
+::cue {{ color: red }}
+
+first
+00:00.400 --> 00:01.300 align:start
+<v Jo Reader>{one}</v>
+<c.red>{two}</c>
+
+00:02.400 --> 00:02.900
+{two}
+{three}
+"""
+
+
+def test_own_subtitles(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("a/Bee_keeping.wav", "Boats.flac"):
+        recording(root / name, (1, 0.5), (2, 1.0), (3, 2.5))
+    names = {"one": word(1), "two": word(2), "three": word(3)}
+    (root / "a" / "Bee_keeping.de.srt").write_bytes(SUBRIP.format(**names).replace("\n", "\r\n").encode("utf-8-sig"))
+    (root / "a" / "Bee_keeping.txt").write_text("A keeper tells\nof bees.")
+    (root / "Boats.vtt").write_text(WEBVTT.format(**names))
+    (root / "lonely.srt").write_text(SUBRIP.format(**names))
+    (root / "Boats.srt").write_text("nothing to see")
+    corpus = prepare("subtitles", root, tmp_path / "out")
+    segments = list(corpus.segments)
+    assert [one.text for one in segments] == [words(1, 2), words(3), words(1, 2), f"{word(3)} &"]
+    assert [(one.start, one.end) for one in segments] == [(0.4, 1.3), (2.4, 2.9)] * 2
+    for place in range(4):
+        tones = [word(number) for number, _, _ in heard(corpus.audio(place))]
+        assert tones == segments[place].text.replace(" &", "").split()
+    boats, bees = segments[0], segments[2]
+    assert (boats.speaker, segments[1].speaker, boats.language) == ("Boats/Jo Reader", "", "en")
+    assert (bees.context.title, bees.context.lead, bees.language) == ("Bee keeping", "A keeper tells of bees.", "de")
+    assert (segments[1].context.previous, boats.article) == (words(1, 2), "Boats")
+    failures = report(tmp_path / "out")["failures"]
+    assert "has no audio beside it" in failures["lonely.srt"]
+    assert "holds no subtitles" in failures["Boats.srt"]
+
+
+def test_subtitles_of_more_than_an_hour(tmp_path: Path) -> None:
+    (tmp_path / "x.srt").write_text("1\n01:02:03,004 --> 01:02:05,5\nHello\n")
+    assert read_cues(tmp_path / "x.srt")[0][:2] == (3723.004, 3725.5)
+
+
+WRITERS = {
+    "librispeech": librispeech,
+    "libriheavy": libriheavy,
+    "common_voice": common_voice,
+    "switchboard": conversations,
+    "gigaspeech": gigaspeech,
+    "manifest": own_files,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_another_corpus_is_recognised(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / "root")
+    require_corpus(name, tmp_path / "root")
+    for other in READERS.keys() - {name}:
+        with pytest.raises(CwjaxError, match=f"does not look like .* but like .*: that one is called {name}"):
+            require_corpus(other, tmp_path / "root")
+
+
+def test_the_model_window_bounds_every_kind(tmp_path: Path) -> None:
+    own_files(tmp_path / "root")
+    corpus = prepare("manifest", tmp_path / "root", tmp_path / "out", replace(LIMITS, max_duration=1.5))
+    assert all(segment.duration <= 1.5 for segment in corpus.segments)
+    short = prepare(
+        "manifest", tmp_path / "root", tmp_path / "short", replace(LIMITS, max_duration=0.7, min_duration=0.2, pad=0.1)
+    )
+    assert [segment.text for segment in short.segments] == [word(3)]
+    assert set(report(tmp_path / "short")["dropped"]) == {"too_long"}
