@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,10 +63,18 @@ def _train(arguments: list[str]) -> int:
         prog="cwjax train",
         add_help=False,
         allow_abbrev=False,
-        usage="cwjax train --config FILE [--workdir DIR] [--SECTION.FIELD VALUE ...] [--debug]",
+        usage="cwjax train --config FILE [--workdir DIR] [--SECTION.FIELD VALUE ...] [--distributed HOW] [--profile] "
+        "[--debug]",
         description="Trains an experiment; running the same command again continues it.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
+    parser.add_argument(
+        "--distributed",
+        metavar="HOW",
+        help="one of several processes: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: the "
+        "address of process 0, the number of processes, the number of this one",
+    )
+    parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     known, overrides = parser.parse_known_args(arguments)
     if not known.config:
         if "--help" in overrides or "-h" in overrides:
@@ -77,12 +86,24 @@ def _train(arguments: list[str]) -> int:
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
+    from cwjax.training.processes import join, leave
 
-    config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
+    overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
+    config = load_config(known.config, overrides)
+    if known.distributed:
+        join(known.distributed)
     try:
         train(config)
     except StoppedBySignal as stop:
         log.info("%s", stop)
+    except BaseException as error:
+        if known.distributed:
+            if isinstance(error, CwjaxError):
+                print(f"cwjax: error: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            leave(1)
+        raise
     return 0
 
 
