@@ -1,4 +1,4 @@
-"""One sample, only the text encoder trained: the loss must fall, through the context attention alone.
+"""One sample, only the text encoder trained: the loss must go to zero through the context attention alone.
 
 Starts from the Whisper of configs/demo.py, which hears the sample well but cannot know which of two words that sound
 the same is meant. Its new context attention is random, with open gates; all but the text encoder stays bit-identical.
