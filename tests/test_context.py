@@ -1,6 +1,7 @@
 """Which context an example gets, and that it never holds its answer."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ def segment(text: str = "They came back late.", lead: str = LEAD, article: str =
         end=2,
         text=text,
         utterances=(Utterance(0, 2, text),),
-        context=ContextMaterial(title=article, section=("Spring", "The queen"), lead=lead),
+        context=ContextMaterial(
+            title=article,
+            section=("Spring", "The queen"),
+            lead=lead,
+            categories=("Insects", "Agriculture"),
+            keywords=(f"{article} hive", f"{article} smoker"),
+            previous="They opened it. " + "Then they waited. " * 20,
+        ),
     )
 
 
@@ -29,6 +37,9 @@ def test_forms() -> None:
     assert describe(segment(), "title") == "Bees."
     assert describe(segment(), "section") == "Bees. Spring. The queen."
     assert describe(segment(), "lead") == f"Bees. {LEAD}"
+    assert describe(segment(), "categories") == "Bees. Insects. Agriculture."
+    assert describe(segment(), "previous") == "Bees. they waited. " + " ".join(["Then they waited."] * 16)
+    assert describe(segment(), "joined") == f"Bees. Spring. The queen. {LEAD} Insects. Agriculture."
     assert describe_for_evaluation(segment()) == f"Bees. Spring. The queen. {LEAD}"
 
 
@@ -83,3 +94,24 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
 def test_probabilities_must_add_up(values: dict[str, float]) -> None:
     with pytest.raises(CwjaxError, match="add up to 1"):
         ContextProbabilities(**values)
+
+
+def test_keywords_stand_among_those_of_other_articles() -> None:
+    only = ContextProbabilities(title=0, section=0, lead=0, none=0, wrong=0, keywords=1)
+    names = [f"Article {number}" for number in range(400)]
+    lists = []
+    for seed in range(40):
+        text = draw_context(
+            segment(), only, np.random.default_rng(seed), lambda generator: segment(article=generator.choice(names))
+        )
+        assert text.startswith("keywords: ")
+        words = text.removeprefix("keywords: ").removesuffix(".").split(", ")
+        assert len(words) == len(set(words))
+        assert 40 <= len(words) <= 102  # the same may be drawn twice
+        lists.append(words)
+    assert all({"Bees hive", "Bees smoker"} < set(words) for words in lists)
+    assert len({words.index("Bees hive") for words in lists}) > 10  # anywhere
+    bare = replace(segment(), context=ContextMaterial(title="Bees"))
+    assert draw_context(bare, only, np.random.default_rng(0), lambda _: bare) == "Bees."
+    spoken = segment(text="Bees hive")
+    assert "Bees hive," not in draw_context(spoken, only, np.random.default_rng(0), lambda _: spoken)

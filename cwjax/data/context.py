@@ -16,24 +16,40 @@ import numpy as np
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
 
-ContextKind = Literal["title", "section", "lead"]
+ContextKind = Literal["title", "section", "lead", "categories", "previous", "joined"]
 
 SHARED_WORDS = 8
 """A sentence that has this many consecutive words in common with the target is leaked."""
+DISTRACTORS = (50, 100)
+"""Fewest and most keywords of other articles in a list of keywords (as in Deep Context, Pundak et al. 2018: a model
+that only ever sees the right words learns to trust them all)."""
+PREVIOUS_WORDS = 50
+"""Of what was said before a segment, the last so many words are context."""
 
 
 @dataclass(frozen=True)
 class ContextProbabilities:
     """How often a training example gets which context. Must add up to one.
 
-    `wrong` gives the context of another article, so that a mistaken user does little harm.
+    Of a kind that is not known of a segment, the title remains.
     """
 
     title: float = 0.25
     section: float = 0.3
+    """Title and section titles."""
     lead: float = 0.3
+    """Title and lead."""
     none: float = 0.1
     wrong: float = 0.05
+    """Title, section or lead of another article, so that a mistaken user does little harm."""
+    categories: float = 0
+    """Title and subject headings."""
+    keywords: float = 0
+    """A list of the article's keywords among 50 to 100 of other articles, shuffled."""
+    previous: float = 0
+    """Title and what was said directly before."""
+    joined: float = 0
+    """Title, section titles, lead and subject headings."""
 
     def __post_init__(self) -> None:
         values = [getattr(self, one.name) for one in fields(self)]
@@ -42,15 +58,15 @@ class ContextProbabilities:
 
 
 def describe(segment: Segment, kind: ContextKind) -> str:
-    """The context of `kind` for a segment: "title", "section" (title and section path) or "lead" (title and lead).
-
-    Sentences leaked from the segment's text are left out.
-    """
+    """The context of `kind` for a segment, without sentences leaked from the segment's text."""
     material = segment.context
     parts = {
         "title": [material.title],
         "section": [material.title, *material.section],
         "lead": [material.title, material.lead],
+        "categories": [material.title, *material.categories],
+        "previous": [material.title, " ".join(material.previous.split()[-PREVIOUS_WORDS:])],
+        "joined": [material.title, *material.section, material.lead, *material.categories],
     }[kind]
     return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
 
@@ -74,7 +90,7 @@ def draw_context(
         segment: the example.
         probabilities: of each kind.
         generator: decides; equal state, equal choice.
-        other_segment: draws a segment of another article, for the wrong context.
+        other_segment: draws a segment of another article, for the wrong context and for keywords.
     """
     names = [one.name for one in fields(probabilities)]
     kind = generator.choice(names, p=[getattr(probabilities, name) for name in names])
@@ -84,7 +100,23 @@ def draw_context(
         other = other_segment(generator)
         text = describe(other, generator.choice(["title", "section", "lead"]))
         return " ".join(without_leaks([text], segment.text))
-    return describe(segment, kind)
+    if kind == "keywords" and segment.context.keywords:
+        return _keyword_list(segment, generator, other_segment)
+    return describe(segment, "title" if kind == "keywords" else kind)
+
+
+def _keyword_list(
+    segment: Segment, generator: np.random.Generator, other_segment: Callable[[np.random.Generator], Segment]
+) -> str:
+    """The segment's keywords among those of other articles, in any order."""
+    words = dict.fromkeys(segment.context.keywords)
+    for _ in range(generator.integers(*DISTRACTORS, endpoint=True)):
+        others = other_segment(generator).context.keywords
+        if others:
+            words.setdefault(others[generator.integers(len(others))])
+    shuffled = [list(words)[place] for place in generator.permutation(len(words))]
+    kept = without_leaks(shuffled, segment.text)
+    return f"keywords: {', '.join(kept)}." if kept else ""
 
 
 def without_leaks(parts: list[str], target: str) -> list[str]:
