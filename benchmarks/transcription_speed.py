@@ -145,6 +145,7 @@ def _transformers(
         said = GenerationMixin.generate(
             model,
             mels,
+            attention_mask=torch.ones(mels.shape[::2], dtype=torch.long),
             decoder_input_ids=start.repeat(len(samples), 1),
             max_new_tokens=tokens,
             do_sample=False,

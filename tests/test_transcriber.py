@@ -66,3 +66,18 @@ def test_what_the_model_does_not_know_is_refused(transcriber: Transcriber) -> No
     with pytest.raises(CwjaxError, match=r"nothing\.wav: no such audio file"):
         transcriber.transcribe("nothing.wav")
     assert transcriber.transcribe(talk((1, 0.1)), "", dataclasses.replace(PLAIN, language="German")).language == "de"
+
+
+def test_silence_with_a_context_is_an_empty_transcript(transcriber: Transcriber) -> None:  # noqa: F811
+    options = dataclasses.replace(text_only(transcriber), no_speech_threshold=0.6)
+    silence = np.zeros(5 * RATE, np.float32)
+    context = "they sail on the sea. names: bear, market"
+    assert transcriber.transcribe(silence, context, options).text == ""
+    assert transcriber.transcribe_batched([silence], [context], options)[0].text == ""
+    sound = talk((3, 0.3), (5, 0), noise=0.0)
+    heard = transcriber.transcribe(sound, context, options)
+    assert heard.segments
+    assert max(segment.start for segment in heard.segments) < 3
+    # Without the threshold every window is asked, as in openai-whisper.
+    asked = transcriber.transcribe(sound, context, dataclasses.replace(options, no_speech_threshold=None))
+    assert len(asked.segments) > len(heard.segments)

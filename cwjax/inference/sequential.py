@@ -14,6 +14,7 @@ from cwjax.inference.recognizer import Recognizer
 from cwjax.inference.recording import FRAMES_PER_SECOND, Recording, frames_of
 from cwjax.inference.segments import Cut, Draft, cut_into_segments
 from cwjax.inference.transcript import TranscribedSegment, Transcript
+from cwjax.inference.voice_activity import INAUDIBLE, level
 from cwjax.inference.words import add_words, time_words
 from cwjax.models.audio_encoder import ProjectedContext
 
@@ -42,6 +43,7 @@ class SequentialTranscription:
         self._context_after = context_after
         self._options = options
         self._loudest = recognizer.loudest(recording)
+        self._level = level(recording)
         self._segments: list[TranscribedSegment] = []
         self._initial = self._tokens.encode(options.initial_prompt) if options.initial_prompt else []
         self._said = list(self._initial)  # with the initial prompt, as if it had been said before
@@ -78,6 +80,8 @@ class SequentialTranscription:
     def _transcribe_window(self, seek: int, frames: int) -> int:
         """Transcribes the `frames` mel frames from `seek` on, and says from which to go on."""
         options = self._options
+        if options.no_speech_threshold is not None and (self._level[seek : seek + frames] < INAUDIBLE).all():
+            return seek + frames  # a model asked what it hears there would make something up
         heard = self._hear(seek, frames)
         prompt = self._previous_text()
         window = decode_with_fallback(self._recognizer, heard, [self._language], [prompt], options, [seek])[0]
