@@ -4,6 +4,7 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -61,10 +62,17 @@ def _train(arguments: list[str]) -> int:
         prog="cwjax train",
         add_help=False,
         allow_abbrev=False,
-        usage="cwjax train --config FILE [--workdir DIR] [--SECTION.FIELD VALUE ...] [--debug]",
+        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--profile] "
+        "[--SECTION.FIELD VALUE ...] [--debug]",
         description="Trains an experiment; running the same command again continues it.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
+    parser.add_argument(
+        "--distributed",
+        metavar="SETTING",
+        help="this process is one of several: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: "
+        "address of process 0, number of processes, number of this one",
+    )
     known, overrides = parser.parse_known_args(arguments)
     if not known.config:
         if "--help" in overrides or "-h" in overrides:
@@ -76,12 +84,14 @@ def _train(arguments: list[str]) -> int:
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
+    from cwjax.training.processes import joined
 
     config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
-    try:
-        train(config)
-    except StoppedBySignal as stop:
-        log.info("%s", stop)
+    with joined(known.distributed) if known.distributed else contextlib.nullcontext():
+        try:
+            train(config)
+        except StoppedBySignal as stop:
+            log.info("%s", stop)
     return 0
 
 

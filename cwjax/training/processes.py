@@ -4,6 +4,7 @@ Every process runs the same program on its own devices (JAX's multi-controller m
 writes lies in a directory that all of them see.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -11,7 +12,8 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -32,6 +34,30 @@ HEARTBEAT_SECONDS = 20
 """A process that was silent for so long is taken for dead, and all others are stopped."""
 END_SECONDS = 24 * 3600
 """How long processes that are done wait for the first, which still evaluates."""
+
+
+@contextlib.contextmanager
+def joined(setting: str) -> Iterator[None]:
+    """Makes this process one of several for the work inside. If the work fails here, the process says why and ends at
+    once: Python would first wait for the others, which wait for this one, but as it is they notice, and end too.
+
+    Args and errors: as `join`.
+    """
+    join(setting)
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, CwjaxError | KeyboardInterrupt):
+            reason = str(error) or "interrupted"
+        elif isinstance(error, jax.errors.JaxRuntimeError):
+            reason = (
+                f"lost the other processes, one of which has probably died ({str(error).splitlines()[0][:200]}); run "
+                "the same command again in all of them: it continues from the last checkpoint"
+            )
+        else:
+            reason = traceback.format_exc()
+        print(f"cwjax: error: process {jax.process_index()}: {reason}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def join(setting: str) -> None:
@@ -104,14 +130,6 @@ def _wait_for(address: str) -> None:
 def is_first() -> bool:
     """Whether this process writes logs, reports and models."""
     return jax.process_index() == 0
-
-
-def leave(status: int) -> None:
-    """Ends a process that has failed, without waiting for others that wait for it. They notice, and end too."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def shared(text: str) -> list[str]:
