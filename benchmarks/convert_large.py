@@ -1,4 +1,4 @@
-"""Peak memory and time of converting a whole Whisper large-v3 with BERT large, random weights, written in shards.
+"""Peak memory and time of converting a whole Whisper large-v3 with BERT base, random weights, written in shards.
 
     python benchmarks/convert_large.py [--directory SCRATCH] [--dtype float32]
 
@@ -25,8 +25,6 @@ from cwjax.weights.tensors import write_tensors
 from cwjax.weights.text_encoder_checkpoints import BERT_TABLE, abstract_text_encoder, text_encoder_settings
 from cwjax.weights.whisper_checkpoints import HUGGING_FACE_TABLE, hugging_face_settings, stock_whisper
 
-BERT_LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
-
 MEASURE = """
 import resource, sys, time
 from cwjax.cli import main
@@ -51,9 +49,9 @@ def main() -> None:
             ),
             _write(
                 scratch / "bert",
-                abstract_text_encoder(BERT_LARGE),
+                abstract_text_encoder(BertConfig()),
                 BERT_TABLE,
-                text_encoder_settings(BERT_LARGE),
+                text_encoder_settings(BertConfig()),
                 options,
             ),
         ]

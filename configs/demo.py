@@ -34,7 +34,7 @@ config = Config(
         speed=(0.94, 1.06),
         max_target_tokens=56,
         max_context_tokens=20,
-        context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.2, wrong=0.15),
+        context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.25, wrong=0.1),
     ),
     freeze=("text_encoder",),
     # Context attention learns more slowly, so that the model listens before it is told.

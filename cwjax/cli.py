@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for noisy in ("absl", "jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the tracebacks of errors that we report
     parser = argparse.ArgumentParser(
         prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
     )

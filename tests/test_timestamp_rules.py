@@ -120,8 +120,7 @@ def test_non_speech_symbols_are_openai_whispers(tokens: WhisperTokens) -> None:
     theirs = get_tokenizer(True, num_languages=99, language="en", task="transcribe")
     assert non_speech_tokens(tokens) == list(theirs.non_speech_tokens)
     assert tokens.no_speech == theirs.no_speech
-    assert list(tokens.languages.values()) == list(theirs.all_language_tokens)
-    assert list(tokens.languages) == list(theirs.all_language_codes)
+    assert tokens.languages == dict(zip(theirs.all_language_codes, theirs.all_language_tokens, strict=True))
 
 
 def test_where_tokens_are_letters_a_text_may_begin_with_a_space(tmp_path) -> None:

@@ -109,7 +109,7 @@ def test_an_explanation_is_what_the_model_computed(model, recordings):
     samples = np.pad(read_audio(recordings[0]), (0, 2 * RATE))
     features = log_mel(samples[None].astype(np.float64), 80)[:, :200].astype(np.float32)
     whole = nnx.merge(abstract(config)[0], parameters)
-    states = whole.encode_context(*processor.context(["The wind in the sail. names: bear, market"], 16))
+    states = whole.encode_context(*processor.context(["The wind in the sail. names: bear, market"], 32))
     lengths = np.asarray(whole.audio_encoder.context_contributions(features, states))[:, 0]
     (first, following), *_ = window_spans(transcript, 500, 200)
     assert first == 0
@@ -118,7 +118,7 @@ def test_an_explanation_is_what_the_model_computed(model, recordings):
     weights = np.diff([*range(0, positions, 5), positions])
     ours = (windows[0].influence.sum(axis=1) + windows[0].others) @ weights
     np.testing.assert_allclose(ours, expected, rtol=1e-3)
-    pieces = processor.context_tokenizer.convert_ids_to_tokens(processor.context([CONTEXT], 16)[0][0])
+    pieces = processor.context_tokenizer.convert_ids_to_tokens(processor.context([CONTEXT], 32)[0][0])
     row = windows[0].words.index(explanation.words.index("wind"))
     wind = lengths[:, :positions, pieces.index("wind")].sum(axis=1)
     np.testing.assert_allclose(windows[0].influence[:, row] @ weights, wind, rtol=1e-3)

@@ -99,7 +99,13 @@ def test_words_are_openai_whispers(tokens: WhisperTokens, language: str, text: s
     for part in (ids, ids[:-1], ids[1:], ids[2:5]):  # which may cut through characters
         words, groups = theirs.split_to_word_tokens([*part, theirs.eot])
         expected = list(zip(words[:-1], map(len, groups[:-1]), strict=True))
-        assert split_into_words(part, tokens, language) == expected
+        ours = split_into_words(part, tokens, language)
+        if sum(count for _, count in ours) < len(part):
+            # The text is cut within a character. Theirs may lose the whole word before it, too.
+            assert ours[: len(expected)] == expected
+            assert len(ours) <= len(expected) + 1
+        else:
+            assert ours == expected
 
 
 def test_punctuation_is_merged_as_openai_whisper_does() -> None:

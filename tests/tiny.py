@@ -21,8 +21,11 @@ WORDS = (
 )  # fmt: skip
 
 
-def write_bert(directory: Path, hidden_size: int = 16, layers: int = 1, seed: int = 0) -> Path:
-    """A random BERT in Hugging Face's layout, with a WordPiece tokenizer of whole words and letters."""
+def write_bert(directory: Path, hidden_size: int = 16, layers: int = 1, seed: int = 0, spread: float = 0.3) -> Path:
+    """A random BERT in Hugging Face's layout, with a WordPiece tokenizer of whole words and letters.
+
+    `spread` is the weights' standard deviation: wide for comparisons of arithmetic, narrow to be trained.
+    """
     directory.mkdir(parents=True)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *("##" + one for one in letters), "."]
@@ -46,7 +49,7 @@ def write_bert(directory: Path, hidden_size: int = 16, layers: int = 1, seed: in
     tensors: dict[str, np.ndarray] = {}
 
     def matrix(name: str, *shape: int) -> None:
-        tensors[name] = generator.normal(0, 0.3, shape).astype(np.float32)
+        tensors[name] = generator.normal(0, spread, shape).astype(np.float32)
 
     def norm(name: str) -> None:
         tensors[f"{name}.weight"] = np.ones(hidden_size, np.float32)

@@ -1,8 +1,9 @@
 """A small Whisper that understands a language of eight tones, trained within a minute.
 
 Each word of the language is a chord; a recording is words with pauses between them. The audio encoder is random and
-stays so; the decoder learns to name the words, to say when they begin and end, and to end. Timestamp tokens start
-from the sinusoids of the audio positions they stand for, which is what makes them quick to learn.
+stays so; the decoder learns to name the words, to say roughly when they begin and end, and to end. Timestamp tokens
+start from the sinusoids of the audio positions they stand for, and attention to the audio starts by looking for what is
+alike, which is what makes them quick to learn.
 """
 
 import dataclasses
@@ -77,7 +78,7 @@ def trained(tokens: WhisperTokens, cache: Path) -> Parameters:
         return unflatten(dict(leaves))
 
 
-def train(tokens: WhisperTokens, steps: int = 400, batch: int = 16, seed: int = 0) -> Parameters:
+def train(tokens: WhisperTokens, steps: int = 200, batch: int = 16, seed: int = 0) -> Parameters:
     """Parameters of audio encoder and decoder, for the real multilingual vocabulary `tokens`."""
     random = np.random.default_rng(seed)
     lesson = Lesson(tokens, random)
@@ -86,9 +87,12 @@ def train(tokens: WhisperTokens, steps: int = 400, batch: int = 16, seed: int = 
     sizes = dataclasses.replace(SIZES, vocab_size=unused + 1)
     graph, state = nnx.split(TextDecoder(sizes, key=jax.random.key(seed)))
     decoder = nnx.to_pure_dict(state)
-    embedding = 2 * np.array(decoder["token_embedding"]["embedding"])
+    embedding = 8 * np.array(decoder["token_embedding"]["embedding"])
     embedding[:-1][used >= tokens.first_timestamp] = 0.3 * sinusoids(1501, SIZES.d_model)
     decoder["token_embedding"]["embedding"] = jnp.asarray(embedding)
+    for name, kernel in decoder["blocks"]["cross_attn"].items():
+        identity = (1.5 if name in ("query", "key") else 1.0) * jnp.eye(SIZES.d_model)
+        kernel["kernel"] = identity + 0.3 * kernel["kernel"]
     many = jnp.zeros(unused + 1).at[unused].set(np.log(len(tokens) - unused))
 
     def loss(decoder, features, texts, first, last, offset):
@@ -100,8 +104,7 @@ def train(tokens: WhisperTokens, steps: int = 400, batch: int = 16, seed: int = 
         places = jnp.arange(texts.shape[1] - 1)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, texts[:, 1:])
         counted = (places >= first[:, None]) & (places < last[:, None])
-        right = (logits.argmax(-1) == texts[:, 1:]) & counted
-        return (losses * counted).sum() / counted.sum(), right.sum() / counted.sum()
+        return (losses * counted).sum() / counted.sum()
 
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -110,18 +113,13 @@ def train(tokens: WhisperTokens, steps: int = 400, batch: int = 16, seed: int = 
 
     @jax.jit
     def step(decoder, state, *example):
-        value, gradient = jax.value_and_grad(loss, has_aux=True)(decoder, *example)
+        gradient = jax.grad(loss)(decoder, *example)
         updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(decoder, updates), state, value
+        return optax.apply_updates(decoder, updates), state
 
     state = optimizer.init(decoder)
-    import time
-
-    t0 = time.time()
-    for i in range(steps):
-        decoder, state, value = step(decoder, state, *lesson.draw(batch))
-        if i % 50 == 49:
-            print(i, *map(float, value), time.time() - t0, flush=True)
+    for _ in range(steps):
+        decoder, state = step(decoder, state, *lesson.draw(batch))
     trained = np.array(decoder["token_embedding"]["embedding"])
     whole = trained[unused] + 1e-3 * random.normal(size=(len(tokens), SIZES.d_model))
     whole[used] = trained[:unused]

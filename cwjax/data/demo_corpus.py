@@ -78,7 +78,7 @@ class DemoCorpusSettings:
     validation_variants: tuple[str, ...] = ("m8", "f3")
     test_variants: tuple[str, ...] = ("m3", "m6", "f4")
     speed_wpm: tuple[int, int] = (160, 200)
-    pitch: tuple[int, int] = (35, 65)
+    pitch: tuple[int, int] = (40, 56)
     pitch_range: tuple[int, int] = (35, 65)
     sentence_pause: float = 0.36
     paragraph_pause: float = 0.6

@@ -121,8 +121,11 @@ class WhisperTokens:
 
         Bytes that are no valid UTF-8, such as the first half of a character, become U+FFFD.
         """
-        whole = b"".join(self._bytes[token] for token in tokens if token < self.end_of_text)
-        return whole.decode("utf-8", errors="replace")
+        return self.utf8(tokens).decode("utf-8", errors="replace")
+
+    def utf8(self, tokens: Iterable[int]) -> bytes:
+        """Bytes of the text of tokens, which may begin and end within a character."""
+        return b"".join(self._bytes[token] for token in tokens if token < self.end_of_text)
 
     @cached_property
     def _bytes(self) -> list[bytes]:

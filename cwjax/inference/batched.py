@@ -175,11 +175,15 @@ class BatchedTranscription:
         ]
 
     def _segments_of(self, window: Window, decoded: DecodedWindow) -> list[Draft]:
-        """A window's segments, none in silence; one that the window's end cut off ends there."""
+        """A window's segments, none in silence; they end with the window, where the next one may begin."""
         if is_silent(decoded, self._options):
             return []
         cut = cut_into_segments(decoded.tokens, self._recognizer.tokens, window.seek, window.frames)
-        return cut.drafts + ([cut.rest] if cut.rest else [])
+        drafts = cut.drafts + ([cut.rest] if cut.rest else [])
+        ended = (window.seek + window.frames) / FRAMES_PER_SECOND
+        for draft in drafts:
+            draft.start, draft.end = min(draft.start, ended), min(draft.end, ended)
+        return drafts
 
 
 def _filled(batch: Sequence[Window], size: int) -> list[Window]:

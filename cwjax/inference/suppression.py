@@ -68,7 +68,7 @@ def non_speech_tokens(tokens: WhisperTokens) -> list[int]:
     found = {ids[0] for ids in map(tokens.pieces, (" -", " '")) if len(ids) == 1}
     for symbol in (*SYMBOLS, *GROUPS.split(), *NOTES):
         for ids in (tokens.pieces(symbol), tokens.pieces(" " + symbol)):
-            note = symbol in NOTES and len(tokens.text(ids[:1]).strip().encode()) > 1
+            note = symbol in NOTES and len(tokens.utf8(ids[:1]).strip()) > 1
             if len(ids) == 1 or note:
                 found.add(ids[0])
     return sorted(found)

@@ -85,13 +85,14 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            shutil.rmtree(checkpointer.directory / str(step), ignore_errors=True)
+            for partial in (str(step), f"{step}.*"):
+                for place in checkpointer.directory.glob(partial):
+                    shutil.rmtree(place, ignore_errors=True)
             remaining = self.steps()
             rest = f"the checkpoint of step {remaining[-1]} remains" if remaining else "there is none before it"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CwjaxError(
-                f"{checkpointer.directory}: the checkpoint of step {step} cannot be written ({reason}); {rest}; "
-                "make room and run the same command again"
+                f"{checkpointer.directory}: the checkpoint of step {step} cannot be written ({_reason(error)}); "
+                f"{rest}; make room and run the same command again"
             ) from error
 
     def steps(self) -> list[int]:
@@ -156,10 +157,22 @@ class Checkpoints:
         return latest.step, loaded["trained"]
 
     def save_frozen(self, frozen: Parameters) -> None:
-        """Writes the frozen parameters once per run."""
+        """Writes the frozen parameters once per run.
+
+        Raises:
+            CwjaxError: the disk is full or the directory cannot be written.
+        """
         place = self._workdir / "frozen"
         if not place.exists() and frozen:
-            ocp.save(place, frozen)
+            try:
+                ocp.save(place, frozen)
+            except Exception as error:
+                for partial in self._workdir.glob("frozen.*"):
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise CwjaxError(
+                    f"{place}: the frozen parameters cannot be written ({_reason(error)}); make room and run the same "
+                    "command again"
+                ) from error
 
     def restore_frozen(self, abstract_frozen: Parameters) -> Parameters:
         """The frozen parameters this run began with."""
@@ -188,8 +201,16 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._latest.close()
-            self._best.close()
+            for checkpointer in (self._latest, self._best):
+                with contextlib.suppress(Exception):  # a save that failed fails once more here, and was reported
+                    checkpointer.close()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the places and numbers that a library adds."""
+    if "No space left" in str(error):
+        return "no space left on the disk"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _shapes(parameters: Parameters) -> dict[str, list[int]]:

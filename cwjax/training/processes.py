@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -74,10 +75,14 @@ def join(setting: str) -> None:
     address = arguments.get("coordinator_address", "the cluster's coordinator")
     if arguments.get("process_id"):
         _wait_for(address)
+    # JAX would end the process from inside C++, without a plain word.
+    alarm = threading.Timer(JOIN_SECONDS, _give_up, (setting, address))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=END_SECONDS,
         )
@@ -87,16 +92,25 @@ def join(setting: str) -> None:
             "0, the number of processes, the number of this one"
         ) from error
     except RuntimeError as error:
-        raise CwjaxError(
-            f"--distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0][:200]}); are all of them running?"
-        ) from error
+        raise CwjaxError(f"--distributed {setting}: {address}: {str(error).splitlines()[0][:200]}") from error
+    finally:
+        alarm.cancel()
     name = f"process {jax.process_index()} of {jax.process_count()}"
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s [{name}] %(message)s", "%H:%M:%S"))
     if not is_first():
         logging.getLogger("cwjax").setLevel(logging.WARNING)
     log.info("%d devices, %d of them here", jax.device_count(), jax.local_device_count())
+
+
+def _give_up(setting: str, address: str) -> None:
+    print(
+        f"cwjax: error: --distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s; are all "
+        "of them running, with the same number of processes?",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _parse(setting: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
@@ -21,6 +21,8 @@ from cwjax.weights.whisper_checkpoints import (
 )
 
 TEXT_ENCODER = "text_encoder/"
+
+Sizes = TypeVar("Sizes")
 
 
 class PretrainedWhisper(NamedTuple):
@@ -63,7 +65,7 @@ def open_whisper(place: Path) -> PretrainedWhisper:
     settings = read_config(place)
     kind = settings.get("model_type")
     if kind == "whisper":
-        config = whisper_config(settings)
+        config = _sizes(place, settings, whisper_config)
         return PretrainedWhisper(config, place, lambda: whisper_from_hugging_face(open_tensors(place), config))
     if kind == MODEL_TYPE:
         config = ContextWhisperConfig.from_dict(settings).whisper
@@ -81,8 +83,15 @@ def open_text_encoder(place: Path) -> PretrainedTextEncoder:
     if settings.get("model_type") == MODEL_TYPE:
         config = ContextWhisperConfig.from_dict(settings).text_encoder
         return PretrainedTextEncoder(config, place / CONTEXT_TOKENIZER_FOLDER, lambda: _text_encoder_inside(place))
-    config = text_encoder_config(settings)
+    config = _sizes(place, settings, text_encoder_config)
     return PretrainedTextEncoder(config, place, lambda: text_encoder_parameters(open_tensors(place), settings))
+
+
+def _sizes(place: Path, settings: dict[str, Any], read: Callable[[dict[str, Any]], Sizes]) -> Sizes:
+    try:
+        return read(settings)
+    except CwjaxError as error:  # begins with the file's name
+        raise CwjaxError(f"{place}/{error}") from error
 
 
 def _stock_whisper(directory: Path) -> NamedArrays:

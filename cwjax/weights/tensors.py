@@ -1,7 +1,8 @@
 """Tensors on disk: read one at a time from every common kind of checkpoint, written in shards of safetensors."""
 
-import contextlib
 import json
+import math
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,14 @@ SAFETENSORS_INDEX = "model.safetensors.index.json"
 PYTORCH_FILE = "pytorch_model.bin"
 PYTORCH_INDEX = "pytorch_model.bin.index.json"
 
-SHARD_BYTES = 2 * 2**30
+SHARD_BYTES = 2**30
 """Tensors beyond this many bytes go into another file, so that as many are in memory at most while writing."""
+
+SAFETENSORS_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+"""NumPy's names of the types a checkpoint may hold (safetensors' format, header field `dtype`)."""
 
 
 @dataclass(frozen=True)
@@ -166,21 +173,25 @@ def _draft(number: int) -> str:
 
 
 def _open_safetensors(file: Path) -> Tensors:
-    # One handle for all tensors; closed with the last reference to it.
-    stack = contextlib.ExitStack()
+    # safetensors checks the file; its tensors are then views of the mapped file, copied only where they are used.
     try:
-        handle = stack.enter_context(safe_open(file, "numpy"))
-        shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+        with safe_open(file, "numpy"), open(file, "rb") as stream:
+            header_bytes = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(header_bytes))
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, SafetensorError) as error:
         _damaged(file, error)
+    header.pop("__metadata__", None)
 
     def read(name: str) -> np.ndarray:
-        try:
-            return handle.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            _damaged(file, error)
+        entry = header[name]
+        if entry["dtype"] not in SAFETENSORS_DTYPES:
+            raise CwjaxError(f"{file}: tensor '{name}' is of the unknown type {entry['dtype']}; fetch it in float32")
+        dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), entry["shape"]
+        start = 8 + header_bytes + entry["data_offsets"][0]
+        return np.frombuffer(mapped, dtype, math.prod(shape), start).reshape(shape)
 
-    return Tensors(file, shapes, read)
+    return Tensors(file, {name: tuple(entry["shape"]) for name, entry in header.items()}, read)
 
 
 def _damaged(file: Path, error: Exception) -> NoReturn:

@@ -1,0 +1,209 @@
+"""Transcription against openai-whisper and transformers on PyTorch: the same weights, windows and number of tokens.
+
+    python benchmarks/transcription_speed.py [--sizes tiny base] [--windows 1 8] [--tokens 64] [--repeats 5]
+
+From samples to tokens: spectrogram, audio encoder and greedy decoding of exactly as many tokens, float32, random
+weights, all peers in turn within one process on the same threads. A run during which other processes took more than
+a quarter of a core does not count and is repeated. Prints the medians, the ratio of ours to the fastest peer, and how
+long the machine would take at its own measured pace of matrix products (for the encoder) and of reading memory (for
+the weights and cached keys of every decoding step).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+import whisper
+from transformers import GenerationMixin, WhisperFeatureExtractor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from references import openai_model, real_vocabulary, transformers_model
+
+from cwjax.data.log_mel import HOP_LENGTH
+from cwjax.data.processor import Processor
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.recording import Recording
+from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.parameters import Parameters
+from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
+
+THREADS = os.cpu_count() or 1
+WINDOW_SAMPLES = 480_000
+ELSEWHERE = 0.25
+"""Cores that other processes may use during a run that counts."""
+
+
+def main() -> None:
+    """Measures every size and number of windows, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=sorted(WHISPER_SIZES), default=["tiny", "base"])
+    parser.add_argument("--windows", nargs="+", type=int, default=[1, 8], help="windows at once (1 8)")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens decoded for each window (64)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs that count (5)")
+    parser.add_argument("--json", type=Path, help="file to write the figures to as well")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    machine = _pace()
+    print(f"{THREADS} threads, {jax.default_backend()}: {machine['flops'] / 1e9:.0f} GFLOP/s in products, ", end="")
+    print(f"{machine['bytes'] / 1e9:.1f} GB/s read")
+    rows = [row for size in options.sizes for row in _measure_size(size, options, machine)]
+    print(f"\n{'Whisper':9} {'windows':>7} {'ours':>8} {'openai':>8} {'transf.':>8}  ratio to the best  share of limit")
+    for row in rows:
+        times = " ".join(f"{row[name]:7.2f}s" for name in ("cwjax", "openai-whisper", "transformers"))
+        print(f"{row['size']:9} {row['windows']:7} {times}  {row['ratio']:17.2f}  {row['limit'] / row['cwjax']:13.0%}")
+    if options.json:
+        options.json.write_text(json.dumps({"threads": THREADS, **machine, "rows": rows}, indent=2) + "\n")
+
+
+def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, float]) -> list[dict[str, float]]:
+    with tempfile.TemporaryDirectory() as scratch:
+        config, processor = real_vocabulary(Path(scratch), WHISPER_SIZES[size])
+    parameters = jax.device_get(init_params(config, jax.random.key(0)))
+    peers = {
+        "cwjax": _ours(config, parameters, processor, options.tokens),
+        "openai-whisper": _openai(config.whisper, parameters, options.tokens),
+        "transformers": _transformers(config.whisper, parameters, processor, options.tokens),
+    }
+    rows = []
+    for windows in options.windows:
+        samples = np.random.default_rng(0).normal(0, 0.1, (windows, WINDOW_SAMPLES)).astype(np.float32)
+        said = {name: transcribe(samples) for name, transcribe in peers.items()}
+        for name, tokens in said.items():
+            if tokens != said["cwjax"]:
+                print(f"{size}, {windows} windows: {name} says other tokens than cwjax", file=sys.stderr)
+        times: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(options.repeats):
+            for name, transcribe in peers.items():
+                times[name].append(_clean_time(transcribe, samples))
+        medians = {name: statistics.median(measured) for name, measured in times.items()}
+        others = min(value for name, value in medians.items() if name != "cwjax")
+        row = {"size": size, "windows": windows, **medians, "ratio": medians["cwjax"] / others}
+        rows.append(row | {"limit": _limit(config.whisper, windows, options.tokens, machine)})
+        print(f"{size}, {windows} windows: " + ", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
+    return rows
+
+
+def _ours(
+    config: ContextWhisperConfig, parameters: Parameters, processor: Processor, tokens: int
+) -> Callable[[np.ndarray], list[list[int]]]:
+    recognizer = Recognizer(config, parameters, processor)
+    never = [-1, processor.tokens.end_of_text, *range(processor.tokens.first_timestamp, len(processor.tokens))]
+    plan = DecodingOptions(language="en", without_timestamps=True, suppress_tokens=never, sample_len=tokens)
+
+    def transcribe(samples: np.ndarray) -> list[list[int]]:
+        recordings = [Recording.open(row) for row in samples]
+        loudest = [recognizer.loudest(recording) for recording in recordings]
+        frames = WINDOW_SAMPLES // HOP_LENGTH
+        windows = np.stack([recording.window(0, frames) for recording in recordings])
+        count = len(recordings)
+        heard = recognizer.hear(windows, loudest, [frames] * count)
+        decoded = recognizer.decode(heard, ["en"] * count, [[]] * count, plan, 0.0, [0] * count)
+        return [list(window.tokens) for window in decoded]
+
+    return transcribe
+
+
+def _openai(config: WhisperConfig, parameters: Parameters, tokens: int) -> Callable[[np.ndarray], list[list[int]]]:
+    model = openai_model(config, parameters)
+    vocabulary = whisper.tokenizer.get_tokenizer(True, num_languages=99)
+    never = [-1, vocabulary.eot, *range(vocabulary.timestamp_begin, config.vocab_size)]
+    plan = whisper.DecodingOptions(
+        language="en", without_timestamps=True, suppress_tokens=never, sample_len=tokens, fp16=False
+    )
+
+    def transcribe(samples: np.ndarray) -> list[list[int]]:
+        mels = whisper.log_mel_spectrogram(torch.from_numpy(samples), config.num_mel_bins)
+        return [window.tokens for window in model.decode(mels, plan)]
+
+    return transcribe
+
+
+def _transformers(
+    config: WhisperConfig, parameters: Parameters, processor: Processor, tokens: int
+) -> Callable[[np.ndarray], list[list[int]]]:
+    model = transformers_model(config, parameters)
+    model.config._attn_implementation = "sdpa"
+    extractor = WhisperFeatureExtractor(config.num_mel_bins)
+    vocabulary = whisper.tokenizer.get_tokenizer(True, num_languages=99)
+    settings = model.generation_config
+    settings.suppress_tokens = sorted({*vocabulary.non_speech_tokens, *range(vocabulary.eot, config.vocab_size)})
+    settings.begin_suppress_tokens = [*processor.tokens.pieces(" "), vocabulary.eot]
+    start = torch.tensor([processor.tokens.prompt("en", timestamps=False)])
+
+    def transcribe(samples: np.ndarray) -> list[list[int]]:
+        mels = extractor(list(samples), sampling_rate=16_000, return_tensors="pt").input_features
+        said = GenerationMixin.generate(
+            model,
+            mels,
+            decoder_input_ids=start.repeat(len(samples), 1),
+            max_new_tokens=tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        return said[:, start.shape[1] :].tolist()
+
+    return transcribe
+
+
+def _clean_time(transcribe: Callable[[np.ndarray], object], samples: np.ndarray) -> float:
+    """Seconds of a run during which the machine did little else."""
+    for _ in range(20):
+        busy, own, began = _busy(), time.process_time(), time.perf_counter()
+        transcribe(samples)
+        seconds = time.perf_counter() - began
+        elsewhere = (_busy() - busy) - (time.process_time() - own)
+        if elsewhere <= ELSEWHERE * seconds:
+            return seconds
+    raise SystemExit("transcription_speed: the machine is busy with something else; run this when it is quiet")
+
+
+def _busy() -> float:
+    """Seconds that all cores together have worked; 0 where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return time.process_time()
+    user, nice, system, _, _, irq, soft, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def _pace() -> dict[str, float]:
+    """What this machine does at best: float operations in matrix products and bytes read, in a second."""
+    square = np.ones((2048, 2048), np.float32)
+    products = min(_seconds(lambda: torch.from_numpy(square) @ torch.from_numpy(square)) for _ in range(5))
+    long = torch.ones(2**28)
+    reading = min(_seconds(long.sum) for _ in range(5))
+    return {"flops": 2 * 2048**3 / products, "bytes": 4 * 2**28 / reading}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _limit(config: WhisperConfig, windows: int, tokens: int, machine: dict[str, float]) -> float:
+    """Seconds at the machine's pace: the operations of the audio encoder and the decoder's keys and values of the
+    audio, then for every token the reading of all weights and of these keys and values."""
+    width, positions = config.d_model, config.max_source_positions
+    convolutions = 2 * 2 * positions * 3 * config.num_mel_bins * width + 2 * positions * 3 * width**2
+    blocks = config.encoder_layers * (2 * positions * 12 * width**2 + 4 * positions**2 * width)
+    projected = config.decoder_layers * 4 * positions * width**2
+    encoding = windows * (convolutions + blocks + projected) / machine["flops"]
+    weights = config.decoder_layers * 14 * width**2 + config.vocab_size * width
+    read = 4 * (weights + windows * 2 * config.decoder_layers * positions * width) / machine["bytes"]
+    computed = windows * (2 * weights + 4 * config.decoder_layers * positions * width) / machine["flops"]
+    return encoding + tokens * max(read, computed)
+
+
+if __name__ == "__main__":
+    main()
