@@ -4,10 +4,10 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,16 +70,16 @@ def _train(arguments: list[str]) -> int:
         prog="cwjax train",
         add_help=False,
         allow_abbrev=False,
-        usage="cwjax train --config FILE [--workdir DIR] [--SECTION.FIELD VALUE ...] [--distributed HOW] [--profile] "
-        "[--debug]",
+        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--profile] "
+        "[--SECTION.FIELD VALUE ...] [--debug]",
         description="Trains an experiment; running the same command again continues it.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
     parser.add_argument(
         "--distributed",
-        metavar="HOW",
-        help="one of several processes: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: the "
-        "address of process 0, the number of processes, the number of this one",
+        metavar="SETTING",
+        help="this process is one of several: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: "
+        "address of process 0, number of processes, number of this one",
     )
     parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     known, overrides = parser.parse_known_args(arguments)
@@ -93,24 +93,15 @@ def _train(arguments: list[str]) -> int:
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
-    from cwjax.training.processes import join, leave
+    from cwjax.training.processes import joined
 
     overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
     config = load_config(known.config, overrides)
-    if known.distributed:
-        join(known.distributed)
-    try:
-        train(config)
-    except StoppedBySignal as stop:
-        log.info("%s", stop)
-    except BaseException as error:
-        if known.distributed:
-            if isinstance(error, CwjaxError):
-                print(f"cwjax: error: {error}", file=sys.stderr)
-            else:
-                traceback.print_exc()
-            leave(1)
-        raise
+    with joined(known.distributed) if known.distributed else contextlib.nullcontext():
+        try:
+            train(config)
+        except StoppedBySignal as stop:
+            log.info("%s", stop)
     return 0
 
 

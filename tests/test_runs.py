@@ -7,60 +7,30 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny import write_bert
+from tiny_runs import losses, run, wait_for_step, write_config
 
 import cwjax
 from cwjax.cli import main
 from cwjax.data.whisper_tokens import train_tokenizer
 from cwjax.models.t5 import T5Config
-from cwjax.training.metrics import read_metrics
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
 
-CONFIG = """
-from cwjax.config import *
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.models.whisper import WhisperConfig
-
-config = Config(
-    model=ModelSettings(
-        whisper_size=WhisperConfig(
-            d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=64, decoder_layers=1,
-            decoder_attention_heads=2, decoder_ffn_dim=64, max_source_positions=120, max_target_positions=48,
-        ),
-        tokenizer_size=300,
-        text_encoder={bert!r},
-    ),
-    data=DataSettings(
-        corpus="demo", root={root!r}, demo=DemoCorpusSettings({demo}), max_target_tokens=44, max_context_tokens=16,
-    ),
-    freeze=("text_encoder",),
-    optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=5),
-    train=TrainSettings(steps={steps}, batch_size=4, checkpoint_every=7, log_every=1),
-    evaluation=EvaluationSettings(at_end=False),
-)
-"""
-
-TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
-
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration whose corpus, once written, all tests of this file share."""
     directory = tmp_path_factory.mktemp("runs")
-    bert = write_bert(directory / "bert")
-    path = directory / "tiny.py"
-    path.write_text(CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=STEPS))
-    return path
+    return write_config(directory, STEPS)
 
 
 @pytest.fixture(scope="session")
@@ -70,26 +40,10 @@ def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return workdir
 
 
-def run(config: Path, workdir: Path, *overrides: str) -> int:
-    return main(["train", "--config", str(config), "--workdir", str(workdir), *overrides])
-
-
-def losses(workdir: Path) -> dict[int, float]:
-    return {row["step"]: row["loss"] for row in read_metrics(workdir)}
-
-
 def start(config: Path, workdir: Path) -> subprocess.Popen:
     command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if max(losses(workdir), default=0) >= step:
-            return
-        time.sleep(0.002)
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:

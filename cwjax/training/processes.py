@@ -4,14 +4,17 @@ Every process runs the same program on its own devices (JAX's multi-controller m
 writes lies in a directory that all of them see.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -34,6 +37,30 @@ END_SECONDS = 24 * 3600
 """How long processes that are done wait for the first, which still evaluates."""
 
 
+@contextlib.contextmanager
+def joined(setting: str) -> Iterator[None]:
+    """Makes this process one of several for the work inside. If the work fails here, the process says why and ends at
+    once: Python would first wait for the others, which wait for this one, but as it is they notice, and end too.
+
+    Args and errors: as `join`.
+    """
+    join(setting)
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, CwjaxError | KeyboardInterrupt):
+            reason = str(error) or "interrupted"
+        elif isinstance(error, jax.errors.JaxRuntimeError):
+            reason = (
+                f"lost the other processes, one of which has probably died ({str(error).splitlines()[0][:200]}); run "
+                "the same command again in all of them: it continues from the last checkpoint"
+            )
+        else:
+            reason = traceback.format_exc()
+        print(f"cwjax: error: process {jax.process_index()}: {reason}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
 def join(setting: str) -> None:
     """Makes this process one of several.
 
@@ -48,10 +75,14 @@ def join(setting: str) -> None:
     address = arguments.get("coordinator_address", "the cluster's coordinator")
     if arguments.get("process_id"):
         _wait_for(address)
+    # JAX would end the process from inside C++, without a plain word.
+    alarm = threading.Timer(JOIN_SECONDS, _give_up, (setting, address))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=END_SECONDS,
         )
@@ -61,16 +92,25 @@ def join(setting: str) -> None:
             "0, the number of processes, the number of this one"
         ) from error
     except RuntimeError as error:
-        raise CwjaxError(
-            f"--distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0][:200]}); are all of them running?"
-        ) from error
+        raise CwjaxError(f"--distributed {setting}: {address}: {str(error).splitlines()[0][:200]}") from error
+    finally:
+        alarm.cancel()
     name = f"process {jax.process_index()} of {jax.process_count()}"
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s [{name}] %(message)s", "%H:%M:%S"))
     if not is_first():
         logging.getLogger("cwjax").setLevel(logging.WARNING)
     log.info("%d devices, %d of them here", jax.device_count(), jax.local_device_count())
+
+
+def _give_up(setting: str, address: str) -> None:
+    print(
+        f"cwjax: error: --distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s; are all "
+        "of them running, with the same number of processes?",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _parse(setting: str) -> dict[str, Any]:
@@ -104,14 +144,6 @@ def _wait_for(address: str) -> None:
 def is_first() -> bool:
     """Whether this process writes logs, reports and models."""
     return jax.process_index() == 0
-
-
-def leave(status: int) -> None:
-    """Ends a process that has failed, without waiting for others that wait for it. They notice, and end too."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def shared(text: str) -> list[str]:

@@ -1,0 +1,31 @@
+"""Eight devices do what one does. Simulated ones, in processes of their own: this one has a single device already."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+
+
+def three_steps(mesh: str, out: Path) -> dict[str, np.ndarray]:
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    command = [sys.executable, str(ROOT / "tests" / "three_steps.py"), mesh, str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(out))
+
+
+def test_eight_devices_do_what_one_does(tmp_path: Path) -> None:
+    """Losses, gradient norms and every parameter after three steps, float32."""
+    one = three_steps("1,1,1", tmp_path / "one.npz")
+    eight = three_steps("2,2,2", tmp_path / "eight.npz")
+    assert one.keys() == eight.keys()
+    for name, expected in one.items():
+        np.testing.assert_allclose(eight[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)

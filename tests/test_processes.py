@@ -1,0 +1,164 @@
+"""Several real processes as one run: joining, agreeing, dying, going on in another number."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny_runs import ROOT, losses, run, wait_for_step, write_config
+
+from cwjax.errors import CwjaxError
+from cwjax.training import processes
+
+pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
+
+STEPS = 16
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("processes"), STEPS)
+
+
+@pytest.fixture(scope="session")
+def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    assert run(config, workdir) == 0
+    return workdir
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(config: Path, workdir: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
+    """All processes of a run."""
+    address = free_address()
+    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir), *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return [
+        subprocess.Popen(
+            [*command, "--distributed", f"{address},{count},{number}"],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+
+
+def finish(started: list[subprocess.Popen], seconds: float = 150) -> list[tuple[int, str]]:
+    """Exit status and standard error of each; none is left behind."""
+    try:
+        return [(one.communicate(timeout=seconds)[1], one.returncode)[::-1] for one in started]
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    left, right = losses(ours), losses(theirs)
+    assert sorted(left) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([left[step] for step in right], list(right.values()), rtol=1e-5)
+    left, right = (load_file(run / "model" / "model.safetensors") for run in (ours, theirs))
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_allclose(left[path], right[path], rtol=1e-5, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(("count", "mesh"), [(2, ("--mesh.fsdp", "2")), (4, ("--mesh.tensor", "2"))])
+def test_several_processes_do_what_one_does(
+    config: Path, alone: Path, tmp_path: Path, count: int, mesh: tuple[str, ...]
+) -> None:
+    """Two that split parameters and batch; four of which each two share examples and split the heads."""
+    results = finish(start(config, tmp_path / "run", count, *mesh))
+    assert [status for status, _ in results] == [0] * count, results
+    assert all("step 16 of 16" not in said for _, said in results[1:])
+    assert_same_run(tmp_path / "run", alone)
+
+
+def test_one_killed_stops_the_other_and_the_run_goes_on(config: Path, alone: Path, tmp_path: Path) -> None:
+    started = start(config, tmp_path / "run", 2)
+    wait_for_step(started[0], tmp_path / "run", 9)
+    started[1].kill()
+    began = time.monotonic()
+    (status, said), (killed, _) = finish(started, 60)
+    assert time.monotonic() - began < 60
+    assert killed == -signal.SIGKILL
+    assert status not in (0, -signal.SIGKILL)
+    assert "another task died" in said or "one of which has probably died" in said
+    assert "Traceback" not in said
+    assert max(losses(tmp_path / "run")) < STEPS
+    results = finish(start(config, tmp_path / "run", 2))
+    assert [status for status, _ in results] == [0, 0], results
+    assert "continuing after step" in results[0][1]
+    assert_same_run(tmp_path / "run", alone)
+
+
+def test_sigterm_to_one_saves_in_all_and_half_of_them_go_on(config: Path, alone: Path, tmp_path: Path) -> None:
+    started = start(config, tmp_path / "run", 2, "--mesh.fsdp", "2")
+    wait_for_step(started[0], tmp_path / "run", 3)
+    started[1].send_signal(signal.SIGTERM)
+    results = finish(started)
+    assert [status for status, _ in results] == [0, 0], results
+    assert "run the same command to continue" in results[0][1]
+    assert (tmp_path / "run" / "stopped").exists()
+    assert max(losses(tmp_path / "run")) < STEPS
+    assert run(config, tmp_path / "run") == 0
+    assert_same_run(tmp_path / "run", alone)
+
+
+def test_different_configurations_are_refused_by_all(config: Path, tmp_path: Path) -> None:
+    address = free_address()
+    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(tmp_path / "run")]
+    started = [
+        subprocess.Popen(
+            [*command, "--distributed", f"{address},2,{number}", "--optim.learning-rate", rate],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, rate in enumerate(("0.001", "0.5"))
+    ]
+    for status, said in finish(started):
+        assert status == 1, said
+        assert "process 1 has another configuration than process 0 (optim.learning_rate: 0.001 -> 0.5)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_process_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "JOIN_SECONDS", 1)
+    address = free_address()
+    with pytest.raises(CwjaxError, match=f"process 0 cannot be reached at {address} within 1 s"):
+        processes.join(f"{address},2,1")
+
+
+def test_others_that_do_not_come_are_waited_for_no_longer_than_said() -> None:
+    address = free_address()
+    script = f"from cwjax.training import processes as p; p.JOIN_SECONDS = 2; p.join('{address},2,0')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{address}: not all processes joined within 2 s" in done.stderr
+
+
+@pytest.mark.parametrize("setting", ["host,2,0", "host:1,2", "host:1,2,2", "automatic"])
+def test_a_setting_that_cannot_be_read_is_explained(setting: str) -> None:
+    with pytest.raises(CwjaxError, match="give auto, or HOST:PORT,N,I"):
+        processes.join(setting)
+
+
+def test_no_cluster_is_an_error_and_not_a_run_alone() -> None:
+    with pytest.raises(CwjaxError, match="no cluster is recognised"):
+        processes.join("auto")

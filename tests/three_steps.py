@@ -1,0 +1,85 @@
+"""Three training steps of a tiny model on a mesh, to be compared with another mesh: python three_steps.py MESH OUT.
+
+MESH is DATA,FSDP,TENSOR; OUT is an .npz of losses and parameters.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from cwjax.config import Config, DataSettings, MeshSettings, OptimizerSettings, TrainSettings
+from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.parameters import flatten
+from cwjax.models.t5 import T5Config
+from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.training.groups import split_parameters
+from cwjax.training.program import make_program
+from cwjax.training.sharding import gather, put_batch
+from cwjax.training.step import init_state
+
+VOCABULARY, TARGETS, CONTEXT, BATCH = 61, 12, 8, 8
+MODEL = ContextWhisperConfig(
+    whisper=WhisperConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=32,
+        max_source_positions=256,
+        max_target_positions=16,
+    ),
+    text_encoder=T5Config(vocab_size=50, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4),
+    context=ContextAttentionConfig(gate_init=0.5),
+)
+"""Its audio attention is long enough to go head by head on a CPU."""
+
+
+def batch(seed: int) -> dict[str, np.ndarray]:
+    """Random examples, some without context and with targets of different lengths."""
+    random = np.random.default_rng(seed)
+    lengths, contexts = random.integers(4, TARGETS + 1, BATCH), random.integers(0, CONTEXT + 1, BATCH)
+    contexts[0] = 0
+    return {
+        "waveform": random.normal(0, 0.1, (BATCH, 256 * 320)).astype(np.float32),
+        "tokens": random.integers(0, VOCABULARY, (BATCH, TARGETS)).astype(np.int32),
+        "targets": random.integers(0, VOCABULARY, (BATCH, TARGETS)).astype(np.int32),
+        "is_target": np.arange(TARGETS) < lengths[:, None],
+        "context_ids": random.integers(0, 50, (BATCH, CONTEXT)).astype(np.int32),
+        "context_mask": np.arange(CONTEXT) < contexts[:, None],
+    }
+
+
+def settings(mesh: MeshSettings, **train: object) -> Config:
+    """Everything is trained, at a rate at which three steps move every parameter."""
+    return Config(
+        data=DataSettings(max_target_tokens=TARGETS, max_context_tokens=CONTEXT),
+        optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=0, weight_decay=0.01),
+        train=TrainSettings(steps=10, batch_size=BATCH, **train),
+        mesh=mesh,
+    )
+
+
+def main(mesh: str, out: str) -> None:
+    axes = MeshSettings(*map(int, mesh.split(",")))
+    program = make_program(settings(axes), MODEL, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
+    measured = {}
+    with jax.set_mesh(program.mesh):
+        trained, frozen = split_parameters(init_params(MODEL, jax.random.key(0)), ())
+        state = init_state(trained, program.optimizer, jax.tree.map(lambda leaf: leaf.sharding, program.state))
+        frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, program.frozen))
+        for step in range(3):
+            state, metrics = program.step(state, frozen, put_batch(batch(step), program.mesh))
+            for name, value in metrics.items():
+                measured[f"{step} {name}"] = np.asarray(value)
+        for path, leaf in flatten(state.trained):
+            assert leaf.sharding.is_equivalent_to(dict(flatten(program.state.trained))[path].sharding, leaf.ndim)
+        measured |= dict(gather(state.trained))
+    np.savez(out, **measured)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
