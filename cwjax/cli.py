@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
+    commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
     convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.transcribe import transcribe
 
             return transcribe(arguments[1:], debug)
+        if arguments[:1] == ["plan"]:
+            from cwjax.commands.plan import plan
+
+            return plan(arguments[1:])
         options = parser.parse_args(arguments)
         return {"evaluate": _evaluate, "convert": convert.run}[options.command](options)
     except CwjaxError as error:

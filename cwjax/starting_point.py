@@ -18,12 +18,13 @@ from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import Parameters, flatten, unflatten
-from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig, WhisperConfig
 from cwjax.training.processes import first_alone
 from cwjax.training.sharding import parameter_shardings, place
 from cwjax.weights.model_directory import read_model_config, read_parameters, require_vocabulary
 from cwjax.weights.pretrained import (
     TEXT_ENCODER,
+    TEXT_ENCODER_SIZES,
     PretrainedTextEncoder,
     PretrainedWhisper,
     open_text_encoder,
@@ -83,6 +84,26 @@ def open_start(config: Config) -> Start:
     pretrained = None if settings.whisper == NEW else open_whisper(locate(settings.whisper))
     whisper = pretrained.config if pretrained else settings.whisper_size
     return Start(whisper, pretrained, text_encoder, settings.context_attention, None)
+
+
+def planned_sizes(config: Config) -> ContextWhisperConfig:
+    """Sizes of an experiment's model. Published checkpoints whose sizes are known need not be here, nor a network.
+
+    Raises:
+        CwjaxError: a part is neither here nor known.
+    """
+    settings = config.model
+    if settings.start:
+        return read_model_config(locate(settings.start))
+    whisper = dataclasses.replace(settings.whisper_size, vocab_size=settings.tokenizer_size)
+    if settings.whisper != NEW:
+        name = settings.whisper.removeprefix("openai/whisper-")
+        known = WHISPER_SIZES.get(name) if name != settings.whisper else None
+        whisper = known or open_whisper(locate(settings.whisper)).config
+    text_encoder = (
+        TEXT_ENCODER_SIZES.get(settings.text_encoder) or open_text_encoder(locate(settings.text_encoder)).config
+    )
+    return ContextWhisperConfig(whisper, text_encoder, settings.context_attention)
 
 
 def require_room(config: Config, start: Start) -> None:

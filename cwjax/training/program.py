@@ -57,14 +57,19 @@ class TrainProgram:
     step: Any
     dtype: jnp.dtype
 
-    def lower(self) -> jax.stages.Lowered:
-        """The step, ready to be compiled for the devices of the mesh."""
+    def trace(self) -> jax.stages.Traced:
+        """The step on the shapes it works on."""
         frozen = with_shardings(
             jax.eval_shape(partial(cast, dtype=self.dtype), self.frozen),
             jax.tree.map(lambda leaf: leaf.sharding, self.frozen),
         )
         with jax.set_mesh(self.mesh):
-            return self.step.lower(self.state, frozen, self.batch)
+            return self.step.trace(self.state, frozen, self.batch)
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step, ready to be compiled for the devices of the mesh."""
+        with jax.set_mesh(self.mesh):
+            return self.trace().lower()
 
     def kept(self, frozen: Parameters) -> Parameters:
         """Frozen parameters as the step computes with them, which is all that training needs of them."""

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
+from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, TextEncoderConfig
+from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.configuration_file import CONFIG_FILE, read_config
 from cwjax.weights.model_directory import MODEL_TYPE
@@ -21,6 +23,17 @@ from cwjax.weights.whisper_checkpoints import (
 )
 
 TEXT_ENCODER = "text_encoder/"
+
+_BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_FLAN_BASE = {"d_model": 768, "num_layers": 12, "num_heads": 12}
+_FLAN_LARGE = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16}
+TEXT_ENCODER_SIZES: dict[str, TextEncoderConfig] = {
+    "google-bert/bert-base-uncased": BertConfig(),
+    "google-bert/bert-large-uncased": BertConfig(**_BERT_LARGE),
+    "google/flan-t5-base": T5Config(**_FLAN_BASE, feed_forward_proj="gated-gelu"),
+    "google/flan-t5-large": T5Config(**_FLAN_LARGE, feed_forward_proj="gated-gelu"),
+}
+"""Sizes of common text encoders, for plans without a network; what is loaded has its own configuration."""
 
 Sizes = TypeVar("Sizes")
 

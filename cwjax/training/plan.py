@@ -1,0 +1,240 @@
+"""Whether a training step fits on devices that need not be here, how long it takes at best, and what would fit better.
+
+The real step is compiled ahead of time for the real topology.
+"""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import jax
+
+from cwjax.config import Config
+from cwjax.errors import CwjaxError
+from cwjax.models.context_whisper import ContextWhisperConfig
+from cwjax.models.layers import Recomputed
+from cwjax.training.cost import count_collectives, count_products
+from cwjax.training.program import TrainProgram, make_program
+from cwjax.training.step import describe_parameters
+
+log = logging.getLogger(__name__)
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a vendor publishes of a chip.
+
+    Attributes:
+        memory: bytes.
+        operations_per_second: bfloat16, dense.
+        bytes_per_second: of the memory.
+        link_bytes_per_second: to all neighbours together, one way.
+    """
+
+    memory: float
+    operations_per_second: float
+    bytes_per_second: float
+    link_bytes_per_second: float
+
+
+GIB = 2**30
+CHIPS = {
+    # Google Cloud's TPU documentation, pages of v4, v5e, v5p and v6e ("System architecture").
+    "v4": Chip(32 * GIB, 275e12, 1228e9, 300e9),
+    "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
+    "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
+    "v6e": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+    # NVIDIA's data sheets; links are NVLink.
+    "A100": Chip(80e9, 312e12, 2039e9, 300e9),
+    "H100": Chip(80e9, 989e12, 3350e9, 450e9),
+    "H200": Chip(141e9, 989e12, 4800e9, 450e9),
+}
+KINDS = {"v5 lite": "v5e", "v5litepod": "v5e", "v5": "v5p", "v6 lite": "v6e"}
+"""JAX's names of chips that differ from those above."""
+LARGEST_BATCH = 64
+"""Examples per chip at which a search ends."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What compiling a step told. Memory, operations and bytes are those of one chip.
+
+    Attributes:
+        topology: where.
+        chips: their number.
+        mesh: sizes of its axes.
+        batch_size: examples of a step, of all chips together.
+        recomputed: `train.recomputed`.
+        parameters, trained: of the model, of all chips together.
+        arguments, temporaries, peak: bytes of memory.
+        memory: bytes that a chip has; 0 when nobody knows.
+        operations: that are carried out, recomputed ones included.
+        useful: operations per chip without those that are recomputed.
+        sent: bytes by kind of collective.
+        gathered_in_loops: most bytes gathered on a chip in one turn of a loop over layers.
+        computing: seconds of the products by the roofline; 0 when nobody knows the chip.
+        sending: seconds of the collectives at the links' full pace.
+        expected_mfu: useful operations over what the chip could do in the time of the step.
+    """
+
+    topology: str
+    chips: int
+    mesh: dict[str, int]
+    batch_size: int
+    recomputed: Recomputed
+    parameters: int
+    trained: int
+    arguments: int
+    temporaries: int
+    peak: int
+    memory: int
+    operations: float
+    useful: float
+    sent: dict[str, int]
+    gathered_in_loops: int
+    computing: float
+    sending: float
+    expected_mfu: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip has the memory, as far as is known."""
+        return not self.memory or self.peak <= self.memory
+
+    @property
+    def seconds(self) -> float:
+        """Of a step at best, when sending is hidden behind computing."""
+        return max(self.computing, self.sending)
+
+
+def devices_of(topology: str) -> list[jax.Device]:
+    """The devices of a topology, of which none need be here.
+
+    Args:
+        topology: "local", or a TPU's such as "v5e:16x16".
+
+    Raises:
+        CwjaxError: there is no such topology, or libtpu is not installed.
+    """
+    if topology == LOCAL:
+        return jax.devices()
+    if not re.fullmatch(r"v\d\w*:\d+x\d+(x\d+)?", topology):
+        raise CwjaxError(
+            f"--topology {topology}: name a generation and its shape, such as v4:2x2x4, v5e:16x16, v5p:2x2x4, "
+            f"v6e:16x16, or {LOCAL}"
+        )
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
+        if "libtpu" in reason or "not found" in reason.lower() or isinstance(error, ImportError):
+            raise CwjaxError(
+                f"--topology {topology}: compiling for TPUs needs libtpu: pip install 'cwjax[tpu]' ({reason})"
+            ) from error
+        raise CwjaxError(
+            f"--topology {topology}: there is no such topology ({reason}); slices of v4 and v5p have three sizes "
+            "(2x2x1, 2x2x4, 4x4x4, ...), those of v5e and v6e two (1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16)"
+        ) from error
+
+
+def chip_of(device: jax.Device) -> Chip | None:
+    """What is known of a device; None of those that are not in the table."""
+    kind = device.device_kind.removeprefix("TPU ").removeprefix("NVIDIA ")
+    kind = KINDS.get(kind, kind)
+    return next((chip for name, chip in CHIPS.items() if kind.startswith(name)), None)
+
+
+def make_plan(config: Config, model: ContextWhisperConfig, topology: str, devices: list[jax.Device]) -> Plan:
+    """Compiles the step of an experiment and reads off what it needs.
+
+    Args:
+        config: of the experiment.
+        model: sizes.
+        topology: name of where, for the plan.
+        devices: to compile for.
+
+    Raises:
+        CwjaxError: mesh, devices and batch do not go together, or the compiler finds that it cannot fit.
+    """
+    program = make_program(config, model, devices)
+    chip = chip_of(devices[0])
+    pace = (chip.operations_per_second, chip.bytes_per_second) if chip else ()
+    counted = count_products(_jaxpr(program), *pace) * (1 / len(devices))
+    useful = counted.operations
+    if config.train.recomputed != "nothing":
+        keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, recomputed="nothing"))
+        useful = count_products(_jaxpr(make_program(keeping, model, devices))).operations / len(devices)
+    try:
+        compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise CwjaxError(_too_large(error)) from error
+    memory = compiled.memory_analysis()
+    collectives = count_collectives(compiled.as_text())
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    computing = counted.seconds if chip else 0.0
+    sending = collectives.total / chip.link_bytes_per_second if chip else 0.0
+    seconds = max(computing, sending)
+    counts = describe_parameters(program.state.trained, program.frozen)
+    return Plan(
+        topology=topology,
+        chips=len(devices),
+        mesh=dict(program.mesh.shape),
+        batch_size=config.train.batch_size,
+        recomputed=config.train.recomputed,
+        parameters=counts["parameters"],
+        trained=counts["trained"],
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=kept + memory.temp_size_in_bytes,
+        memory=int(chip.memory) if chip else 0,
+        operations=counted.operations,
+        useful=useful,
+        sent=collectives.sent,
+        gathered_in_loops=collectives.gathered_in_loops,
+        computing=computing,
+        sending=sending,
+        expected_mfu=useful / chip.operations_per_second / seconds if chip and seconds else 0.0,
+    )
+
+
+def alternatives(
+    config: Config, model: ContextWhisperConfig, topology: str, devices: list[jax.Device]
+) -> Iterator[Plan]:
+    """Plans of every way to recompute, each with twice as many examples per chip as long as it fits."""
+    parts = make_program(config, model, devices).mesh
+    parts = parts.shape["data"] * parts.shape["fsdp"]
+    for recomputed in get_args(Recomputed):
+        examples = 1
+        while examples <= LARGEST_BATCH:
+            train = dataclasses.replace(
+                config.train, recomputed=recomputed, batch_size=examples * parts, accumulation=1
+            )
+            try:
+                plan = make_plan(dataclasses.replace(config, train=train), model, topology, devices)
+            except CwjaxError as error:
+                log.info("%s recomputed, %d examples per chip: %s", recomputed, examples, error)
+                break
+            yield plan
+            if not plan.fits:
+                break
+            examples *= 2
+
+
+def _jaxpr(program: TrainProgram) -> Any:
+    return program.trace().jaxpr.jaxpr
+
+
+def _too_large(error: Exception) -> str:
+    """The compiler's refusal in one line."""
+    text = str(error)
+    exceeded = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm. Exceeded hbm capacity by ([\d.]+\w)", text)
+    if exceeded:
+        return f"the step needs {exceeded[1]} of a chip's {exceeded[2]} of memory, {exceeded[3]} too much"
+    return f"the step cannot be compiled ({text.splitlines()[0][:300]})"
