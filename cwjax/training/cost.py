@@ -115,8 +115,6 @@ class Collectives:
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))")
-    r"(?:calls|to_apply|body|condition|branch_computations|async_execution_thread)=\{?([%\w.\-, ]+)\}?"
-)
 _WHILE = re.compile(
     r" while\(.*condition=%?([\w.\-]+).*body=%?([\w.\-]+)|while\(.*body=%?([\w.\-]+).*condition=%?([\w.\-]+)"
 )
