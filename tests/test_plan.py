@@ -1,0 +1,164 @@
+"""What a step costs, before it runs: counted operations and collectives against arithmetic, and refusals."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny import write_bert
+
+from cwjax.cli import main
+from cwjax.errors import CwjaxError
+from cwjax.training import plan
+from cwjax.training.cost import count_products
+
+ROOT = Path(__file__).parents[1]
+
+CONFIG = """
+from cwjax.config import *
+from cwjax.models.whisper import WhisperConfig
+
+config = Config(
+    model=ModelSettings(
+        whisper_size=WhisperConfig(
+            d_model=32, encoder_layers=3, encoder_attention_heads=2, encoder_ffn_dim=128, decoder_layers=3,
+            decoder_attention_heads=2, decoder_ffn_dim=128, max_source_positions=64, max_target_positions=48,
+        ),
+        text_encoder={bert!r},
+    ),
+    freeze=("text_encoder",),
+    data=DataSettings(max_target_tokens=16, max_context_tokens=16),
+    train=TrainSettings(batch_size=8),
+)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG.format(bert=str(write_bert(tmp_path / "bert"))))
+    return path
+
+
+def test_operations_in_loops_and_gradients_count_as_often_as_they_run() -> None:
+    rows, width, layers = 6, 10, 5
+
+    def loss(kernels: jax.Array, stream: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda stream, kernel: (stream @ kernel, None), stream, kernels)[0].sum()
+
+    kernels, stream = jnp.zeros((layers, width, width)), jnp.zeros((rows, width))
+    product = 2 * rows * width * width
+    assert count_products(jax.make_jaxpr(loss)(kernels, stream).jaxpr).operations == layers * product
+    gradient = jax.make_jaxpr(jax.grad(loss, (0, 1)))(kernels, stream).jaxpr
+    assert count_products(gradient).operations == 3 * layers * product
+    recomputing = jax.make_jaxpr(jax.grad(jax.checkpoint(loss), (0, 1)))(kernels, stream).jaxpr
+    assert count_products(recomputing).operations == 4 * layers * product
+
+
+def test_operations_of_a_convolution() -> None:
+    convolve = partial(
+        jax.lax.conv_general_dilated, window_strides=(2,), padding="SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+    counted = count_products(jax.make_jaxpr(convolve)(jnp.zeros((3, 20, 4)), jnp.zeros((5, 4, 7))).jaxpr)
+    assert counted.operations == 2 * 3 * 10 * 7 * 5 * 4
+
+
+def test_collectives_of_a_loop_are_those_of_arithmetic() -> None:
+    """Eight devices gather a kernel in each of five turns, and sum an array once."""
+    script = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from cwjax.training.cost import count_collectives
+
+mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def work(kernels, stream):
+    def turn(stream, kernel):
+        return jnp.tanh(stream @ jax.lax.all_gather(kernel, "fsdp", axis=0, tiled=True)), None
+    stream = jax.lax.scan(turn, stream, kernels)[0]
+    return jax.lax.psum(stream, "fsdp")
+
+split = jax.shard_map(work, mesh=mesh, in_specs=(P(None, "fsdp"), P("fsdp")), out_specs=P(), check_vma=False)
+compiled = jax.jit(split).lower(jnp.zeros((5, 32, 32)), jnp.zeros((16, 32))).compile()
+found = count_collectives(compiled.as_text())
+print(found.sent["all-gather"], found.sent["all-reduce"], found.gathered_in_loops)
+"""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(ROOT),
+        "JAX_ENABLE_COMPILATION_CACHE": "0",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    kernel, stream = 4 * 32 * 32, 4 * 2 * 32
+    assert list(map(int, done.stdout.split())) == [5 * kernel * 7 // 8, 2 * stream * 7 // 8, kernel]
+
+
+def test_a_plan_of_the_devices_here(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", str(config), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["plan"]
+    assert made["chips"] == 1
+    assert made["trained"] < made["parameters"]
+    assert made["peak"] > made["arguments"] > 4 * made["parameters"] + 8 * made["trained"]
+    assert made["sent"] == {}
+    # Recomputing costs operations, and none of those that are useful.
+    assert main(["plan", "--config", str(config), "--json", "--train.recomputed", "blocks"]) == 0
+    saving = json.loads(capsys.readouterr().out)["plan"]
+    assert made["operations"] == made["useful"] == saving["useful"] < saving["operations"] < 1.4 * saving["useful"]
+
+
+def test_what_cannot_fit_is_refused_by_how_much(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(plan.CHIPS, "cpu", plan.Chip(2**20, 1e12, 1e11, 1e10))
+    assert main(["plan", "--config", str(config)]) == 1
+    said = capsys.readouterr()
+    assert "of 1 MiB" in said.out
+    needs = re.search(r"the step needs ([\d,]+) MiB, ([\d,]+) MiB too much", said.err)
+    peak, excess = (int(number.replace(",", "")) for number in needs.groups())
+    assert abs(peak - 1 - excess) <= 1
+
+
+def test_the_fastest_that_fits_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(plan.CHIPS, "cpu", plan.Chip(2**40, 1e12, 1e11, 1e10))
+    monkeypatch.setattr(plan, "LARGEST_BATCH", 1)
+    assert main(["plan", "--config", str(config), "--search", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["recomputed"] for one in found["tried"]] == ["nothing", "cheap", "blocks"]
+    paces = [one["batch_size"] / one["seconds"] for one in found["tried"]]
+    assert found["best"] == found["tried"][paces.index(max(paces))]
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v9", "16x16", "v5e:16"])
+def test_a_topology_that_is_no_name_is_explained(topology: str) -> None:
+    with pytest.raises(CwjaxError, match="name a generation and its shape, such as v4:2x2x4"):
+        plan.devices_of(topology)
+
+
+def test_a_topology_that_does_not_exist_lists_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("libtpu")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for topology in ("v5e:3x7", "v9:2x2"):
+        with pytest.raises(CwjaxError, match=r"there is no such topology .*16x16"):
+            plan.devices_of(topology)
+
+
+def test_a_step_is_compiled_for_tpus_that_are_not_here(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four chips that split the parameters gather one layer's at a time: what a layer has, in bytes, and no more."""
+    pytest.importorskip("libtpu")
+    axes = ["--mesh.data", "1", "--mesh.fsdp", "4", "--topology", "v5e:2x2"]
+    assert main(["plan", "--config", str(config), "--json", *axes]) == 0
+    made = json.loads(capsys.readouterr().out)["plan"]
+    assert made["chips"] == 4
+    # The decoder's layers are the largest: two attentions of 4 D² each and an MLP of 8 D², in float32.
+    assert 0 < made["gathered_in_loops"] <= 16 * 32**2 * 4
