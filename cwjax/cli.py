@@ -49,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return transcribe(arguments[1:], debug)
         if arguments[:1] == ["plan"]:
-            _use_compilation_cache()
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])

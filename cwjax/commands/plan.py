@@ -41,6 +41,7 @@ def plan(arguments: Sequence[str]) -> int:
         # The compiler for TPUs must not look for one, and everything else runs on the CPU.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it is asked to compile only
     from cwjax.config import load_config
     from cwjax.starting_point import planned_sizes
     from cwjax.training.plan import alternatives, devices_of, make_plan

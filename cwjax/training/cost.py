@@ -193,7 +193,8 @@ def _times_run(called: dict[str, Counter[str]], start: str, without: Set[str] = 
 def _collectives_of(computations: dict[str, list[str]], times_run: Counter[str]) -> Iterator[tuple[str, int, int, int]]:
     """Kind, bytes sent, bytes of the result and number of runs of each collective.
 
-    The compiler for TPUs cuts a collective into stages between which it computes; they share a channel.
+    The compiler for TPUs cuts a collective into stages between which it computes; they share a channel. So may
+    collectives of different kinds.
     """
     by_channel: dict[str, tuple[str, int, int, int]] = {}
     for name, times in times_run.items():
@@ -209,7 +210,7 @@ def _collectives_of(computations: dict[str, list[str]], times_run: Counter[str])
             factor = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": members - 1, "all-to-all": share}
             row = kind, round(size * factor.get(kind, 1.0)), size, times
             channel = _CHANNEL.search(line)
-            key = channel[1] if channel else f"{name} {len(by_channel)}"
+            key = f"{kind} {channel[1]}" if channel else f"{name} {len(by_channel)}"
             by_channel[key] = max(row, by_channel.get(key, row), key=lambda one: one[1] * one[3])
     yield from by_channel.values()
 
