@@ -18,6 +18,8 @@ from cwjax.training import processes
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
+pytestmark = pytest.mark.xdist_group("processes")  # several at a time are more than a small machine can bear
+
 STEPS = 16
 
 
