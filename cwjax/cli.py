@@ -79,6 +79,7 @@ def _train(arguments: list[str]) -> int:
         help="this process is one of several: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: "
         "address of process 0, number of processes, number of this one",
     )
+    parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     known, overrides = parser.parse_known_args(arguments)
     if not known.config:
         if "--help" in overrides or "-h" in overrides:
@@ -92,7 +93,8 @@ def _train(arguments: list[str]) -> int:
     from cwjax.training.loop import StoppedBySignal
     from cwjax.training.processes import joined
 
-    config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
+    overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
+    config = load_config(known.config, overrides)
     with joined(known.distributed) if known.distributed else contextlib.nullcontext():
         try:
             train(config)

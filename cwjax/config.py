@@ -152,6 +152,8 @@ class TrainSettings:
     """Steps between validations with right, no and wrong context, and one at the end; 0: never."""
     validation_examples: int = 128
     seed: int = 0
+    profile: bool = False
+    """Write a trace of a few steps to WORKDIR/profile, for TensorBoard or https://ui.perfetto.dev."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "checkpoints_kept", "log_every"):

@@ -44,6 +44,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.checkpoints_kept",
     "train.log_every",
+    "train.profile",
     "evaluation.",
     "mesh.",
     "data.reading_threads",

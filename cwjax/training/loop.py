@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 Validate = Callable[[Parameters], dict[str, float]]
 """Measures parameters; the lower `validation/score`, the better."""
 
+PROFILED_STEPS = range(10, 15)
+"""Steps after the beginning of a run that are traced when asked for: warm ones, few enough for a viewer."""
+
 STOPPED_FILE = "stopped"
 """In the run's directory after a signal stopped it, until it goes on; launchers start such a run again."""
 
@@ -87,8 +90,11 @@ def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Paramet
     batches = run.batches(progress["examples"])
     writer = MetricsWriter(run.workdir, first)
     meter = _Meter(settings, writer, Progress(first, settings.steps))
-    with _stop_noted() as stop_asked, contextlib.closing(meter):
+    trace = _Trace(run.workdir / "profile", first) if settings.profile else None
+    with _stop_noted() as stop_asked, contextlib.closing(meter), trace or contextlib.nullcontext():
         for step in range(first + 1, settings.steps + 1):
+            if trace:
+                trace.before(step, state)
             batch, waited = _next_batch(batches)
             seconds = float(np.sum(batch.pop("seconds")))
             state, metrics = program.step(state, frozen, put_batch(batch, program.mesh))
@@ -207,6 +213,36 @@ class _Meter:
         self._writer.write(row)
         self._progress.report(row)
         self.restart()
+
+
+class _Trace:
+    """A trace of what host and devices do during `PROFILED_STEPS`, one per process."""
+
+    def __init__(self, directory: Path, first: int):
+        self._directory = directory
+        self._steps = range(first + 1 + PROFILED_STEPS.start, first + 1 + PROFILED_STEPS.stop)
+        self._is_running = False
+
+    def __enter__(self) -> "_Trace":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop()
+
+    def before(self, step: int, state: TrainState) -> None:
+        """Begins or ends the trace if it is time to."""
+        if step == self._steps.start:
+            jax.profiler.start_trace(self._directory)
+            self._is_running = True
+        elif step == self._steps.stop:
+            jax.block_until_ready(state)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            jax.profiler.stop_trace()
+            log.info("trace of %d steps written to %s", len(self._steps), self._directory)
 
 
 def _innermost(error: BaseException) -> str:
