@@ -2,12 +2,12 @@
 
     python benchmarks/train_step.py [--whisper tiny] [--batch 4] [--tokens 128] [--dtype float32] [--trained all]
 
-PyTorch's is transformers' Whisper with SDPA, cross-entropy, clipping and a fused AdamW; both begin with the waveform's
-log-mel features, which ours computes from the waveform inside the step. `stock` is our step for Whisper alone, as
-PyTorch's; `context` reads 128 tokens of context with BERT base too, which PyTorch has not. Random weights and audio.
+PyTorch's is transformers' Whisper with SDPA, cross-entropy, clipping and a fused AdamW; it is given the log-mel
+features, which ours computes from the waveform inside the step. `stock` is our step for Whisper alone, as PyTorch's;
+`context` reads 128 tokens of context with BERT base too, which PyTorch has not. Random weights and audio.
 Prints windows and seconds of audio per second (medians), float operations against what matrix products reach here
-(MFU), memory, and the ratio of PyTorch's time to ours, of steps that ran in turn and of the fastest of each. On a machine with
-other work trust the latter more: PyTorch's threads wait for each other, and suffer most from it.
+(MFU), memory on a GPU, and the ratio of PyTorch's time to ours, of steps that ran in turn and of the fastest of each.
+With other work on the machine trust the latter more: PyTorch's threads wait for each other, and suffer most from it.
 """
 
 import argparse
