@@ -140,6 +140,15 @@ def test_only_the_text_encoder_behind_closed_gates_is_refused(
     assert "closed gates" in capsys.readouterr().err
 
 
+def test_a_profile_is_written_and_changes_nothing(config: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    assert run(config, workdir, "--profile", "--train.steps", "18") == 0
+    assert run(config, tmp_path / "plain", "--train.steps", "18") == 0
+    assert losses(workdir) == losses(tmp_path / "plain")
+    assert [path.stat().st_size > 0 for path in workdir.glob("profile/plugins/profile/*/*.xplane.pb")] == [True]
+    assert not (tmp_path / "plain" / "profile").exists()
+
+
 def test_evaluation_writes_its_report(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
     prepared = config.parent / "corpus-prepared"
     arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--batch-size", 8]
