@@ -161,6 +161,13 @@ def test_a_setting_that_cannot_be_read_is_explained(setting: str) -> None:
         processes.join(setting)
 
 
-def test_no_cluster_is_an_error_and_not_a_run_alone() -> None:
-    with pytest.raises(CwjaxError, match="no cluster is recognised"):
-        processes.join("auto")
+def test_no_cluster_is_an_error_and_not_a_run_alone(config: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--distributed", "auto"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "no cluster is recognised" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
