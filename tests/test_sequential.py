@@ -91,13 +91,14 @@ def assert_same(ours: Transcript, theirs: dict) -> None:
     [
         {},
         {"language": None, "condition_on_previous_text": False, "no_speech_threshold": 0.1},
-        {"word_timestamps": True},
         {"word_timestamps": True, "hallucination_silence_threshold": 1.0, "clip_timestamps": "3.1,52,60.5"},
         {"initial_prompt": "Bees, and honey.", "carry_initial_prompt": True, "without_timestamps": True},
     ],
     ids=str,
 )
 def test_segments_are_openai_whispers(pair: SimpleNamespace, options: dict) -> None:
+    if "word_timestamps" in options and not pair.trained:
+        pytest.skip("random weights say so many words that this takes minutes")
     ours, theirs = both(pair, **(pair.certain | options))
     assert ours.segments
     assert_same(ours, theirs)
