@@ -46,8 +46,9 @@ class ModelSettings:
     """A whole model of ours to start from: directory or hub id of what training or launch/convert.py wrote. All
     settings below are then that model's own."""
     whisper: str = NEW
-    """A directory or hub id of a pretrained Whisper, one of OpenAI's .pt files, the model directory of another run (its
-    Whisper, with new context attention), or "new": random weights of `whisper_size`."""
+    """A directory or hub id of a pretrained Whisper (Hugging Face's or faster-whisper's), one of OpenAI's .pt files,
+    the model directory of another run (its Whisper, with new context attention), or "new": random weights of
+    `whisper_size`."""
     whisper_size: WhisperConfig = field(default_factory=WhisperConfig)
     """Sizes of a new Whisper. Its vocabulary is the tokenizer's, whatever is set here."""
     tokenizer_size: int = 512

