@@ -132,7 +132,7 @@ def _ours(
     with jax.set_mesh(program.mesh):
         trained, frozen = split_parameters(init_params(model, jax.random.key(0)), config.freeze)
         state = init_state(trained, program.optimizer, shardings)
-        frozen = program.kept(frozen)
+        frozen = program.rounded(frozen)
         batch = jax.device_put(batch)
         operations = count_products(step.trace(state, frozen, batch).jaxpr.jaxpr).operations
 

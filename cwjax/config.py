@@ -79,6 +79,8 @@ class DataSettings:
     """How articles are cut; `max_duration` is the model's window, whatever is set here."""
     examples: int = 0
     """Train on the first so many segments only; 0: on all."""
+    packing: bool = False
+    """Join short segments of an article, so that windows hold little padding; for windows of 30 s."""
     context: ContextProbabilities = field(default_factory=ContextProbabilities)
     """How often a training example gets which context."""
     timestamps: float = 0.0

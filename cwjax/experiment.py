@@ -7,7 +7,6 @@ import logging
 import resource
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,7 +16,7 @@ from cwjax import __version__
 from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
-from cwjax.data.pipeline import ExampleSettings, fits, training_batches
+from cwjax.data.pipeline import ExampleSettings, training_batches, training_windows
 from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
@@ -33,7 +32,7 @@ from cwjax.training.loop import Run, Validate, fit
 from cwjax.training.processes import first_alone, is_first, require_same_settings
 from cwjax.training.program import TrainProgram, make_program
 from cwjax.training.sharding import batch_share, gather
-from cwjax.training.step import cast, describe_parameters
+from cwjax.training.step import describe_parameters
 from cwjax.weights.model_directory import record_facts, save_model
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def train(config: Config) -> Path:
     log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items()))
 
     settings = example_settings(config)
-    positions = training_positions(corpus, new.processor, settings, config.data.examples)
+    windows = training_windows(corpus, new.processor, settings, config.data.examples, config.data.packing)
     share = batch_share(mesh)
     run = Run(
         workdir=workdir,
@@ -86,7 +85,7 @@ def train(config: Config) -> Path:
         freeze=config.freeze,
         batches=lambda first: training_batches(
             corpus,
-            positions,
+            windows,
             new.processor,
             settings,
             config.train.batch_size,
@@ -99,14 +98,14 @@ def train(config: Config) -> Path:
     )
     with jax.set_mesh(mesh):
         parameters = fit(run, config.train)
-    hours = sum(corpus.segments[place].duration for place in positions) / 3600
+    segments = [corpus.segments[place] for window in windows for place in window]
     facts = {
         **new.facts,
         **counts,
         "frozen": list(config.freeze),
         "steps": config.train.steps,
-        "training_hours": round(hours, 3),
-        "training_segments": len(positions),
+        "training_hours": round(sum(segment.duration for segment in segments) / 3600, 3),
+        "training_segments": len(segments),
     }
     directory = workdir / "model"
     whole = gather(parameters)
@@ -180,21 +179,6 @@ def example_settings(config: Config) -> ExampleSettings:
     )
 
 
-def training_positions(
-    corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, limit: int
-) -> list[int]:
-    """Positions of the training segments that fit the example's shapes."""
-    candidates = corpus.positions("train")
-    fitting = [place for place in candidates if fits(corpus.segments[place], processor, settings)]
-    if len(fitting) < len(candidates):
-        log.warning(
-            "%d of %d training segments do not fit and are left out", len(candidates) - len(fitting), len(candidates)
-        )
-    if not fitting:
-        raise CwjaxError(f"{corpus.directory}: no training segment fits into data.max_target_tokens and the window")
-    return fitting[: limit or None]
-
-
 def _validation(config: Config, corpus: PreparedCorpus, program: TrainProgram, processor: Processor) -> Validate | None:
     positions = corpus.positions("validation")
     if not config.train.validate_every or not positions:
@@ -211,9 +195,9 @@ def _validation(config: Config, corpus: PreparedCorpus, program: TrainProgram, p
     homophones = read_homophones(corpus)
 
     def validate(parameters: Parameters) -> dict[str, float]:
-        parameters = jax.jit(partial(cast, dtype=program.dtype))(parameters)
         summary = summarise(
-            transcribe_conditions(transcriber, parameters, corpus, chosen, homophones, quiet=True), homophones
+            transcribe_conditions(transcriber, program.rounded(parameters), corpus, chosen, homophones, quiet=True),
+            homophones,
         )
         measured = {f"validation/wer/{condition}": rate for condition, rate in summary["wer"].items()}
         for condition, decisions in summary.get("homophones", {}).items():

@@ -8,7 +8,7 @@ import pytest
 from tiny import write_bert
 
 from cwjax.data.context import ContextProbabilities
-from cwjax.data.pipeline import ExampleSettings, fits, target_arrays, training_batches
+from cwjax.data.pipeline import ExampleSettings, fits, target_arrays, training_batches, training_windows
 from cwjax.data.prepared import PreparedCorpus, write_prepared
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
@@ -52,7 +52,9 @@ def processor(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) 
 
 def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):
     options = {"seed": 3, "reading_threads": 2, **changes}
-    return training_batches(corpus, corpus.positions("train"), processor, SETTINGS, size, **options)
+    return training_batches(
+        corpus, [(place,) for place in corpus.positions("train")], processor, SETTINGS, size, **options
+    )
 
 
 def numbers(batch: dict[str, np.ndarray]) -> list[int]:
@@ -121,10 +123,30 @@ def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> N
         np.testing.assert_array_equal(batch["tokens"][row][np.flatnonzero(batch["is_target"][row])[1:]], said[:-1])
 
 
+def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: PreparedCorpus, processor: Processor) -> None:
+    settings = replace(SETTINGS, timestamps=0.0, max_target_tokens=60)
+    wide = replace(processor, window_samples=40_000)
+    windows = training_windows(corpus, wide, settings, 0, packing=True)
+    assert len(windows) < len(corpus.segments)
+    assert max(map(len, windows)) > 1
+    batch = next(training_batches(corpus, windows, wide, settings, 16, seed=0, reading_threads=1))
+    by_first = {window[0]: window for window in windows}
+    for row in range(16):
+        window = by_first[round(float(batch["waveform"][row][0]) * 1000)]
+        sound = np.concatenate([corpus.audio(place) for place in window])
+        np.testing.assert_array_equal(batch["waveform"][row][: len(sound)], sound)
+        assert not batch["waveform"][row][len(sound) :].any()
+        said = wide.tokens.decode(batch["targets"][row][batch["is_target"][row]])
+        assert said == " ".join(corpus.segments[place].text for place in window)
+        assert batch["seconds"][row] == pytest.approx(sum(corpus.segments[place].duration for place in window))
+
+
 def test_speed_perturbation_never_outgrows_the_window(corpus: PreparedCorpus, processor: Processor) -> None:
     slow = replace(SETTINGS, speed=(0.5, 1.3))
     places = corpus.positions("train")
-    batch = next(training_batches(corpus, places, processor, slow, 64, seed=0, reading_threads=1))
+    batch = next(
+        training_batches(corpus, [(place,) for place in places], processor, slow, 64, seed=0, reading_threads=1)
+    )
     assert batch["seconds"].max() <= processor.window_seconds + 1e-6
     durations = {round(corpus.segments[place].duration, 6) for place in places}
     assert not {round(float(seconds), 6) for seconds in batch["seconds"]} & durations

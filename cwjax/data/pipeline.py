@@ -3,6 +3,7 @@
 Legend: B batch, N samples, T target tokens, S context tokens.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,13 @@ import numpy as np
 
 from cwjax.data.augmentation import perturb_speed, perturb_utterances
 from cwjax.data.context import ContextProbabilities, draw_context
+from cwjax.data.packing import Candidate, Window, joined, pack_segments
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.data.segment import Segment
+from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 """Arrays of a batch: `waveform` (B, N) float32; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
@@ -35,10 +40,59 @@ class ExampleSettings:
 
 def fits(segment: Segment, processor: Processor, settings: ExampleSettings) -> bool:
     """Whether a segment's target, in its longest form, has room in T tokens and its audio in the window."""
-    with_timestamps = settings.timestamps > 0
-    tokens = processor.tokens.prompt(segment.language, timestamps=False)
-    tokens = tokens + processor.tokens.transcript(segment.utterances, with_timestamps)
-    return len(tokens) - 1 <= settings.max_target_tokens and segment.duration <= processor.window_seconds + 1e-6
+    tokens = transcript_tokens(segment, processor, settings)
+    return tokens <= room_for_transcript(processor, settings) and segment.duration <= processor.window_seconds + 1e-6
+
+
+def transcript_tokens(segment: Segment, processor: Processor, settings: ExampleSettings) -> int:
+    """Tokens of a segment's transcript in its longest form, without its end."""
+    return len(processor.tokens.transcript(segment.utterances, settings.timestamps > 0)) - 1
+
+
+def room_for_transcript(processor: Processor, settings: ExampleSettings) -> int:
+    """Tokens of transcripts for which a target has room beside prompt and end."""
+    return settings.max_target_tokens - len(processor.tokens.prompt("en", timestamps=False))
+
+
+def training_windows(
+    corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, limit: int, packing: bool
+) -> list[Window]:
+    """The windows to train on: the training segments that fit, joined if asked for.
+
+    Args:
+        corpus: the prepared corpus.
+        processor: of the model.
+        settings: shapes.
+        limit: of segments, the first so many; 0: all.
+        packing: whether short ones are joined.
+
+    Raises:
+        CwjaxError: no segment fits.
+    """
+    places = corpus.positions("train")
+    fitting = [place for place in places if fits(corpus.segments[place], processor, settings)]
+    if len(fitting) < len(places):
+        log.warning("%d of %d training segments do not fit and are left out", len(places) - len(fitting), len(places))
+    if not fitting:
+        raise CwjaxError(f"{corpus.directory}: no training segment fits into data.max_target_tokens and the window")
+    chosen = [corpus.segments[place] for place in fitting[: limit or None]]
+    if packing:
+        candidates = [
+            Candidate(place, segment, transcript_tokens(segment, processor, settings))
+            for place, segment in zip(fitting, chosen, strict=False)
+        ]
+        windows = pack_segments(candidates, processor.window_seconds, room_for_transcript(processor, settings))
+    else:
+        windows = [(place,) for place, _ in zip(fitting, chosen, strict=False)]
+    seconds = sum(segment.duration for segment in chosen)
+    log.info(
+        "%d training segments in %d windows of %.1f s, %.0f %% of them padding",
+        len(chosen),
+        len(windows),
+        processor.window_seconds,
+        100 - 100 * seconds / (len(windows) * processor.window_seconds),
+    )
+    return windows
 
 
 def target_arrays(prompt: Sequence[int], transcript: Sequence[int], length: int, padding: int) -> Batch:
@@ -59,17 +113,17 @@ def target_arrays(prompt: Sequence[int], transcript: Sequence[int], length: int,
 
 @dataclass(frozen=True)
 class MakeExample(grain.transforms.RandomMap):
-    """Draws an example from the position of a segment."""
+    """Draws an example from the segments of a window."""
 
     corpus: PreparedCorpus
-    positions: Sequence[int]
+    windows: Sequence[Window]
     processor: Processor
     settings: ExampleSettings
 
-    def random_map(self, position: int, generator: np.random.Generator) -> Batch:
+    def random_map(self, window: Window, generator: np.random.Generator) -> Batch:
         """Reads the audio, draws context and form of the target, and gives the arrays of one example."""
-        segment = self.corpus.segments[position]
-        waveform = self.corpus.audio(position)
+        segment = joined([self.corpus.segments[place] for place in window])
+        waveform = np.concatenate([self.corpus.audio(place) for place in window])
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
         speed = generator.uniform(*self.settings.speed)
@@ -92,7 +146,7 @@ class MakeExample(grain.transforms.RandomMap):
     def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:
         """A segment of another article, or after many vain draws (a corpus of one article) any."""
         for _ in range(20):
-            other = self.corpus.segments[self.positions[generator.integers(len(self.positions))]]
+            other = self.corpus.segments[self.windows[generator.integers(len(self.windows))][0]]
             if other.article != segment.article:
                 break
         return other
@@ -100,7 +154,7 @@ class MakeExample(grain.transforms.RandomMap):
 
 def training_batches(
     corpus: PreparedCorpus,
-    positions: Sequence[int],
+    windows: Sequence[Window],
     processor: Processor,
     settings: ExampleSettings,
     batch_size: int,
@@ -116,7 +170,7 @@ def training_batches(
 
     Args:
         corpus: the prepared corpus.
-        positions: of the segments to train on, the same on every process.
+        windows: to train on, the same on every process.
         processor: makes the arrays.
         settings: shapes and probabilities.
         batch_size: examples per batch over all processes.
@@ -127,11 +181,11 @@ def training_batches(
     """
     number, count = share
     dataset = (
-        grain.MapDataset.source(positions)
+        grain.MapDataset.source(windows)
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(MakeExample(corpus, positions, processor, settings))[first_example + number :: count]
+        .random_map(MakeExample(corpus, windows, processor, settings))[first_example + number :: count]
         .batch(batch_size // count, drop_remainder=True)
     )
     options = grain.ReadOptions(num_threads=reading_threads, prefetch_buffer_size=4 * reading_threads)

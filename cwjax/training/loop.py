@@ -85,7 +85,7 @@ def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Paramet
     program = run.program
     state, frozen, progress = _begin(run, checkpoints)
     best = progress["best"] or None
-    frozen = program.kept(frozen)
+    frozen = program.rounded(frozen)
     first = int(state.step)
     batches = run.batches(progress["examples"])
     writer = MetricsWriter(run.workdir, first)

@@ -71,11 +71,11 @@ class TrainProgram:
         with jax.set_mesh(self.mesh):
             return self.trace().lower()
 
-    def kept(self, frozen: Parameters) -> Parameters:
-        """Frozen parameters as the step computes with them, which is all that training needs of them."""
+    def rounded(self, parameters: Parameters) -> Parameters:
+        """Parameters as the step computes with them, which is all that training needs of those that are frozen."""
         if self.dtype == jnp.float32:
-            return frozen
-        return jax.jit(partial(cast, dtype=self.dtype))(frozen)
+            return parameters
+        return jax.jit(partial(cast, dtype=self.dtype))(parameters)
 
 
 def make_program(config: Config, model: ContextWhisperConfig, devices: list[jax.Device] | None = None) -> TrainProgram:
