@@ -81,6 +81,11 @@ class DataSettings:
     """Train on the first so many segments only; 0: on all."""
     packing: bool = False
     """Join short segments of an article, so that windows hold little padding; for windows of 30 s."""
+    max_cer: float | None = None
+    """Leave out segments whose text differs more from what a model heard, as a character error rate; the corpus must
+    have been scored (`cwjax prepare --score-with MODEL`)."""
+    max_edge_cer: float | None = None
+    """The same for the first and the last characters of a segment, where a wrong cut shows."""
     context: ContextProbabilities = field(default_factory=ContextProbabilities)
     """How often a training example gets which context."""
     timestamps: float = 0.0

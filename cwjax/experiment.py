@@ -16,7 +16,7 @@ from cwjax import __version__
 from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
-from cwjax.data.pipeline import ExampleSettings, training_batches, training_windows
+from cwjax.data.pipeline import ExampleSettings, Selection, training_batches, training_windows
 from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
@@ -76,7 +76,9 @@ def train(config: Config) -> Path:
     log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items()))
 
     settings = example_settings(config)
-    windows = training_windows(corpus, new.processor, settings, config.data.examples, config.data.packing)
+    data = config.data
+    selection = Selection(data.examples, data.packing, data.max_cer, data.max_edge_cer)
+    windows = training_windows(corpus, new.processor, settings, selection)
     share = batch_share(mesh)
     run = Run(
         workdir=workdir,

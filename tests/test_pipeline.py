@@ -8,7 +8,7 @@ import pytest
 from tiny import write_bert
 
 from cwjax.data.context import ContextProbabilities
-from cwjax.data.pipeline import ExampleSettings, fits, target_arrays, training_batches, training_windows
+from cwjax.data.pipeline import ExampleSettings, Selection, fits, target_arrays, training_batches, training_windows
 from cwjax.data.prepared import PreparedCorpus, write_prepared
 from cwjax.data.processor import Processor, read_context_tokenizer
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
@@ -126,7 +126,7 @@ def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> N
 def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: PreparedCorpus, processor: Processor) -> None:
     settings = replace(SETTINGS, timestamps=0.0, max_target_tokens=60)
     wide = replace(processor, window_samples=40_000)
-    windows = training_windows(corpus, wide, settings, 0, packing=True)
+    windows = training_windows(corpus, wide, settings, Selection(packing=True))
     assert len(windows) < len(corpus.segments)
     assert max(map(len, windows)) > 1
     batch = next(training_batches(corpus, windows, wide, settings, 16, seed=0, reading_threads=1))

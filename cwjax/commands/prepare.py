@@ -35,6 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="16-bit samples, or FLAC in half the room (pcm16)",
     )
     parser.add_argument("--processes", type=int, default=0, metavar="N", help="that work (as many as there are cores)")
+    parser.add_argument(
+        "--score-with",
+        metavar="MODEL",
+        type=Path,
+        help="model directory that transcribes every segment; its character error rates are kept in the index, for "
+        "training to leave out what was cut wrongly (data.max_cer, data.max_edge_cer)",
+    )
     limits = parser.add_argument_group(
         "limits", "By which articles are cut, in seconds unless said otherwise. Most matter for word times (swc) only."
     )
@@ -61,6 +68,8 @@ def _meanings() -> dict[str, str]:
 def run(options: argparse.Namespace) -> int:
     """Prepares, and gives the exit status."""
     from cwjax.data.prepare import prepare
+    from cwjax.evaluation.quality import score_segments
+    from cwjax.weights.model_directory import read_model_config
 
     if options.processes < 0:
         raise CwjaxError("--processes must not be negative")
@@ -70,5 +79,9 @@ def run(options: argparse.Namespace) -> int:
         if name.startswith(_LIMIT) and value is not None
     }
     limits = SegmentationSettings(**given)
-    prepare(options.corpus, options.root, options.output, limits, options.audio, options.processes)
+    if options.score_with:
+        read_model_config(options.score_with)  # before the work of hours
+    corpus = prepare(options.corpus, options.root, options.output, limits, options.audio, options.processes)
+    if options.score_with:
+        score_segments(corpus, options.score_with)
     return 0

@@ -4,6 +4,7 @@ Legend: B batch, N samples, T target tokens, S context tokens.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,19 @@ class ExampleSettings:
     """Lowest and highest factor of speed perturbation; never so slow that a segment outgrows the window."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which segments are trained on, and whether they are joined."""
+
+    examples: int = 0
+    """The first so many segments; 0: all."""
+    packing: bool = False
+    """Whether short segments of an article share a window."""
+    max_cer: float | None = None
+    max_edge_cer: float | None = None
+    """Highest character error rate of a segment, and of either end of it, where a model has scored the corpus."""
+
+
 def fits(segment: Segment, processor: Processor, settings: ExampleSettings) -> bool:
     """Whether a segment's target, in its longest form, has room in T tokens and its audio in the window."""
     tokens = transcript_tokens(segment, processor, settings)
@@ -55,36 +69,38 @@ def room_for_transcript(processor: Processor, settings: ExampleSettings) -> int:
 
 
 def training_windows(
-    corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, limit: int, packing: bool
+    corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, selection: Selection
 ) -> list[Window]:
-    """The windows to train on: the training segments that fit, joined if asked for.
-
-    Args:
-        corpus: the prepared corpus.
-        processor: of the model.
-        settings: shapes.
-        limit: of segments, the first so many; 0: all.
-        packing: whether short ones are joined.
+    """The windows to train on: the training segments that are chosen and fit, joined if asked for.
 
     Raises:
-        CwjaxError: no segment fits.
+        CwjaxError: no segment remains, or segments are to be chosen by rates that the corpus does not have.
     """
-    places = corpus.positions("train")
-    fitting = [place for place in places if fits(corpus.segments[place], processor, settings)]
-    if len(fitting) < len(places):
-        log.warning("%d of %d training segments do not fit and are left out", len(places) - len(fitting), len(places))
-    if not fitting:
-        raise CwjaxError(f"{corpus.directory}: no training segment fits into data.max_target_tokens and the window")
-    chosen = [corpus.segments[place] for place in fitting[: limit or None]]
-    if packing:
-        candidates = [
-            Candidate(place, segment, transcript_tokens(segment, processor, settings))
-            for place, segment in zip(fitting, chosen, strict=False)
-        ]
-        windows = pack_segments(candidates, processor.window_seconds, room_for_transcript(processor, settings))
+    chosen = []
+    too_long = too_wrong = 0
+    for place in corpus.positions("train"):
+        segment = corpus.segments[place]
+        if _disagrees(segment, selection, corpus):
+            too_wrong += 1
+        elif not fits(segment, processor, settings):
+            too_long += 1
+        else:
+            chosen.append(Candidate(place, segment, transcript_tokens(segment, processor, settings)))
+    if too_wrong:
+        log.info("%d training segments are left out by their character error rates", too_wrong)
+    if too_long:
+        log.warning("%d training segments do not fit and are left out", too_long)
+    if not chosen:
+        raise CwjaxError(
+            f"{corpus.directory}: no training segment remains; raise data.max_target_tokens"
+            + (" or data.max_cer" if too_wrong else "")
+        )
+    chosen = chosen[: selection.examples or None]
+    if selection.packing:
+        windows = pack_segments(chosen, processor.window_seconds, room_for_transcript(processor, settings))
     else:
-        windows = [(place,) for place, _ in zip(fitting, chosen, strict=False)]
-    seconds = sum(segment.duration for segment in chosen)
+        windows = [(one.position,) for one in chosen]
+    seconds = sum(one.segment.duration for one in chosen)
     log.info(
         "%d training segments in %d windows of %.1f s, %.0f %% of them padding",
         len(chosen),
@@ -93,6 +109,21 @@ def training_windows(
         100 - 100 * seconds / (len(windows) * processor.window_seconds),
     )
     return windows
+
+
+def _disagrees(segment: Segment, selection: Selection, corpus: PreparedCorpus) -> bool:
+    """Whether what a model heard in a segment is too far from its text."""
+    if selection.max_cer is None and selection.max_edge_cer is None:
+        return False
+    if segment.quality is None:
+        raise CwjaxError(
+            f"{corpus.directory}: has no character error rates, by which segments are to be chosen; run cwjax prepare "
+            "once more with --score-with MODEL, or leave out data.max_cer and data.max_edge_cer"
+        )
+    highest = math.inf if selection.max_cer is None else selection.max_cer
+    highest_edge = math.inf if selection.max_edge_cer is None else selection.max_edge_cer
+    edge = max(segment.quality.start_cer, segment.quality.end_cer)
+    return segment.quality.cer > highest or edge > highest_edge
 
 
 def target_arrays(prompt: Sequence[int], transcript: Sequence[int], length: int, padding: int) -> Batch:

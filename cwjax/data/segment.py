@@ -44,6 +44,20 @@ class ContextMaterial:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How well a model's transcript agrees with a segment's text: character error rates.
+
+    Attributes:
+        cer: of the whole.
+        start_cer, end_cer: of the first and of the last characters, where a wrong cut would show.
+    """
+
+    cer: float
+    start_cer: float
+    end_cer: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of one audio file with its transcript.
 
@@ -59,6 +73,7 @@ class Segment:
         speaker: normalised name, equal for two recordings of one person.
         licence, source: for attribution; licence name and the URL of the article.
         split: "train", "validation" or "test"; empty until assigned, unless the corpus itself has splits.
+        quality: None until a model has transcribed it.
     """
 
     id: str
@@ -74,6 +89,7 @@ class Segment:
     licence: str = ""
     source: str = ""
     split: str = ""
+    quality: Quality | None = None
 
     @property
     def duration(self) -> float:
@@ -91,7 +107,8 @@ class Segment:
         context = asdict(self.context)
         if not self.context.previous_is_approximate:
             del context["previous_is_approximate"]
-        return record | {"utterances": [asdict(piece) for piece in self.utterances], "context": context}
+        quality = {"quality": asdict(self.quality)} if self.quality else {}
+        return record | {"utterances": [asdict(piece) for piece in self.utterances], "context": context} | quality
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Segment":
@@ -104,6 +121,7 @@ class Segment:
                 **record,
                 "utterances": tuple(Utterance(**piece) for piece in record["utterances"]),
                 "context": ContextMaterial(**context),
+                "quality": Quality(**record["quality"]) if record.get("quality") else None,
             }
         )
 

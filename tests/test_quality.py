@@ -1,0 +1,129 @@
+"""Scoring segments: rates against jiwer's, an index that keeps them, and work that goes on where it stopped."""
+
+import json
+import shutil
+
+import jax
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from references import real_vocabulary
+from test_transcribe_end_to_end import SIZES
+
+import cwjax
+from cwjax.cli import main
+from cwjax.data.context import ContextProbabilities
+from cwjax.data.pipeline import ExampleSettings, Selection, training_windows
+from cwjax.data.prepared import PreparedCorpus
+from cwjax.errors import CwjaxError
+from cwjax.evaluation.quality import EDGE, SCORES_FILE, measure
+from cwjax.inference.windows import WindowTranscriber
+from cwjax.models.context_whisper import init_params
+from cwjax.weights.model_directory import save_model
+
+words = st.lists(st.sampled_from(["sea", "sail", "wind", "market", "bear", "bare"]), max_size=12).map(" ".join)
+
+
+@given(words, words)
+def test_the_rate_is_that_of_jiwer_and_its_ends_are_part_of_it(said, heard):
+    quality = measure(said.title() + ".", heard.upper())
+    if said and heard:
+        assert quality.cer == pytest.approx(jiwer.cer(said, heard), abs=1e-4)
+    if 0 < len(said) <= EDGE:
+        assert quality.start_cer <= quality.cer + 1e-4
+
+
+def test_a_wrong_cut_shows_at_its_end_alone():
+    text = "the quick brown fox jumps over the lazy dog again and again"
+    assert measure(text, text.removeprefix("the quick ")).start_cer == 10 / EDGE
+    assert measure(text, text.removeprefix("the quick ")).end_cer == 0
+    assert measure(text, text + " and then").end_cer == 9 / EDGE
+    assert measure(text, text + " and then").start_cer == 0
+    assert measure(text, "").cer == 1
+    assert measure("", "nothing").cer == 1
+    assert measure("...", "").cer == 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    config, processor = real_vocabulary(tmp_path_factory.mktemp("parts"), SIZES)
+    draw = np.random.default_rng(0)
+    parameters = jax.tree.map(
+        lambda leaf: draw.normal(0, 0.4, leaf.shape).astype(np.float32), init_params(config, jax.random.key(0))
+    )
+    save_model(directory, config, cwjax.models.parameters.flatten(parameters), processor, {})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Seven recordings of a second, each an article."""
+    folder = tmp_path_factory.mktemp("root")
+    lines = []
+    for number in range(7):
+        samples = np.random.default_rng(number).normal(0, 0.1, 16_000)
+        soundfile.write(folder / f"{number}.wav", samples, 16_000)
+        lines.append(json.dumps({"audio": f"{number}.wav", "text": f"the word was {number}", "speaker": str(number)}))
+    (folder / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def prepare(root, output, *options):
+    return main(["prepare", "manifest", "--root", str(root), "--output", str(output), *map(str, options)])
+
+
+def test_scores_are_kept_and_the_rest_stays(root, model, tmp_path, monkeypatch):
+    assert prepare(root, tmp_path / "plain") == 0
+    shutil.copytree(tmp_path / "plain", tmp_path / "scored")
+    before = PreparedCorpus.read(tmp_path / "plain")
+    heard, texts = [], []
+    transcribe = WindowTranscriber.__call__
+
+    def stopped_once(self, parameters, waveforms, contexts, languages):
+        if heard == ["first"]:
+            heard.append("stopped")
+            raise KeyboardInterrupt
+        found = transcribe(self, parameters, waveforms, contexts, languages)
+        heard.append("first" if not heard else len(found))
+        texts.extend(found)
+        return found
+
+    monkeypatch.setattr(WindowTranscriber, "__call__", stopped_once)
+    monkeypatch.setattr("cwjax.evaluation.quality.score_segments.__defaults__", (3,))
+    prepare(root, tmp_path / "scored", "--score-with", model)
+    assert all(segment.quality is None for segment in PreparedCorpus.read(tmp_path / "scored").segments)
+    with (tmp_path / "scored" / SCORES_FILE).open("a") as scores:
+        scores.write("[3, 0.1, 0.")  # as a kill would leave it
+    assert prepare(root, tmp_path / "scored", "--score-with", model) == 0
+    assert heard == ["first", "stopped", 3, 1]  # three segments were not transcribed again
+    after = PreparedCorpus.read(tmp_path / "scored")
+    for place, (old, new) in enumerate(zip(before.segments, after.segments, strict=True)):
+        assert {**new.as_dict(), "quality": None} == {**old.as_dict(), "quality": None}
+        np.testing.assert_array_equal(before.pcm16(place), after.pcm16(place))
+        assert new.quality == measure(new.text, texts[place])
+    assert not (tmp_path / "scored" / SCORES_FILE).exists()
+    assert prepare(root, tmp_path / "scored", "--score-with", model) == 0
+    assert len(heard) == 4  # nothing is transcribed twice
+
+
+def test_training_leaves_out_what_disagrees(root, model, tmp_path):
+    prepare(root, tmp_path / "plain")
+    corpus = PreparedCorpus.read(tmp_path / "plain")
+    processor = cwjax.load(model).processor
+    settings = ExampleSettings(24, 12, ContextProbabilities(), 0)
+    everything = training_windows(corpus, processor, settings, Selection())
+    with pytest.raises(CwjaxError, match="--score-with"):
+        training_windows(corpus, processor, settings, Selection(max_cer=0.5))
+    prepare(root, tmp_path / "plain", "--score-with", model)
+    corpus = PreparedCorpus.read(tmp_path / "plain")
+    rates = sorted(corpus.segments[place].quality.cer for (place,) in everything)
+    chosen = training_windows(corpus, processor, settings, Selection(max_cer=rates[2]))
+    assert sorted(corpus.segments[place].quality.cer for (place,) in chosen) == [
+        one for one in rates if one <= rates[2]
+    ]
+    with pytest.raises(CwjaxError, match="no training segment remains"):
+        training_windows(corpus, processor, settings, Selection(max_edge_cer=-1.0))
