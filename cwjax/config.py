@@ -22,9 +22,11 @@ import tyro
 from cwjax.data.context import ContextProbabilities
 from cwjax.data.corpora import CorpusName
 from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.data.mixing import MixingSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
 from cwjax.models.layers import Recomputed
+from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
 NEW = "new"
@@ -92,6 +94,8 @@ class DataSettings:
     """Share of training examples whose target has timestamp tokens."""
     speed: tuple[float, float] = (1.0, 1.0)
     """Lowest and highest factor of speed perturbation in training, such as 0.9 1.1."""
+    mixing: MixingSettings = field(default_factory=MixingSettings)
+    """Noises and rooms that are mixed into the training audio."""
     max_target_tokens: int = 448
     """Longest target, prompt and end of text included; longer segments are left out and counted."""
     max_context_tokens: int = 128
@@ -151,6 +155,8 @@ class TrainSettings:
     recomputed: Recomputed = "nothing"
     """What the gradient computes again to save memory: nothing; what is cheap, that is all but the results of linear
     maps and attention; all inside the blocks. `cwjax plan` says which is fastest."""
+    spec_augment: SpecAugmentSettings = field(default_factory=SpecAugmentSettings)
+    """What of the spectrogram is hidden from the model in training."""
     accumulation: int = 1
     """Parts of a batch that are computed one after another, to save memory; the result is the same."""
     checkpoint_every: int = 500

@@ -16,6 +16,7 @@ from cwjax import __version__
 from cwjax.config import Config, differences
 from cwjax.data.demo_corpus import write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
+from cwjax.data.mixing import Mixer
 from cwjax.data.pipeline import ExampleSettings, Selection, training_batches, training_windows
 from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
@@ -178,6 +179,7 @@ def example_settings(config: Config) -> ExampleSettings:
         context=config.data.context,
         timestamps=config.data.timestamps,
         speed=config.data.speed,
+        mixer=Mixer.open(config.data.mixing),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from cwjax.config import Config, DataSettings, MeshSettings, OptimizerSettings, TrainSettings
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.parameters import flatten
+from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.training.groups import split_parameters
@@ -58,7 +59,7 @@ def settings(mesh: MeshSettings, **train: object) -> Config:
     return Config(
         data=DataSettings(max_target_tokens=TARGETS, max_context_tokens=CONTEXT),
         optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=0, weight_decay=0.01),
-        train=TrainSettings(steps=10, batch_size=BATCH, **train),
+        train=TrainSettings(steps=10, batch_size=BATCH, spec_augment=SpecAugmentSettings(1, 100, 1, 20), **train),
         mesh=mesh,
     )
 

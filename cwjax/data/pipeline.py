@@ -13,6 +13,7 @@ import numpy as np
 
 from cwjax.data.augmentation import perturb_speed, perturb_utterances
 from cwjax.data.context import ContextProbabilities, draw_context
+from cwjax.data.mixing import Mixer
 from cwjax.data.packing import Candidate, Window, joined, pack_segments
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
@@ -37,6 +38,8 @@ class ExampleSettings:
     timestamps: float
     speed: tuple[float, float] = (1.0, 1.0)
     """Lowest and highest factor of speed perturbation; never so slow that a segment outgrows the window."""
+    mixer: Mixer | None = None
+    """Puts the audio into rooms and noise."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,13 @@ class MakeExample(grain.transforms.RandomMap):
         timestamps = bool(generator.random() < self.settings.timestamps)
         speed = generator.uniform(*self.settings.speed)
         speed = max(speed, segment.duration / self.processor.window_seconds)
+        waveform = perturb_speed(waveform, speed)
+        if self.settings.mixer:
+            waveform = self.settings.mixer(waveform, generator)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)
         return {
-            "waveform": self.processor.pad(perturb_speed(waveform, speed)),
+            "waveform": self.processor.pad(waveform),
             **target_arrays(
                 tokens.prompt(segment.language, timestamps),
                 tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),

@@ -98,11 +98,12 @@ def make_program(config: Config, model: ContextWhisperConfig, devices: list[jax.
     shardings = state_shardings(trained, optimizer, mesh)
     dtype = jnp.dtype(config.train.compute_dtype)
     step = make_train_step(
-        make_loss(graphdef, model.whisper.num_mel_bins, dtype, config.train.recomputed),
+        make_loss(graphdef, model.whisper.num_mel_bins, dtype, config.train.recomputed, config.train.spec_augment),
         optimizer,
         learning_rate_schedule(config.optim, config.optim.learning_rate, config.train.steps),
         shardings,
         config.train.accumulation,
+        config.train.seed if config.train.spec_augment.hides else None,
     )
     return TrainProgram(
         graphdef=graphdef,

@@ -16,6 +16,7 @@ from cwjax.data.log_mel import log_mel
 from cwjax.models.layers import Recomputed, recomputing
 from cwjax.models.parameters import Parameters, flatten, merge
 from cwjax.models.placement import on_own_examples
+from cwjax.models.spec_augment import SpecAugmentSettings, spec_augment
 from cwjax.training.loss import vocabulary_loss
 from cwjax.training.sharding import optimizer_shardings, parameter_shardings, replicated, with_shardings
 
@@ -45,7 +46,13 @@ def cast(parameters: Parameters, dtype: jnp.dtype) -> Parameters:
     )
 
 
-def make_loss(graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype, recomputed: Recomputed = "nothing") -> Loss:
+def make_loss(
+    graphdef: nnx.GraphDef,
+    num_mel_bins: int,
+    dtype: jnp.dtype,
+    recomputed: Recomputed = "nothing",
+    hiding: SpecAugmentSettings | None = None,
+) -> Loss:
     """The loss of a batch.
 
     Args:
@@ -53,11 +60,14 @@ def make_loss(graphdef: nnx.GraphDef, num_mel_bins: int, dtype: jnp.dtype, recom
         num_mel_bins: M.
         dtype: of the computation.
         recomputed: what the gradient computes again instead of finding it kept.
+        hiding: of the features; the batch then holds `mask_keys`.
     """
 
     def loss(trained: Parameters, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graphdef, cast(merge(trained, frozen), dtype))
         features = on_own_examples(lambda waveform: log_mel(waveform, num_mel_bins, jnp), batch["waveform"])
+        if hiding and hiding.hides:
+            features = spec_augment(features, jax.random.wrap_key_data(batch["mask_keys"]), hiding)
         with recomputing(recomputed):
             states = model.encode_context(batch["context_ids"], batch["context_mask"])
             audio = model.encode(features.astype(dtype), states)
@@ -74,6 +84,7 @@ def make_train_step(
     schedule: optax.Schedule,
     shardings: TrainState,
     accumulation: int = 1,
+    mask_seed: int | None = None,
 ) -> Callable[[TrainState, Parameters, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
     """The jitted step `(state, frozen, batch) -> (state, metrics)`. The old state is given up (donated).
 
@@ -87,10 +98,14 @@ def make_train_step(
         schedule: of the learning rate, for the metrics.
         shardings: of the state.
         accumulation: parts of the batch that are computed one after another.
+        mask_seed: with the number of the step it decides the `mask_keys` of the examples; None: there are none.
     """
 
     def train_step(state: TrainState, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         count = jnp.maximum(batch["is_target"].sum(), 1)
+        if mask_seed is not None:
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(mask_seed), state.step), len(batch["targets"]))
+            batch = {**batch, "mask_keys": jax.random.key_data(keys)}
 
         def mean_loss(trained: Parameters, part: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             total, right = loss(trained, frozen, part)
