@@ -1,9 +1,14 @@
-"""Transcription against openai-whisper and transformers on PyTorch: the same weights, windows and number of tokens.
+"""Transcription against those that people use: the same weights, windows and number of tokens.
 
+    pip install faster-whisper
     python benchmarks/transcription_speed.py [--sizes tiny base] [--windows 1 8] [--tokens 64] [--repeats 5]
 
+Peers are openai-whisper and transformers on PyTorch, and CTranslate2, the engine of faster-whisper. With
+`--onnx-python PYTHON`, an interpreter of another environment that has optimum-onnx (whose transformers is older than
+ours), ONNX Runtime too.
+
 From samples to tokens: spectrogram, audio encoder and greedy decoding of exactly as many tokens, float32, random
-weights, all peers in turn within one process on the same threads. A run during which other processes took more than
+weights, all peers in turn on the same threads. A run during which other processes took more than
 a quarter of a core does not count and is repeated. Prints the medians, the ratio of ours to the fastest peer, and how
 long the machine would take at its own measured pace of matrix products (for the encoder) and of reading memory (for
 the weights and cached keys of every decoding step).
@@ -13,16 +18,21 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")  # left to itself, CTranslate2 takes AVX2 on some machines
+
+import ctranslate2
 import jax
 import numpy as np
 import torch
 import whisper
+from faster_whisper.feature_extractor import FeatureExtractor
 from transformers import GenerationMixin, WhisperFeatureExtractor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -34,11 +44,14 @@ from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.recognizer import Recognizer
 from cwjax.inference.recording import Recording
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
-from cwjax.models.parameters import Parameters
+from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
+from cwjax.weights.export import export
+from cwjax.weights.model_directory import save_model
 
 THREADS = os.cpu_count() or 1
 WINDOW_SAMPLES = 480_000
+PEERS = ("cwjax", "openai-whisper", "transformers", "CTranslate2", "ONNX Runtime")
 ELSEWHERE = 0.25
 """Cores that other processes may use during a run that counts."""
 
@@ -50,6 +63,7 @@ def main() -> None:
     parser.add_argument("--windows", nargs="+", type=int, default=[1, 8], help="windows at once (1 8)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded for each window (64)")
     parser.add_argument("--repeats", type=int, default=5, help="runs that count (5)")
+    parser.add_argument("--onnx-python", metavar="PYTHON", help="interpreter with optimum-onnx (default: without it)")
     parser.add_argument("--json", type=Path, help="file to write the figures to as well")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -57,9 +71,12 @@ def main() -> None:
     print(f"{THREADS} threads, {jax.default_backend()}: {machine['flops'] / 1e9:.0f} GFLOP/s in products, ", end="")
     print(f"{machine['bytes'] / 1e9:.1f} GB/s read")
     rows = [row for size in options.sizes for row in _measure_size(size, options, machine)]
-    print(f"\n{'Whisper':9} {'windows':>7} {'ours':>8} {'openai':>8} {'transf.':>8}  ratio to the best  share of limit")
+    names = [name for name in PEERS if name in rows[0]]
+    print(
+        f"\n{'Whisper':9} {'windows':>7} {' '.join(f'{name:>14}' for name in names)}  ratio to the best  share of limit"
+    )
     for row in rows:
-        times = " ".join(f"{row[name]:7.2f}s" for name in ("cwjax", "openai-whisper", "transformers"))
+        times = " ".join(f"{row[name]:13.2f}s" for name in names)
         print(f"{row['size']:9} {row['windows']:7} {times}  {row['ratio']:17.2f}  {row['limit'] / row['cwjax']:13.0%}")
     if options.json:
         options.json.write_text(json.dumps({"threads": THREADS, **machine, "rows": rows}, indent=2) + "\n")
@@ -68,12 +85,16 @@ def main() -> None:
 def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, float]) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as scratch:
         config, processor = real_vocabulary(Path(scratch), WHISPER_SIZES[size])
-    parameters = jax.device_get(init_params(config, jax.random.key(0)))
-    peers = {
-        "cwjax": _ours(config, parameters, processor, options.tokens),
-        "openai-whisper": _openai(config.whisper, parameters, options.tokens),
-        "transformers": _transformers(config.whisper, parameters, processor, options.tokens),
-    }
+        parameters = jax.device_get(init_params(config, jax.random.key(0)))
+        exported = _exported(Path(scratch), config, parameters, processor)
+        peers = {
+            "cwjax": _ours(config, parameters, processor, options.tokens),
+            "openai-whisper": _openai(config.whisper, parameters, options.tokens),
+            "transformers": _transformers(config.whisper, parameters, processor, options.tokens),
+            "CTranslate2": _ctranslate2(exported, Path(scratch) / "ctranslate2", processor, options.tokens),
+        }
+        if options.onnx_python:
+            peers["ONNX Runtime"] = _onnx(options.onnx_python, exported, processor, options.tokens)
     rows = []
     for windows in options.windows:
         samples = np.random.default_rng(0).normal(0, 0.1, (windows, WINDOW_SAMPLES)).astype(np.float32)
@@ -134,10 +155,9 @@ def _transformers(
     model = transformers_model(config, parameters)
     model.config._attn_implementation = "sdpa"
     extractor = WhisperFeatureExtractor(config.num_mel_bins)
-    vocabulary = whisper.tokenizer.get_tokenizer(True, num_languages=99)
     settings = model.generation_config
-    settings.suppress_tokens = sorted({*vocabulary.non_speech_tokens, *range(vocabulary.eot, config.vocab_size)})
-    settings.begin_suppress_tokens = [*processor.tokens.pieces(" "), vocabulary.eot]
+    settings.suppress_tokens = _suppressed(processor)
+    settings.begin_suppress_tokens = [*processor.tokens.pieces(" "), processor.tokens.end_of_text]
     start = torch.tensor([processor.tokens.prompt("en", timestamps=False)])
 
     def transcribe(samples: np.ndarray) -> list[list[int]]:
@@ -152,6 +172,73 @@ def _transformers(
             num_beams=1,
         )
         return said[:, start.shape[1] :].tolist()
+
+    return transcribe
+
+
+def _exported(scratch: Path, config: ContextWhisperConfig, parameters: Parameters, processor: Processor) -> Path:
+    """The Whisper inside as a directory of transformers."""
+    save_model(scratch / "model", config, flatten(parameters), processor, {})
+    return export(scratch / "model", "hf-whisper", scratch / "whisper")
+
+
+def _ctranslate2(
+    whisper_directory: Path, scratch: Path, processor: Processor, tokens: int
+) -> Callable[[np.ndarray], list[list[int]]]:
+    converter = ctranslate2.converters.TransformersConverter(str(whisper_directory))
+    converter.convert(str(scratch))
+    model = ctranslate2.models.Whisper(
+        str(scratch), device="cpu", compute_type="float32", inter_threads=1, intra_threads=THREADS
+    )
+    extractor = FeatureExtractor(feature_size=processor.num_mel_bins)
+    start = processor.tokens.prompt("en", timestamps=False)
+
+    def transcribe(samples: np.ndarray) -> list[list[int]]:
+        mels = np.stack([extractor(row)[:, : WINDOW_SAMPLES // HOP_LENGTH] for row in samples])
+        found = model.generate(
+            ctranslate2.StorageView.from_array(np.ascontiguousarray(mels, np.float32)),
+            [start] * len(samples),
+            beam_size=1,
+            max_length=2 * tokens,  # of which it gives half to the transcript
+            suppress_blank=True,
+            suppress_tokens=_suppressed(processor),
+        )
+        return [list(one.sequences_ids[0]) for one in found]
+
+    return transcribe
+
+
+def _suppressed(processor: Processor) -> list[int]:
+    """Special tokens, and what is not said by default: symbols, notes, brackets."""
+    vocabulary = whisper.tokenizer.get_tokenizer(True, num_languages=99)
+    return sorted({*vocabulary.non_speech_tokens, *range(vocabulary.eot, len(processor.tokens))})
+
+
+def _onnx(
+    python: str, whisper_directory: Path, processor: Processor, tokens: int
+) -> Callable[[np.ndarray], list[list[int]]]:
+    """ONNX Runtime by way of optimum, in a process of another environment that waits for samples."""
+    settings = {
+        "directory": str(whisper_directory),
+        "tokens": tokens,
+        "threads": THREADS,
+        "num_mel_bins": processor.num_mel_bins,
+        "start": processor.tokens.prompt("en", timestamps=False),
+        "suppressed": _suppressed(processor),
+        "at_begin": [*processor.tokens.pieces(" "), processor.tokens.end_of_text],
+    }
+    server = subprocess.Popen(
+        [python, str(Path(__file__).with_name("onnx_server.py")), json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    if server.stdout.readline() != b"ready\n":
+        raise SystemExit(f"transcription_speed: {python} cannot run ONNX Runtime; see what it says above")
+
+    def transcribe(samples: np.ndarray) -> list[list[int]]:
+        server.stdin.write(json.dumps(samples.shape).encode() + b"\n" + samples.tobytes())
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
 
     return transcribe
 

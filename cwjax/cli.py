@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
     )
-    for noisy in ("absl", "jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
+    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the tracebacks of errors that we report
     parser = argparse.ArgumentParser(

@@ -6,8 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cwjax.errors import CwjaxError
+
+if TYPE_CHECKING:  # the environment is set before JAX is imported
+    from cwjax.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +29,7 @@ def plan(arguments: Sequence[str]) -> int:
         "needs of each chip and how long it takes at best. Exit status 1: it does not fit.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/whisper_small_flan_t5.py")
-    parser.add_argument(
-        "--topology", default="local", help="TPU slice, such as v5e:16x16 or v5p:2x2x4; default: the devices here"
-    )
+    parser.add_argument("--topology", help="TPU slice, such as v5e:16x16 or v5p:2x2x4; default: the devices here")
     parser.add_argument("--search", action="store_true", help="try ways to save memory and batch sizes, name the best")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     known, overrides = parser.parse_known_args(arguments)
@@ -37,34 +39,35 @@ def plan(arguments: Sequence[str]) -> int:
             print("\nWith --config FILE, --help lists every field with its value in that file.")
             return 0
         raise CwjaxError("plan: --config is missing; the experiments are in configs/, such as configs/demo.py")
-    if known.topology != "local":
+    if known.topology:
         # The compiler for TPUs must not look for one, and everything else runs on the CPU.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it is asked to compile only
     from cwjax.config import load_config
     from cwjax.starting_point import planned_sizes
-    from cwjax.training.plan import alternatives, devices_of, make_plan
+    from cwjax.training.plan import LOCAL, alternatives, devices_of, make_plan
 
     config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
     model = planned_sizes(config)
-    devices = devices_of(known.topology)
+    topology = known.topology or LOCAL
+    devices = devices_of(topology)
     log.info("compiling the step for %d x %s", len(devices), devices[0].device_kind)
     made, refusal = None, ""
     try:
-        made = make_plan(config, model, known.topology, devices)
+        made = make_plan(config, model, topology, devices)
     except CwjaxError as error:
         refusal = str(error)
         if not known.search:
             raise
     tried = []
     if known.search:
-        for one in alternatives(config, model, known.topology, devices):
+        for one in alternatives(config, model, topology, devices):
             tried.append(one)
             if not known.json:
                 print(_line(one), flush=True)
     fitting = [one for one in tried if one.fits]
-    best = max(fitting, key=lambda one: one.batch_size / (one.seconds or float("inf")), default=None)
+    best = max(fitting, key=lambda one: (one.windows_per_second, one.batch_size), default=None)
     if known.json:
         rows = [_as_dict(one) for one in tried]
         print(json.dumps({"plan": made and _as_dict(made), "tried": rows, "best": best and _as_dict(best)}, indent=2))
@@ -72,12 +75,7 @@ def plan(arguments: Sequence[str]) -> int:
         if made:
             print(_table(made))
         if best:
-            print(
-                f"best that fits: --train.recomputed {best.recomputed} --train.batch-size {best.batch_size} "
-                f"({best.batch_size / best.seconds:.0f} windows/s at best)"
-                if best.seconds
-                else f"fits: --train.recomputed {best.recomputed} --train.batch-size {best.batch_size}"
-            )
+            print("best that fits: " + _line(best))
     if made is None:
         raise CwjaxError(f"plan: {refusal}")
     if not made.fits:
@@ -89,19 +87,18 @@ def plan(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _as_dict(made) -> dict:
+def _as_dict(made: "Plan") -> dict[str, Any]:
     return dataclasses.asdict(made) | {"fits": made.fits, "seconds": made.seconds}
 
 
-def _line(one) -> str:
-    """One alternative."""
-    examples = one.batch_size / (one.mesh["data"] * one.mesh["fsdp"])
-    pace = f", {one.batch_size / one.seconds:8.0f} windows/s at best" if one.seconds else ""
-    verdict = "fits" if one.fits else "too large"
-    return f"{one.recomputed:8} {examples:3.0f} examples per chip: {one.peak / MIB:8,.0f} MiB{pace}, {verdict}"
+def _line(one: "Plan") -> str:
+    """One alternative, as the options that choose it."""
+    options = f"--train.recomputed {one.recomputed} --train.batch-size {one.batch_size}"
+    pace = f", {one.windows_per_second:8.0f} windows/s at best" if one.seconds else ""
+    return f"{options:55} {one.peak / MIB:8,.0f} MiB{pace}{'' if one.fits else ', too large'}"
 
 
-def _table(made) -> str:
+def _table(made: "Plan") -> str:
     """The plan for people."""
     axes = ", ".join(f"{axis} {size}" for axis, size in made.mesh.items())
     rows = [
@@ -119,7 +116,7 @@ def _table(made) -> str:
         rows += [
             ("products by the roofline", f"{made.computing * 1e3:,.1f} ms"),
             ("collectives", f"{made.sending * 1e3:,.1f} ms"),
-            ("step at best", f"{made.seconds * 1e3:,.1f} ms, {made.batch_size / made.seconds:,.0f} windows/s"),
+            ("step at best", f"{made.seconds * 1e3:,.1f} ms, {made.windows_per_second:,.0f} windows/s"),
             ("expected MFU at best", f"{made.expected_mfu:.0%}"),
         ]
     width = max(len(name) for name, _ in rows)

@@ -54,8 +54,3 @@ def on_own_examples(function: Callable[[jax.Array], jax.Array], array: jax.Array
         return function(array)
     split = P(dividing(BATCH_AXES, array.shape[0]))
     return jax.shard_map(function, in_specs=split, out_specs=split, check_vma=False)(array)
-
-
-def replicate(array: jax.Array) -> jax.Array:
-    """Puts the whole array on every device, where every process can read it."""
-    return jax.lax.with_sharding_constraint(array, P()) if is_split() else array

@@ -44,17 +44,18 @@ class Chip:
 
 GIB = 2**30
 CHIPS = {
-    # Google Cloud's TPU documentation, pages of v4, v5e, v5p and v6e ("System architecture").
+    # docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e ("System architecture"); links are half of the "bidirectional ICI
+    # bandwidth per chip".
     "v4": Chip(32 * GIB, 275e12, 1228e9, 300e9),
     "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
     "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+    "v6e": Chip(32 * GIB, 918e12, 1600e9, 400e9),
     # NVIDIA's data sheets; links are NVLink.
     "A100": Chip(80e9, 312e12, 2039e9, 300e9),
     "H100": Chip(80e9, 989e12, 3350e9, 450e9),
     "H200": Chip(141e9, 989e12, 4800e9, 450e9),
 }
-KINDS = {"v5 lite": "v5e", "v5litepod": "v5e", "v5": "v5p", "v6 lite": "v6e"}
+KINDS = {"v5 lite": "v5e", "v5": "v5p", "v6 lite": "v6e"}
 """JAX's names of chips that differ from those above."""
 LARGEST_BATCH = 64
 """Examples per chip at which a search ends."""
@@ -110,6 +111,11 @@ class Plan:
     def seconds(self) -> float:
         """Of a step at best, when sending is hidden behind computing."""
         return max(self.computing, self.sending)
+
+    @property
+    def windows_per_second(self) -> float:
+        """Of all chips together at best; 0 when nobody knows the chip."""
+        return self.batch_size / self.seconds if self.seconds else 0.0
 
 
 def devices_of(topology: str) -> list[jax.Device]:
