@@ -246,10 +246,10 @@ def _onnx(
 def _clean_time(transcribe: Callable[[np.ndarray], object], samples: np.ndarray) -> float:
     """Seconds of a run during which the machine did little else."""
     for _ in range(20):
-        busy, own, began = _busy(), time.process_time(), time.perf_counter()
+        busy, own, began = _busy(), _own(), time.perf_counter()
         transcribe(samples)
         seconds = time.perf_counter() - began
-        elsewhere = (_busy() - busy) - (time.process_time() - own)
+        elsewhere = (_busy() - busy) - (_own() - own)
         if elsewhere <= ELSEWHERE * seconds:
             return seconds
     raise SystemExit("transcription_speed: the machine is busy with something else; run this when it is quiet")
@@ -262,6 +262,16 @@ def _busy() -> float:
         return time.process_time()
     user, nice, system, _, _, irq, soft, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def _own() -> float:
+    """Seconds that this process and its children have worked."""
+    ticks = 0
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _pace() -> dict[str, float]:
