@@ -24,8 +24,9 @@ from cwjax.inference.recording import Recording
 from cwjax.inference.search import BeamSearch, Candidates, Sampling, Search
 from cwjax.inference.suppression import suppression
 from cwjax.models.audio_encoder import ContextStates, ProjectedContext
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.context_whisper import ContextWhisper, ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
+from cwjax.models.placement import is_split, platform
 
 THIRTY_SECONDS = 3000
 """Mel frames of the windows of all published Whispers."""
@@ -257,9 +258,9 @@ class Recognizer:
     ) -> Heard:
         model = self._model(parameters)
         features = self._features(samples, loudest, frames)
-        audio = model.encode(features, context)
+        audio = _encode(model, features, context)
         if scale is not None:
-            audio = jnp.concatenate([audio, model.encode(features)])
+            audio = jnp.concatenate([audio, _encode(model, features, None)])
         return Heard(model.decoder.stepwise().project_audio(audio), scale)
 
     def _features(self, samples: jax.Array, loudest: jax.Array, frames: jax.Array) -> jax.Array:
@@ -383,3 +384,18 @@ def _chance(seeds: Sequence[int], temperature: float) -> tuple[jax.Array, jax.Ar
 
 def _biases(tokens: Any, options: DecodingOptions) -> Biases:
     return Biases(*map(jnp.asarray, suppression(tokens, options)))
+
+
+def _encode(model: ContextWhisper, features: jax.Array, context: ProjectedContext | None) -> jax.Array:
+    """(B, F, M) -> (B, A, D); on a CPU window after window, so that what passes between layers stays in its caches."""
+    if platform() != "cpu" or is_split():
+        return model.encode(features, context)
+
+    def encode_window(number: jax.Array) -> jax.Array:
+        def row(array: jax.Array, axis: int) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(array, number, 1, axis)
+
+        known = context and ProjectedContext(row(context.key, 1), row(context.value, 1), row(context.mask, 0))
+        return model.encode(row(features, 0), known)[0]
+
+    return jax.lax.map(encode_window, jnp.arange(len(features)))
