@@ -26,6 +26,6 @@ config = Config(
     freeze=("text_encoder", "audio_encoder", "decoder", "embeddings"),
     optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=20),
     train=TrainSettings(
-        steps=600, batch_size=4, checkpoint_every=50, validate_every=200, validation_examples=24, log_every=10
+        steps=300, batch_size=4, checkpoint_every=50, validate_every=100, validation_examples=24, log_every=10
     ),
 )

@@ -101,14 +101,14 @@ def train(config: Config) -> Path:
     )
     with jax.set_mesh(mesh):
         parameters = fit(run, config.train)
-    segments = [corpus.segments[place] for window in windows for place in window]
+    durations = [corpus.segments[place].duration for window in windows for place in window]
     facts = {
         **new.facts,
         **counts,
         "frozen": list(config.freeze),
         "steps": config.train.steps,
-        "training_hours": round(sum(segment.duration for segment in segments) / 3600, 3),
-        "training_segments": len(segments),
+        "training_hours": round(sum(durations) / 3600, 3),
+        "training_segments": len(durations),
     }
     directory = workdir / "model"
     whole = gather(parameters)

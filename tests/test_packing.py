@@ -21,8 +21,7 @@ def candidates(draw):
         duration = draw(st.floats(0.5, 35))
         article, speaker = draw(st.sampled_from("ab")), draw(st.sampled_from("xy"))
         start = draw(st.floats(0, 1000))
-        segment = Segment(str(position), article, "a.ogg", start, start + duration, "text", (), speaker=speaker)
-        found.append(Candidate(position, segment, draw(st.integers(1, 50))))
+        found.append(Candidate(position, ("en", article, speaker), start, duration, draw(st.integers(1, 50))))
     return found
 
 
@@ -32,19 +31,19 @@ def test_windows_hold_every_segment_once_and_keep_their_limits(found):
     assert sorted(itertools.chain(*windows)) == list(range(len(found)))
 
     def size(window):
-        return sum(found[place].segment.duration for place in window), sum(found[place].tokens for place in window)
+        return sum(found[place].duration for place in window), sum(found[place].tokens for place in window)
 
     for window in windows:
         seconds, tokens = size(window)
         assert len(window) == 1 or (seconds <= SECONDS + 1e-4 and tokens <= TOKENS)
-        assert len({(found[place].segment.article, found[place].segment.speaker) for place in window}) == 1
-        starts = [found[place].segment.start for place in window]
+        assert len({found[place].voice for place in window}) == 1
+        starts = [found[place].start for place in window]
         assert starts == sorted(starts)
     for left, right in itertools.pairwise(windows):
-        first, next_one = found[left[0]].segment, found[right[0]]
-        if (first.article, first.speaker) == (next_one.segment.article, next_one.segment.speaker):
+        following = found[right[0]]
+        if found[left[0]].voice == following.voice:
             seconds, tokens = size(left)
-            assert seconds + next_one.segment.duration > SECONDS - 1e-4 or tokens + next_one.tokens > TOKENS
+            assert seconds + following.duration > SECONDS - 1e-4 or tokens + following.tokens > TOKENS
 
 
 def test_joined_segments_follow_each_other():

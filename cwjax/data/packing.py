@@ -11,17 +11,27 @@ Window = tuple[int, ...]
 
 
 class Candidate(NamedTuple):
-    """A segment that may be joined with others.
+    """What has to be known of a segment to join it with others; not its texts, for a corpus may have millions.
 
     Attributes:
         position: in the corpus.
-        segment: itself.
+        voice: language, article and speaker.
+        start: seconds on the article's timeline.
+        duration: seconds.
         tokens: of its transcript, without prompt and end of text.
     """
 
     position: int
-    segment: Segment
+    voice: tuple[str, str, str]
+    start: float
+    duration: float
     tokens: int
+
+    @classmethod
+    def of(cls, position: int, segment: Segment, tokens: int) -> "Candidate":
+        """The candidate that a segment is."""
+        voice = segment.language, segment.article, segment.speaker
+        return cls(position, voice, segment.start, segment.duration, tokens)
 
 
 def pack_segments(candidates: Sequence[Candidate], seconds: float, tokens: int) -> list[Window]:
@@ -37,14 +47,13 @@ def pack_segments(candidates: Sequence[Candidate], seconds: float, tokens: int) 
     windows: list[list[int]] = []
     before: Candidate | None = None
     seconds_left = tokens_left = 0.0
-    for one in sorted(candidates, key=lambda one: (*_voice(one.segment), one.segment.start, one.position)):
-        duration = one.segment.duration
-        goes_on = before is not None and _voice(before.segment) == _voice(one.segment)
-        if not (goes_on and duration <= seconds_left + 1e-6 and one.tokens <= tokens_left):
+    for one in sorted(candidates, key=lambda one: (one.voice, one.start, one.position)):
+        goes_on = before is not None and before.voice == one.voice
+        if not (goes_on and one.duration <= seconds_left + 1e-6 and one.tokens <= tokens_left):
             windows.append([])
             seconds_left, tokens_left = seconds, tokens
         windows[-1].append(one.position)
-        seconds_left -= duration
+        seconds_left -= one.duration
         tokens_left -= one.tokens
         before = one
     return [tuple(window) for window in windows]
@@ -62,7 +71,3 @@ def joined(segments: Sequence[Segment]) -> Segment:
         seconds += segment.duration
     text = " ".join(segment.text for segment in segments)
     return replace(first, end=first.start + seconds, text=text, utterances=tuple(utterances))
-
-
-def _voice(segment: Segment) -> tuple[str, str, str]:
-    return segment.language, segment.article, segment.speaker

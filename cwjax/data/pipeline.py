@@ -88,7 +88,7 @@ def training_windows(
         elif not fits(segment, processor, settings):
             too_long += 1
         else:
-            chosen.append(Candidate(place, segment, transcript_tokens(segment, processor, settings)))
+            chosen.append(Candidate.of(place, segment, transcript_tokens(segment, processor, settings)))
     if too_wrong:
         log.info("%d training segments are left out by their character error rates", too_wrong)
     if too_long:
@@ -103,7 +103,7 @@ def training_windows(
         windows = pack_segments(chosen, processor.window_seconds, room_for_transcript(processor, settings))
     else:
         windows = [(one.position,) for one in chosen]
-    seconds = sum(one.segment.duration for one in chosen)
+    seconds = sum(one.duration for one in chosen)
     log.info(
         "%d training segments in %d windows of %.1f s, %.0f %% of them padding",
         len(chosen),
