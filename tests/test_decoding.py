@@ -18,8 +18,6 @@ from cwjax.inference.search import BeamSearch, Sampling
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WhisperConfig
 
-pytestmark = pytest.mark.xdist_group("decoding")
-
 STEPS = 40
 
 

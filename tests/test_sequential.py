@@ -16,8 +16,6 @@ from cwjax.inference.transcript import Transcript
 from cwjax.models.context_whisper import init_params
 from cwjax.models.parameters import merge
 
-pytestmark = pytest.mark.xdist_group("sequential")
-
 CERTAIN = {
     "language": "en",
     "temperature": 0.0,
