@@ -78,6 +78,9 @@ def open_ctranslate2(file: Path) -> tuple[WhisperConfig, Tensors]:
             raise CwjaxError(
                 f"{file}: its weights are quantized ('{name}' to {dtype}); convert it anew with --quantization float16"
             )
+    unknown = sorted({name for name, one in variables.items() if one.shape} - {one.variable for one in rows.values()})
+    if unknown:
+        raise CwjaxError(f"{file}: has variables that fit nowhere in Whisper: {', '.join(unknown[:5])}")
     shapes = {name: _shape(variables[one.variable].shape, one.parts) for name, one in rows.items()}
     return config, Tensors(
         file, shapes, lambda name: np.split(read(rows[name].variable), rows[name].parts)[rows[name].part]
