@@ -65,9 +65,20 @@ HLO = """HloModule jit_step
   ROOT %all-gather.2 = bf16[32,64]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
 }
 
+%outside (p: f32[10]) -> f32[40] {
+  %p = f32[10]{0} parameter(0)
+  ROOT %all-gather.4 = f32[40]{0} all-gather(%p), channel_id=4, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%meanwhile (p: f32[10]) -> f32[40] {
+  %p = f32[10]{0} parameter(0)
+  ROOT %all-gather.5 = f32[40]{0} all-gather(%p), channel_id=4, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
 %body (state: (s32[], f32[100])) -> (s32[], f32[100]) {
   %first = bf16[32,64]{1,0} fusion(%x), kind=kCustom, calls=%fused
   %second = bf16[32,64]{1,0} fusion(%x), kind=kCustom, calls=%fused.stage
+  %third = f32[40]{0} fusion(%x), kind=kCustom, calls=%meanwhile
   %all-reduce.3 = f32[100]{0} all-reduce(%y), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
 }
 
@@ -77,6 +88,7 @@ HLO = """HloModule jit_step
 }
 
 ENTRY %main (x: bf16[8,64]) -> f32[100] {
+  %begun = f32[40]{0} fusion(%z), kind=kCustom, calls=%outside
   %while.1 = (s32[], f32[100]{0}) while(%start), condition=%condition, body=%body
   %scattered = f32[25]{0} reduce-scatter(%z), channel_id=3, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
 }
@@ -87,7 +99,8 @@ def test_collectives_are_counted_by_hand() -> None:
     counted = count_collectives(HLO)
     gathered = 32 * 64 * 2
     assert counted.sent == {
-        "all-gather": 5 * gathered * 3 // 4,  # once, though it is cut into two stages
+        # Once a turn, though it is cut into two stages; the other once in all, though a stage of it is in the loop.
+        "all-gather": 5 * gathered * 3 // 4 + 40 * 4 * 3 // 4,
         "all-reduce": 5 * 2 * 400 * 3 // 4,
         "reduce-scatter": 100 * 3,
     }

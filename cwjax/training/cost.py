@@ -8,9 +8,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core
 import numpy as np
 
 
@@ -145,14 +146,17 @@ def count_collectives(text: str) -> Collectives:
                         called[name][callee] += _trips(line, computations[condition]) if callee == body else 1
             if body:
                 bodies.add(body)
+    times_run = _times_run(called, entry)
+    whole = _collectives_of(computations, times_run)
     sent: Counter[str] = Counter()
-    for kind, size, _, times in _collectives_of(computations, _times_run(called, entry)):
-        sent[kind] += times * size
+    for one in whole.values():
+        sent[one.kind] += one.times * one.sent
     gathered = [
         sum(
-            times * size
-            for kind, _, size, times in _collectives_of(computations, _times_run(called, body, bodies))
-            if kind == "all-gather"
+            one.times * one.size
+            for key, one in _collectives_of(computations, _times_run(called, body, bodies)).items()
+            # Others are begun outside the loop, and only carried on in it.
+            if one.kind == "all-gather" and key in whole and whole[key].times >= times_run[body]
         )
         for body in bodies
     ]
@@ -190,29 +194,42 @@ def _times_run(called: dict[str, Counter[str]], start: str, without: Set[str] = 
     return times
 
 
-def _collectives_of(computations: dict[str, list[str]], times_run: Counter[str]) -> Iterator[tuple[str, int, int, int]]:
-    """Kind, bytes sent, bytes of the result and number of runs of each collective.
+class _Collective(NamedTuple):
+    """A collective: its kind, bytes that a device sends in a run, bytes of its result, and how often it runs."""
 
-    The compiler for TPUs cuts a collective into stages between which it computes; they share a channel. So may
-    collectives of different kinds.
+    kind: str
+    sent: int
+    size: int
+    times: int
+
+
+def _collectives_of(computations: dict[str, list[str]], times_run: Counter[str]) -> dict[str, _Collective]:
+    """The collectives in computations that run so often.
+
+    The compiler for TPUs cuts a collective into stages between which it computes; they share a channel. Stages in the
+    middle may lie in a loop that runs meanwhile, so a collective runs as often as its rarest stage. Collectives of
+    different kinds may share a channel too.
     """
-    by_channel: dict[str, tuple[str, int, int, int]] = {}
+    found: dict[str, _Collective] = {}
     for name, times in times_run.items():
-        for line in computations[name]:
-            found = _COLLECTIVE.search(line)
-            if not found:
+        for number, line in enumerate(computations[name]):
+            match = _COLLECTIVE.search(line)
+            if not match:
                 continue
-            arrays = [_array_bytes(*array) for array in _ARRAY.findall(found[1])]
-            if found[3]:  # begun here: its result is the largest of what it carries
+            arrays = [_array_bytes(*array) for array in _ARRAY.findall(match[1])]
+            if match[3]:  # begun here: its result is the largest of what it carries
                 arrays = [max(arrays)]
-            size, members, kind = sum(arrays), _members(line), found[2]
+            size, members, kind = sum(arrays), _members(line), match[2]
             share = (members - 1) / members
             factor = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": members - 1, "all-to-all": share}
-            row = kind, round(size * factor.get(kind, 1.0)), size, times
+            one = _Collective(kind, round(size * factor.get(kind, 1.0)), size, times)
             channel = _CHANNEL.search(line)
-            key = f"{kind} {channel[1]}" if channel else f"{name} {len(by_channel)}"
-            by_channel[key] = max(row, by_channel.get(key, row), key=lambda one: one[1] * one[3])
-    yield from by_channel.values()
+            key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
+            other = found.get(key, one)
+            found[key] = _Collective(
+                kind, max(one.sent, other.sent), max(one.size, other.size), min(times, other.times)
+            )
+    return found
 
 
 def _array_bytes(kind: str, shape: str) -> int:
