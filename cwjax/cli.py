@@ -26,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
     )
-    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the tracebacks of errors that we report
+    _quiet_libraries()
     parser = argparse.ArgumentParser(
         prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
     )
@@ -133,6 +131,22 @@ def _use_compilation_cache() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+def _quiet_libraries() -> None:
+    """Keeps libraries from printing what we report ourselves, in a line."""
+    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # When Orbax cannot read a checkpoint it logs a traceback, and forgets the reads that fail after the first.
+    for silent in ("absl", "asyncio"):
+        logging.getLogger(silent).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unless_a_forgotten_read
+
+
+def _print_unless_a_forgotten_read(unraisable: "sys.UnraisableHookArgs") -> None:
+    of_orbax = "orbax" in repr(getattr(unraisable.object, "cr_code", None))
+    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

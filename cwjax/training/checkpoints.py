@@ -7,6 +7,7 @@ Orbax writes aside and renames, so a killed process leaves the checkpoint before
 """
 
 import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ class Checkpoints:
                 still being written; earlier checkpoints remain.
         """
         step = int(state.step)
-        self._begin(self._latest, step, {"state": state, "progress": progress | {"shapes": _shapes(state.trained)}})
+        shapes = json.dumps(_shapes(state.trained))  # as text: Orbax would write an array for every number
+        self._begin(self._latest, step, {"state": state, "progress": progress | {"shapes": shapes}})
 
     def save_best(self, step: int, trained: Parameters) -> None:
         """Begins to write the trained parameters of the best validation so far."""
@@ -119,7 +121,7 @@ class Checkpoints:
             place = self._latest.directory / str(step)
             try:
                 progress = self._latest.load_checkpointables(step, {"progress": None})["progress"]
-                _require_same_shapes(place, progress.pop("shapes"), _shapes(abstract_state.trained))
+                _require_same_shapes(place, json.loads(progress.pop("shapes")), _shapes(abstract_state.trained))
                 state = self._latest.load_checkpointables(step, {"state": abstract_state})["state"]
             except CwjaxError:
                 raise
