@@ -58,7 +58,7 @@ def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **chang
 
 
 def numbers(batch: dict[str, np.ndarray]) -> list[int]:
-    return [round(float(row[0]) * 1000) for row in batch["waveform"]]
+    return [round(float(row[0]) / 32768 * 1000) for row in batch["waveform"]]
 
 
 def test_every_epoch_holds_every_segment_once_in_a_new_order(corpus: PreparedCorpus, processor: Processor) -> None:
@@ -110,6 +110,7 @@ def test_processes_share_every_batch(corpus: PreparedCorpus, processor: Processo
 def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> None:
     batch = next(batches(corpus, processor))
     assert batch["waveform"].shape == (4, 16000)
+    assert batch["waveform"].dtype == np.int16
     assert batch["tokens"].shape == batch["targets"].shape == batch["is_target"].shape == (4, 24)
     assert batch["context_ids"].shape == batch["context_mask"].shape == (4, 12)
     for row, number in enumerate(numbers(batch)):
@@ -132,8 +133,8 @@ def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: Prepare
     batch = next(training_batches(corpus, windows, wide, settings, 16, seed=0, reading_threads=1))
     by_first = {window[0]: window for window in windows}
     for row in range(16):
-        window = by_first[round(float(batch["waveform"][row][0]) * 1000)]
-        sound = np.concatenate([corpus.audio(place) for place in window])
+        window = by_first[numbers(batch)[row]]
+        sound = np.concatenate([corpus.pcm16(place) for place in window])
         np.testing.assert_array_equal(batch["waveform"][row][: len(sound)], sound)
         assert not batch["waveform"][row][len(sound) :].any()
         said = wide.tokens.decode(batch["targets"][row][batch["is_target"][row]])

@@ -53,7 +53,7 @@ def make_batch(seed: int = 0, rows: int = 4) -> dict[str, jax.Array]:
     tokens = generator.integers(0, VOCABULARY, (rows, 9))
     mask = np.arange(6) < generator.integers(0, 7, (rows, 1))
     return {
-        "waveform": jnp.asarray(generator.normal(size=(rows, 40 * 160)) * 0.1, jnp.float32),
+        "waveform": jnp.asarray(generator.normal(0, 3000, (rows, 40 * 160)), jnp.int16),
         "tokens": jnp.asarray(tokens[:, :-1], jnp.int32),
         "targets": jnp.asarray(tokens[:, 1:], jnp.int32),
         "is_target": jnp.asarray(np.arange(8) >= 2)[None].repeat(rows, 0),

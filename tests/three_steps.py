@@ -45,7 +45,7 @@ def batch(seed: int) -> dict[str, np.ndarray]:
     lengths, contexts = random.integers(4, TARGETS + 1, BATCH), random.integers(0, CONTEXT + 1, BATCH)
     contexts[0] = 0
     return {
-        "waveform": random.normal(0, 0.1, (BATCH, 256 * 320)).astype(np.float32),
+        "waveform": random.normal(0, 3000, (BATCH, 256 * 320)).astype(np.int16),
         "tokens": random.integers(0, VOCABULARY, (BATCH, TARGETS)).astype(np.int32),
         "targets": random.integers(0, VOCABULARY, (BATCH, TARGETS)).astype(np.int32),
         "is_target": np.arange(TARGETS) < lengths[:, None],

@@ -12,6 +12,7 @@ import numpy as np
 
 from cwjax.data.audio import audio_blocks, audio_duration
 from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.pcm16 import to_pcm16
 from cwjax.errors import CwjaxError
 
 TOLERANCE = 0.02
@@ -44,7 +45,7 @@ def read_spans(
     held = np.zeros(0, np.int16)
     held_from = decoded = done = 0
     for block in audio_blocks(path, channel=channel):
-        held = np.concatenate([held, as_pcm16(block)])
+        held = np.concatenate([held, to_pcm16(block)])
         decoded += len(block)
         while done < len(order) and places[order[done]][1] <= decoded:
             start, end = places[order[done]]
@@ -59,14 +60,6 @@ def read_spans(
         if end - decoded > _tolerance(path) * SAMPLING_RATE or start >= decoded:
             raise CwjaxError(f"{path}: ends at {decoded / SAMPLING_RATE:.2f} s, before a segment of it does")
         yield number, held[start - held_from : end - held_from]
-
-
-def as_pcm16(samples: np.ndarray) -> np.ndarray:
-    """(n,) float32 in -1..1 to int16; louder samples are clipped."""
-    scaled = samples * np.float32(32768)
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -32768, 32767, out=scaled)
-    return scaled.astype(np.int16)
 
 
 def _require_complete(path: str | Path, decoded: float) -> None:

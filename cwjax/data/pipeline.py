@@ -15,6 +15,7 @@ from cwjax.data.augmentation import perturb_speed, perturb_utterances
 from cwjax.data.context import ContextProbabilities, draw_context
 from cwjax.data.mixing import Mixer
 from cwjax.data.packing import Candidate, Window, joined, pack_segments
+from cwjax.data.pcm16 import from_pcm16, to_pcm16
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.data.segment import Segment
@@ -23,7 +24,7 @@ from cwjax.errors import CwjaxError
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
-"""Arrays of a batch: `waveform` (B, N) float32; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
+"""Arrays of a batch: `waveform` (B, N) int16; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
 int32, what it is to say next; `is_target` (B, T) bool, where that counts; `context_ids` (B, S) int32 and
 `context_mask` (B, S) bool; `seconds` (B,) float32, audio before padding."""
 
@@ -157,14 +158,13 @@ class MakeExample(grain.transforms.RandomMap):
     def random_map(self, window: Window, generator: np.random.Generator) -> Batch:
         """Reads the audio, draws context and form of the target, and gives the arrays of one example."""
         segment = joined([self.corpus.segments[place] for place in window])
-        waveform = np.concatenate([self.corpus.audio(place) for place in window])
+        waveform = self._sound(window)
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
         speed = generator.uniform(*self.settings.speed)
         speed = max(speed, segment.duration / self.processor.window_seconds)
-        waveform = perturb_speed(waveform, speed)
-        if self.settings.mixer:
-            waveform = self.settings.mixer(waveform, generator)
+        if speed != 1 or self.settings.mixer:
+            waveform = self._augmented(from_pcm16(waveform), speed, generator)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)
         return {
@@ -179,6 +179,18 @@ class MakeExample(grain.transforms.RandomMap):
             "context_mask": mask[0],
             "seconds": np.float32(segment.duration / speed),
         }
+
+    def _sound(self, window: Window) -> np.ndarray:
+        """The window's segments, one after another."""
+        parts = [self.corpus.pcm16(place) for place in window]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _augmented(self, waveform: np.ndarray, speed: float, generator: np.random.Generator) -> np.ndarray:
+        """(n,) float32 to (m,) int16; what has become too loud for it is turned down."""
+        waveform = perturb_speed(waveform, speed)
+        if self.settings.mixer:
+            waveform = self.settings.mixer(waveform, generator)
+        return to_pcm16(waveform / max(1, np.abs(waveform).max()))
 
     def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:
         """A segment of another article, or after many vain draws (a corpus of one article) any."""

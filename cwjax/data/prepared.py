@@ -17,8 +17,8 @@ import soundfile
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from cwjax.data.audio_spans import as_pcm16
 from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.pcm16 import from_pcm16, to_pcm16
 from cwjax.data.segment import Segment
 from cwjax.data.segment_index import INDEX_FILE, SegmentIndex, index_line
 from cwjax.errors import CwjaxError
@@ -75,7 +75,7 @@ class PreparedCorpus:
 
     def audio(self, position: int) -> np.ndarray:
         """Samples of a segment at 16 kHz, (n,) float32 in -1..1. Raises CwjaxError as `pcm16` does."""
-        return self.pcm16(position).astype(np.float32) / 32768
+        return from_pcm16(self.pcm16(position))
 
     @cached_property
     def _sources(self) -> "_Shards":
@@ -150,7 +150,7 @@ def write_prepared(
             if writer:
                 writer.close()
             writer = open_shard(directory / shard_name(len(written) // SEGMENTS_PER_SHARD, audio))
-        writer.write(encode_record(as_pcm16(samples), audio))
+        writer.write(encode_record(to_pcm16(samples), audio))
         written.append(segment)
     if writer:
         writer.close()

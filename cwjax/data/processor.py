@@ -47,8 +47,11 @@ class Processor:
 
     def pad(self, waveform: np.ndarray) -> np.ndarray:
         """(n,) samples, cut or followed by zeros to (N,)."""
-        waveform = waveform[: self.window_samples]
-        return np.pad(waveform, (0, self.window_samples - len(waveform)))
+        if len(waveform) >= self.window_samples:
+            return waveform[: self.window_samples]
+        padded = np.zeros(self.window_samples, waveform.dtype)
+        padded[: len(waveform)] = waveform
+        return padded
 
     def features(self, audio: str | Path | np.ndarray) -> np.ndarray:
         """Log-mel features of the first window of a file or of 16 kHz samples, (F, M) float32."""

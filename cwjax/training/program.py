@@ -121,7 +121,7 @@ def _batch_shapes(config: Config, model: ContextWhisperConfig, mesh: Mesh) -> Sh
     """Shapes of what `training_batches` makes, without the `seconds`, which stay on the host."""
     targets, context = (config.data.max_target_tokens,), (config.data.max_context_tokens,)
     shapes = {
-        "waveform": ((model.whisper.max_source_positions * SAMPLES_PER_POSITION,), jnp.float32),
+        "waveform": ((model.whisper.max_source_positions * SAMPLES_PER_POSITION,), jnp.int16),
         "tokens": (targets, jnp.int32),
         "targets": (targets, jnp.int32),
         "is_target": (targets, jnp.bool_),

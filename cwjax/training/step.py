@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from cwjax.data.log_mel import log_mel
+from cwjax.data.pcm16 import from_pcm16
 from cwjax.models.layers import Recomputed, recomputing
 from cwjax.models.parameters import Parameters, flatten, merge
 from cwjax.models.placement import on_own_examples
@@ -65,7 +66,7 @@ def make_loss(
 
     def loss(trained: Parameters, frozen: Parameters, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graphdef, cast(merge(trained, frozen), dtype))
-        features = on_own_examples(lambda waveform: log_mel(waveform, num_mel_bins, jnp), batch["waveform"])
+        features = on_own_examples(lambda waveform: log_mel(from_pcm16(waveform), num_mel_bins, jnp), batch["waveform"])
         if hiding and hiding.hides:
             features = spec_augment(features, jax.random.wrap_key_data(batch["mask_keys"]), hiding)
         with recomputing(recomputed):
