@@ -27,6 +27,7 @@ from flax import nnx
 
 from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE, log_mel
+from cwjax.data.pcm16 import from_pcm16
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.parameters import merge
@@ -101,8 +102,8 @@ def _batch(whisper: WhisperConfig, options: argparse.Namespace) -> dict[str, np.
     random = np.random.default_rng(0)
     shape = options.batch, options.tokens
     return {
-        "waveform": random.normal(0, 0.1, (options.batch, whisper.max_source_positions * SAMPLES_PER_POSITION)).astype(
-            np.float32
+        "waveform": random.normal(0, 3000, (options.batch, whisper.max_source_positions * SAMPLES_PER_POSITION)).astype(
+            np.int16
         ),
         "tokens": random.integers(0, whisper.vocab_size, shape).astype(np.int32),
         "targets": random.integers(0, whisper.vocab_size, shape).astype(np.int32),
@@ -148,7 +149,7 @@ def _ours(
 def _stock_loss(program: TrainProgram, num_mel_bins: int):
     def loss(trained, frozen, batch):
         model = nnx.merge(program.graphdef, cast(merge(trained, frozen), program.dtype))
-        audio = model.encode(log_mel(batch["waveform"], num_mel_bins, jnp).astype(program.dtype))
+        audio = model.encode(log_mel(from_pcm16(batch["waveform"]), num_mel_bins, jnp).astype(program.dtype))
         stream = model.decoder.states(batch["tokens"], audio)
         embedding = model.decoder.token_embedding.embedding[...]
         return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"])
@@ -177,7 +178,7 @@ def _pytorch(whisper: WhisperConfig, batch: dict[str, np.ndarray], options: argp
         parameter.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True)
-    features = np.swapaxes(log_mel(batch["waveform"], whisper.num_mel_bins, np), 1, 2)
+    features = np.swapaxes(log_mel(from_pcm16(batch["waveform"]), whisper.num_mel_bins, np), 1, 2)
     features = torch.tensor(np.ascontiguousarray(features), device=device)
     tokens, targets = (torch.tensor(batch[name], device=device).long() for name in ("tokens", "targets"))
 
