@@ -1,11 +1,12 @@
 """Corpora: reading the Spoken Wikipedia's XML, preparing, and feeding windows to the training step.
 
     pip install xmltodict
-    python benchmarks/corpora.py [--repeated 25] [--copies 4 16]
+    python benchmarks/corpora.py [--repeated 25] [--copies 4 16] [--swc DIR]
 
 eSpeak NG reads a few long articles, which are copied to make corpora of two sizes. Everything is on one core.
-- Reading: the tokens and times of `aligned.swc`, and the whole way to segments, against what xmltodict needs for a
-  parse and a walk to the same tokens (which loses spacing and order; see docs/corpora.md).
+- Reading `aligned.swc`, of these articles or of those in DIR: the parse, the tokens with their times, and the whole way
+  to segments, against the way of the original PyTorch project: xmltodict, a tree of dataclasses, flat tokens, texts
+  between the times of single words (which loses spacing, order and words of several forms).
 - Preparing: how much faster than the audio, and by how much memory and disk grow with its hours.
 - Feeding: windows of 30 s that the input pipeline makes in a second, tokens and contexts included; the log-mel
   spectrogram is the device's work.
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.data.segmentation import segment_article
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.data.swc import Article, read_article, with_durations
+from cwjax.data.swc_text import read_document
 
 PREPARE = """
 import resource, sys, time
@@ -54,6 +56,7 @@ def main() -> None:
     """Measures all three and prints a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeated", type=int, default=25, help="how often an article's sentences are read (25)")
+    parser.add_argument("--swc", type=Path, metavar="DIR", help="Spoken Wikipedia whose aligned.swc are read")
     parser.add_argument("--copies", type=int, nargs=2, default=[4, 16], help="of six articles, in either corpus (4 16)")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -61,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         articles = Path(scratch) / "articles"
         _write_long_articles(articles, options.repeated)
-        _reading(articles)
+        _reading(options.swc or articles)
         _preparing(articles, Path(scratch), options.copies)
         for audio in ("pcm16", "flac"):
             _feeding(Path(scratch) / audio, audio)
@@ -77,32 +80,101 @@ def _write_long_articles(root: Path, repeated: int) -> None:
 
 
 def _reading(root: Path) -> None:
-    folders = [file.parent for file in sorted(root.rglob("aligned.swc"))]
-    seconds = {
-        "xmltodict, parse and walk": _seconds(lambda: [_walk(folder / "aligned.swc") for folder in folders]),
-        "tokens": _seconds(lambda: [read_article(folder, root) for folder in folders]),
-        "tokens and segments": _seconds(lambda: [_segments(read_article(folder, root)) for folder in folders]),
+    files = sorted(root.rglob("aligned.swc"))
+
+    def read(file: Path) -> Article:
+        return read_article(file.parent, root, require_audio=False)
+
+    ways: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+        "the parse": (lambda file: xmltodict.parse(file.read_bytes()), read_document),
+        "to tokens": (lambda file: list(_flat(_original_document(file))), read),
+        "to segments": (_original_segments, lambda file: _segments(read(file))),
     }
-    peer = seconds.pop("xmltodict, parse and walk")
-    for name, own in seconds.items():
-        print(f"reading, {name}: {peer / own:.2f} x the pace of xmltodict's parse and walk")
+    for name, (original, ours) in ways.items():
+        theirs, own = (_seconds(lambda way=way: [way(file) for file in files]) for way in (original, ours))
+        print(f"reading, {name}: {theirs / own:.2f} x the pace of the original way ({theirs:.3f} s, {own:.3f} s)")
 
 
-def _walk(file: Path) -> list[tuple[Any, Any, Any]]:
-    """Texts and times of all tokens, in the order in which xmltodict leaves them."""
-    found, waiting = [], [xmltodict.parse(file.read_bytes())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            tokens = node.pop("t", None) or []
-            for token in tokens if isinstance(tokens, list) else [tokens]:
-                form = token.get("n") if isinstance(token, dict) else None
-                times = (form.get("@start"), form.get("@end")) if isinstance(form, dict) else (None, None)
-                found.append((token.get("#text") if isinstance(token, dict) else token, *times))
-            waiting += node.values()
-    return found
+@dataclass
+class _Form:
+    pronunciation: str
+    start: str | None
+    end: str | None
+    phonemes: list[Any]
+
+
+@dataclass
+class _OriginalToken:
+    text: str | None
+    forms: list[_Form]
+
+
+@dataclass
+class _Content:
+    """Of a document or section: what has the same tag stands together, so the order of the text is lost."""
+
+    title: list[_OriginalToken]
+    sentences: list[list[_OriginalToken]]
+    sections: list["_Content"]
+
+
+def _listed(value: Any) -> list[Any]:
+    """xmltodict gives one element alone, several in a list, and None for an empty one."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+
+
+def _members(node: Any, tag: str) -> list[Any]:
+    return _listed(node.get(tag)) if isinstance(node, dict) else []
+
+
+def _original_tokens(node: Any) -> list[_OriginalToken]:
+    return [
+        _OriginalToken(
+            token.get("#text") if isinstance(token, dict) else token,
+            [
+                _Form(form.get("@pronunciation"), form.get("@start"), form.get("@end"), _members(form, "ph"))
+                for form in _members(token, "n")
+            ],
+        )
+        for token in _members(node, "t")
+    ]
+
+
+def _original_content(node: Any, title: Any = None) -> _Content:
+    paragraphs = _members(node, "p")
+    return _Content(
+        _original_tokens(title),
+        [_original_tokens(sentence) for one in [*paragraphs, node] for sentence in _members(one, "s")],
+        [
+            _original_content(section.get("sectioncontent"), section.get("sectiontitle"))
+            for section in _members(node, "section")
+        ],
+    )
+
+
+def _original_document(file: Path) -> _Content:
+    return _original_content(xmltodict.parse(file.read_bytes())["article"]["d"])
+
+
+def _flat(content: _Content) -> Iterator[_OriginalToken]:
+    yield from content.title
+    for sentence in content.sentences:
+        yield from sentence
+    for section in content.sections:
+        yield from _flat(section)
+
+
+def _original_segments(file: Path) -> list[tuple[int, int, str]]:
+    """Texts up to each token that has one timed form, and all times in order, side by side."""
+    texts, text, times = [], "", {0}
+    for token in _flat(_original_document(file)):
+        text += f" {token.text or ''}"
+        if len(token.forms) == 1 and (form := token.forms[0]).start and form.end:
+            texts.append(text)
+            text = ""
+            times |= {int(form.start), int(form.end)}
+    ordered = sorted(times)
+    return list(zip(ordered, ordered[1:], texts, strict=False))
 
 
 def _segments(article: Article) -> int:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.data.segmentation_settings import SegmentationSettings
@@ -32,7 +32,8 @@ SHORTEST_UTTERANCE = 20  # ms, the grid of Whisper's timestamp tokens
 
 _FOOTNOTE = re.compile(r" ?\[ ?(?:(?:[a-z.]{1,6} )?\d{1,3} ?|(?:edit|bearbeiten|bewerken)\b[^\[\]]*)\]", re.IGNORECASE)
 _LEADING_MARKS = re.compile(r"^(?:[–—,;:|/→-]+\s+)+")
-_PLAIN = str.maketrans({**dict.fromkeys("„“”«»", '"'), **dict.fromkeys("‚‘’‹›", "'"), **dict.fromkeys("[]↑", None)})
+_PLAIN = {**dict.fromkeys("„“”«»", '"'), **dict.fromkeys("‚‘’‹›", "'"), **dict.fromkeys("[]↑", "")}
+_TYPOGRAPHIC = re.compile(f"[{re.escape(''.join(_PLAIN))}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
 def clean_text(text: str) -> str:
     """Text as Whisper would write it: plain spaces and quotation marks, no footnote marks or [ ]."""
     text = _FOOTNOTE.sub("", " ".join(text.split()))
-    return _LEADING_MARKS.sub("", " ".join(text.translate(_PLAIN).split()))
+    text = _TYPOGRAPHIC.sub(lambda mark: _PLAIN[mark[0]], text)
+    return _LEADING_MARKS.sub("", " ".join(text.split()))
 
 
 def pack(span: Sequence[Word], settings: SegmentationSettings) -> Iterator[Sequence[Word]]:
@@ -239,28 +241,32 @@ class _SegmentMaker:
             keywords=article.keywords,
         )
         # Where the neighbours of each word are heard; those outside spans and the guessed ones count too.
-        self._end_before: dict[int, float] = {}
-        self._start_after: dict[int, float] = {}
-        known = -math.inf
-        for index, word in enumerate(words):
-            adjoins = index > 0 and _adjoins(words[index - 1], word)
-            self._end_before[word.token] = max(known, word.start) if adjoins else known
-            end = word.heard_end if word.end is None else word.end
-            known = known if end is None else max(known, end)
-        known = math.inf
-        for index, word in reversed(list(enumerate(words))):
-            adjoins = index + 1 < len(words) and _adjoins(words[index + 1], word)
-            self._start_after[word.token] = min(known, word.end) if adjoins else known
-            start = word.heard_start if word.start is None else word.start
-            known = known if start is None else min(known, start)
+        self._words = words
+        self._places = {word.token: place for place, word in enumerate(words)}
+        ends = [word.heard_end if word.end is None else word.end for word in words]
+        starts = [word.heard_start if word.start is None else word.start for word in words]
+        known_ends = (-math.inf if end is None else end for end in ends)
+        known_starts = (math.inf if start is None else start for start in reversed(starts))
+        self._last_end = list(accumulate(known_ends, max, initial=-math.inf))
+        self._next_start = list(accumulate(known_starts, min, initial=math.inf))[::-1]
+
+    def _end_before(self, word: Word) -> float:
+        place = self._places[word.token]
+        adjoins = place > 0 and _adjoins(self._words[place - 1], word)
+        return max(self._last_end[place], word.start) if adjoins else self._last_end[place]
+
+    def _start_after(self, word: Word) -> float:
+        place = self._places[word.token] + 1
+        adjoins = place < len(self._words) and _adjoins(self._words[place], word)
+        return min(self._next_start[place], word.end) if adjoins else self._next_start[place]
 
     def make(self, words: Sequence[Word], utterances: Sequence[Utterance], text: str, previous: str) -> Segment:
         """The audio is cut in the middle of the pauses around the words, at most `pad` away from them."""
         article, first, last = self._article, words[0], words[-1]
         part_number = bisect.bisect_right(self._borders, first.start)
         part = article.audio_parts[part_number]
-        middle_before = (self._end_before[first.token] + first.start) / 2
-        middle_after = (self._start_after[last.token] + last.end) / 2
+        middle_before = (self._end_before(first) + first.start) / 2
+        middle_after = (self._start_after(last) + last.end) / 2
         start = math.ceil(max(first.start - self._pad, middle_before, part.offset * 1000))
         end = math.floor(min(last.end + self._pad, middle_after, self._borders[part_number]))
         token = article.tokens[first.token]

@@ -149,60 +149,56 @@ def find_spans(
     words: Sequence[Word], rate: float, borders: Sequence[float], settings: SegmentationSettings
 ) -> tuple[list[list[Word]], Counter[str]]:
     """Stretches without a hole, each from one measured word to another, and the holes by kind."""
-    heard_sentences = {word.sentence for word in words if word.is_anchor}
+    anchors = [place for place, word in enumerate(words) if word.is_anchor]
+    heard_sentences = {words[place].sentence for place in anchors}
     lengths = Counter(word.sentence for word in words)
     lost_sentences = {number for number, length in lengths.items() if length >= 3 and number not in heard_sentences}
-    spans: list[list[Word]] = []
+    spans = [[words[place]] for place in anchors[:1]]
     holes: Counter[str] = Counter()
-    last: int | None = None
-    for index, word in enumerate(words):
-        if not word.is_anchor:
-            continue
-        hole = None
-        if last is not None:
-            hole = _hole(words[last : index + 1], rate, borders, lost_sentences, settings)
-        if last is None or hole:
-            spans.append([word])
-        else:
-            spans[-1].extend(words[last + 1 : index + 1])
+    for first, last in pairwise(anchors):
+        untimed = words[first + 1 : last]
+        hole = _hole(words[first], untimed, words[last], rate, borders, lost_sentences, settings)
         if hole:
             holes[hole] += 1
-        last = index
+            spans.append([words[last]])
+        else:
+            spans[-1] += [*untimed, words[last]]
     return spans, holes
 
 
 def _hole(
-    words: Sequence[Word],
+    before: Word,
+    untimed: Sequence[Word],
+    after: Word,
     rate: float,
     borders: Sequence[float],
     lost_sentences: set[int],
     settings: SegmentationSettings,
 ) -> str | None:
-    """Why the untimed words between the first and the last cannot be accepted, or None.
+    """Why the untimed words between two others cannot be accepted, or None.
 
     `file`: the end of an audio file lies between them; `sent`: a whole sentence lacks times (it may
     not have been read); `run`: too many words in a row do; `short`, `long`: the gap does not fit the
     words in it.
     """
-    before, untimed, after = words[0], words[1:-1], words[-1]
-    gap = after.heard_start - before.heard_end
-    expected = rate * (before.tail + sum(word.characters for word in untimed) + after.head)
+    if bisect_left(borders, before.heard_end) < bisect_right(borders, after.heard_start):
+        return "file"
+    characters = before.tail + after.head
+    for word in untimed:
+        if word.sentence in lost_sentences:
+            return "sent"
+        characters += word.characters
+    if len(untimed) > settings.longest_untimed_run:
+        return "run"
+    gap, expected = after.heard_start - before.heard_end, rate * characters
+    if gap < settings.short_gap * expected - settings.short_gap_slack * 1000:
+        return "short"
     in_sentence, between_sentences, between_paragraphs = settings.long_gap_slack
     if before.paragraph != after.paragraph:
         slack = between_paragraphs
     else:
         slack = in_sentence if before.sentence == after.sentence else between_sentences
-    if bisect_left(borders, before.heard_end) < bisect_right(borders, after.heard_start):
-        return "file"
-    if any(word.sentence in lost_sentences for word in untimed):
-        return "sent"
-    if len(untimed) > settings.longest_untimed_run:
-        return "run"
-    if gap < settings.short_gap * expected - settings.short_gap_slack * 1000:
-        return "short"
-    if gap > settings.long_gap * expected + slack * 1000:
-        return "long"
-    return None
+    return "long" if gap > settings.long_gap * expected + slack * 1000 else None
 
 
 def estimate_times(span: Sequence[Word], rate: float) -> None:
