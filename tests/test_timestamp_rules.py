@@ -101,7 +101,7 @@ def test_biases_are_openai_whispers_filters(tokens: WhisperTokens, options: Deco
         fp16=False,
     )
     task = DecodingTask(model, theirs)
-    biases = suppression(tokens, options)
+    biases = suppression(tokens, 51865, options)
     for sampled, bias in (([], biases.always + biases.first), ([50364, 300], biases.always)):
         # Timestamps are so improbable that only the filters with a fixed list act.
         logits = torch.zeros(1, 51865)
@@ -126,7 +126,7 @@ def test_non_speech_symbols_are_openai_whispers(tokens: WhisperTokens) -> None:
 def test_where_tokens_are_letters_a_text_may_begin_with_a_space(tmp_path) -> None:
     letters = train_tokenizer(TEXTS, 256, tmp_path)
     space = letters.pieces(" ")[0]
-    biases = suppression(letters, DecodingOptions(without_timestamps=True))
+    biases = suppression(letters, len(letters), DecodingOptions(without_timestamps=True))
     assert np.isfinite([biases.always[space], biases.first[space]]).all()
     assert np.isinf(biases.first[letters.end_of_text])
     # Nor are the quotation marks forbidden that share their first byte with musical notes.
@@ -135,11 +135,17 @@ def test_where_tokens_are_letters_a_text_may_begin_with_a_space(tmp_path) -> Non
 
 
 def test_a_plain_transcript_has_no_special_token_but_its_end(tokens: WhisperTokens) -> None:
-    allowed = np.isfinite(transcript_only(tokens).always)
+    allowed = np.isfinite(transcript_only(tokens, 51865).always)
     assert allowed[: tokens.end_of_text + 1].all()
     assert not allowed[tokens.end_of_text + 1 :].any()
 
 
+def test_rows_of_the_model_beyond_the_last_token_are_never_decoded(tokens: WhisperTokens) -> None:
+    for biases in (suppression(tokens, 51900, DecodingOptions()), transcript_only(tokens, 51900)):
+        assert np.isinf(biases.always[51865:]).all()
+    assert np.isfinite(suppression(tokens, 51900, DecodingOptions()).always[50364:51865]).all()
+
+
 def test_ids_beyond_the_vocabulary_are_refused(tokens: WhisperTokens) -> None:
     with pytest.raises(CwjaxError, match="suppress_tokens has 51865, but this model's vocabulary ends at 51864"):
-        suppression(tokens, DecodingOptions(suppress_tokens=[51865]))
+        suppression(tokens, 51865, DecodingOptions(suppress_tokens=[51865]))

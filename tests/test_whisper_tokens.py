@@ -1,5 +1,6 @@
 """Token layout against OpenAI's own tokenizer, and the tokenizer trained in that layout."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from transformers import WhisperTokenizer
 from cwjax.data.segment import Utterance
 from cwjax.data.whisper_tokens import WhisperTokens, special_tokens, train_tokenizer
 from cwjax.errors import CwjaxError
+from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.suppression import suppression
 
 TEXTS = ["They talked about the sail again.", "A bear sleeps; the night is long.", "Öl, 5 km – naïve?"] * 5
 
@@ -37,6 +40,17 @@ def multilingual_whisper(directory: Path) -> WhisperTokens:
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens()])
     WhisperTokenizer(tokenizer_object=backend).save_pretrained(str(directory))
+    return WhisperTokens.read(directory)
+
+
+def without_timestamps(directory: Path) -> WhisperTokens:
+    """The tokenizer of a directory as older ones are, and faster-whisper's: its timestamps have ids but no names."""
+    file = directory / "tokenizer.json"
+    content = json.loads(file.read_text())
+    first = next(one["id"] for one in content["added_tokens"] if one["content"] == "<|0.00|>")
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < first]
+    file.write_text(json.dumps(content))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "WhisperTokenizer"}))
     return WhisperTokens.read(directory)
 
 
@@ -104,3 +118,15 @@ def test_what_is_no_whisper_tokenizer_is_named(tmp_path: Path) -> None:
         WhisperTokens.read(tmp_path)
     with pytest.raises(CwjaxError, match="at least 256"):
         train_tokenizer(TEXTS, 100, tmp_path)
+
+
+def test_timestamps_need_no_names(tmp_path: Path) -> None:
+    named = multilingual_whisper(tmp_path)
+    unnamed = without_timestamps(tmp_path)
+    assert len(unnamed.tokenizer) == 50364
+    assert len(unnamed) == len(named) == 51865
+    spoken = [Utterance(0.5, 1.5, "They talked."), Utterance(2, 30, "The night is long.")]
+    assert unnamed.transcript(spoken, timestamps=True) == named.transcript(spoken, timestamps=True)
+    assert suppression(unnamed, 51865, DecodingOptions()).always.tolist() == (
+        suppression(named, 51865, DecodingOptions()).always.tolist()
+    )

@@ -48,7 +48,8 @@ class WhisperTokens:
         return cls(tokenizer)
 
     def __len__(self) -> int:
-        return len(self.tokenizer)
+        """How many ids have a meaning; older tokenizers do not name the timestamps, which come last."""
+        return max(len(self.tokenizer), self.first_timestamp + TIMESTAMPS)
 
     def id(self, token: str) -> int:
         """Id of a special token such as `<|en|>`."""

@@ -16,6 +16,7 @@ from flax import nnx
 
 from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
 from cwjax.data.processor import Processor
+from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.alignment import Alignment, align
 from cwjax.inference.decoding import Biases, Decoding, Heard, Plan, Prompt, decode, language_logits
@@ -98,7 +99,7 @@ class Recognizer:
         self._language = jax.jit(self._language_program)
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
         self._align = jax.jit(self._align_program)
-        self._biases = lru_cache(maxsize=8)(partial(_biases, self.tokens))
+        self._biases = lru_cache(maxsize=8)(partial(_biases, self.tokens, config.whisper.vocab_size))
 
     # What a recording needs once.
 
@@ -382,8 +383,8 @@ def _chance(seeds: Sequence[int], temperature: float) -> tuple[jax.Array, jax.Ar
     return jnp.stack(keys), jnp.float32(temperature)
 
 
-def _biases(tokens: Any, options: DecodingOptions) -> Biases:
-    return Biases(*map(jnp.asarray, suppression(tokens, options)))
+def _biases(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Biases:
+    return Biases(*map(jnp.asarray, suppression(tokens, vocabulary, options)))
 
 
 def _encode(model: ContextWhisper, features: jax.Array, context: ProjectedContext | None) -> jax.Array:

@@ -33,14 +33,20 @@ class Suppression(NamedTuple):
     first: np.ndarray
 
 
-def suppression(tokens: WhisperTokens, options: DecodingOptions) -> Suppression:
+def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Suppression:
     """The biases of a decoding.
+
+    Args:
+        tokens: what the ids mean; those behind its last are never decoded.
+        vocabulary: V, of the model.
+        options: what else is suppressed.
 
     Raises:
         CwjaxError: `suppress_tokens` names an id beyond the vocabulary.
     """
-    always, first = np.zeros((2, len(tokens)), np.float32)
+    always, first = np.zeros((2, vocabulary), np.float32)
     always[_never(tokens, options)] = -np.inf
+    always[len(tokens) :] = -np.inf
     if options.suppress_blank:
         first[[*_blank(tokens), tokens.end_of_text]] = -np.inf
     if not options.without_timestamps:
@@ -51,9 +57,9 @@ def suppression(tokens: WhisperTokens, options: DecodingOptions) -> Suppression:
     return Suppression(always, first)
 
 
-def transcript_only(tokens: WhisperTokens) -> Suppression:
+def transcript_only(tokens: WhisperTokens, vocabulary: int) -> Suppression:
     """Every special token but end of text suppressed: for transcripts without timestamps and nothing else."""
-    always = np.zeros(len(tokens), np.float32)
+    always = np.zeros(vocabulary, np.float32)
     always[tokens.end_of_text + 1 :] = -np.inf
     return Suppression(always, np.zeros_like(always))
 

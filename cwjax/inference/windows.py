@@ -38,7 +38,6 @@ class WindowTranscriber:
         self.batch_size = batch_size
         self._max_context_tokens = max_context_tokens
         tokens, num_mel_bins = processor.tokens, processor.num_mel_bins
-        biases = Biases(*map(jnp.asarray, transcript_only(tokens)))
 
         def transcribe(parameters: Any, waveform: Any, prompt: Any, ids: Any, mask: Any) -> jax.Array:
             model = nnx.merge(graphdef, parameters)
@@ -46,6 +45,8 @@ class WindowTranscriber:
             audio = model.encode(log_mel(waveform, num_mel_bins, jnp), states)
             decoder = model.decoder.stepwise()
             heard = Heard(decoder.project_audio(audio))
+            vocabulary = model.decoder.token_embedding.embedding.shape[0]
+            biases = Biases(*map(jnp.asarray, transcript_only(tokens, vocabulary)))
             plan = Plan(
                 search=Sampling(),
                 steps=max_new_tokens,

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
-from cwjax.data.whisper_tokens import TIMESTAMPS, WhisperTokens
+from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten
@@ -241,8 +241,7 @@ def require_vocabulary(tokens: WhisperTokens, vocab_size: int, place: str) -> No
     A published vocabulary must fit to the token. Others may have more rows than tokens, never fewer.
     """
     published = {size.vocab_size for size in WHISPER_SIZES.values()}
-    end = tokens.first_timestamp + TIMESTAMPS
-    if len(tokens) > vocab_size or (vocab_size in published and vocab_size not in (len(tokens), end)):
+    if len(tokens) > vocab_size or (vocab_size in published and vocab_size != len(tokens)):
         raise CwjaxError(
             f"{place}: the tokenizer has {len(tokens)} tokens, the model {vocab_size}; use the tokenizer of this model"
         )
