@@ -24,7 +24,7 @@ from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
-from cwjax.files import write_text
+from cwjax.files import local_path, write_text
 from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
@@ -135,7 +135,7 @@ def train(config: Config) -> Path:
 
 def open_workdir(config: Config) -> Path:
     """Makes the run directory, or refuses one that belongs to another configuration."""
-    workdir = Path(config.workdir)
+    workdir = local_path(config.workdir)
     path = workdir / "config.json"
     ours = config.as_dict()
     try:

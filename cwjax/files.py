@@ -1,6 +1,21 @@
-"""Writing files so that an interruption leaves the old one or the new one, never a part."""
+"""Paths, and writing files so that an interruption leaves the old one or the new one, never a part."""
 
+import re
 from pathlib import Path
+
+from cwjax.errors import CwjaxError
+
+_ADDRESS = re.compile(r"(\w+):/")
+
+
+def local_path(path: str | Path) -> Path:
+    """The path of a file or folder here. Raises CwjaxError for an address such as that of a bucket."""
+    if address := _ADDRESS.match(str(path)):
+        raise CwjaxError(
+            f"{path}: must be a folder of this machine; mount what lies at {address[1]}:// first, for instance with "
+            "Cloud Storage FUSE"
+        )
+    return Path(path)
 
 
 def write_text(path: Path, text: str) -> None:

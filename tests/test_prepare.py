@@ -337,6 +337,18 @@ def test_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert stopped.value.code == 2
 
 
+def test_a_bucket_is_to_be_mounted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for places in ((root, "gs://bucket/prepared"), ("s3://bucket/swc", tmp_path / "output")):
+        with pytest.raises(CwjaxError, match=r"(gs|s3)://bucket/\w+: must be a folder of this machine; mount"):
+            prepare("swc", *places)
+    with pytest.raises(CwjaxError, match="gs://bucket/prepared: must be a folder"):
+        PreparedCorpus.read("gs://bucket/prepared")
+    assert main(["prepare", "swc", "--root", str(root), "--output", "gs://bucket/prepared"]) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_every_limit_is_an_option_that_says_what_it_is() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser)

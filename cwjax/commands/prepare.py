@@ -11,6 +11,7 @@ from cwjax.data.corpora import READERS
 from cwjax.data.prepared import AudioFormat
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
+from cwjax.files import local_path
 
 _LIMIT = "limit_"
 
@@ -26,8 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"kinds of corpora:\n{kinds}"
     )
     parser.add_argument("corpus", metavar="CORPUS", choices=READERS, help="its kind, one of those above")
-    parser.add_argument("--root", metavar="DIR", type=Path, required=True, help="where the corpus lies")
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new folder of the prepared corpus")
+    parser.add_argument("--root", metavar="DIR", type=local_path, required=True, help="where the corpus lies")
+    parser.add_argument("--output", metavar="DIR", type=local_path, required=True, help="new folder of the prepared corpus")
     parser.add_argument(
         "--audio",
         choices=get_args(AudioFormat),

@@ -35,6 +35,7 @@ from cwjax.data.splits import article_splits
 from cwjax.data.survey import grouped, require_room, survey_corpus
 from cwjax.data.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
+from cwjax.files import local_path
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def prepare(
         CwjaxError: `root` holds no such corpus, nothing in it can be used, the disk is too small, or `output` holds
             something else.
     """
-    root, output = Path(root), Path(output)
+    root, output = local_path(root), local_path(output)
     limits = limits or SegmentationSettings()
     # Written and compared as JSON knows it: tuples are lists there.
     made_of = {"corpus": corpus, "root": str(root.resolve()), "segmentation": asdict(limits)}

@@ -22,6 +22,7 @@ from cwjax.data.pcm16 import from_pcm16, to_pcm16
 from cwjax.data.segment import Segment
 from cwjax.data.segment_index import INDEX_FILE, SegmentIndex, index_line
 from cwjax.errors import CwjaxError
+from cwjax.files import local_path
 
 CORPUS_FILE = "corpus.json"
 SEGMENTS_PER_SHARD = 2048
@@ -38,7 +39,7 @@ class PreparedCorpus:
     """
 
     def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
+        self.directory = local_path(directory)
         self.segments = SegmentIndex(self.directory / INDEX_FILE)
 
     @classmethod
