@@ -28,7 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("corpus", metavar="CORPUS", choices=READERS, help="its kind, one of those above")
     parser.add_argument("--root", metavar="DIR", type=local_path, required=True, help="where the corpus lies")
-    parser.add_argument("--output", metavar="DIR", type=local_path, required=True, help="new folder of the prepared corpus")
+    parser.add_argument(
+        "--output", metavar="DIR", type=local_path, required=True, help="new folder of the prepared corpus"
+    )
     parser.add_argument(
         "--audio",
         choices=get_args(AudioFormat),
