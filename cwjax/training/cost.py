@@ -102,7 +102,8 @@ class Collectives:
 
     Attributes:
         sent: bytes that a device sends in one run of the program, by kind of collective.
-        gathered_in_loops: most bytes that all-gathers inside one turn of a loop bring together on a device.
+        gathered_in_loops: most bytes that all-gathers and all-reduces inside one turn of a loop bring together on a
+            device: parameters, which over many chips are gathered by all-reduce too, and gradients.
     """
 
     sent: dict[str, int]
@@ -156,7 +157,7 @@ def count_collectives(text: str) -> Collectives:
             one.times * one.size
             for key, one in _collectives_of(computations, _times_run(called, body, bodies)).items()
             # Others are begun outside the loop, and only carried on in it.
-            if one.kind == "all-gather" and key in whole and whole[key].times >= times_run[body]
+            if one.kind in ("all-gather", "all-reduce") and key in whole and whole[key].times >= times_run[body]
         )
         for body in bodies
     ]

@@ -77,7 +77,7 @@ class Plan:
         operations: that are carried out, recomputed ones included.
         useful: operations per chip without those that are recomputed.
         sent: bytes by kind of collective.
-        gathered_in_loops: most bytes gathered on a chip in one turn of a loop over layers.
+        gathered_in_loops: most bytes gathered or summed up on a chip in one turn of a loop over layers.
         computing: seconds of the products by the roofline; 0 when nobody knows the chip.
         sending: seconds of the collectives at the links' full pace.
         expected_mfu: useful operations over what the chip could do in the time of the step.
