@@ -14,6 +14,7 @@ def three_steps(mesh: str, out: Path) -> dict[str, np.ndarray]:
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "NPROC": "16",  # XLA's threads; fewer than devices wait for each other for ever (jax 0.11)
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
     command = [sys.executable, str(ROOT / "tests" / "three_steps.py"), mesh, str(out)]

@@ -89,7 +89,7 @@ def assert_close(ours, reference, tolerance=1e-5, message=""):
 @pytest.mark.parametrize("width", [33, 260], ids=["short", "long"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_states_of_every_layer_equal_the_pytorch_model(kind, width):
-    import torch
+    torch = pytest.importorskip("torch")
 
     model, config = pytorch_model(kind), CONFIGS[kind]
     ids, mask = sequences(config, [width, 14, 1], width)
@@ -112,7 +112,7 @@ def test_states_of_every_layer_equal_the_pytorch_model(kind, width):
 @pytest.mark.parametrize("width", [33, 260], ids=["short", "long"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_gradients_equal_the_pytorch_model(kind, width):
-    import torch
+    torch = pytest.importorskip("torch")
 
     model, config = pytorch_model(kind), CONFIGS[kind]
     ids, mask = sequences(config, [width, 14, 1], width)

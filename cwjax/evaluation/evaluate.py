@@ -145,9 +145,9 @@ def transcribe_conditions(
 def wrong_contexts(segments: Sequence[Segment], corpus: Sequence[Segment], homophones: Homophones | None) -> list[str]:
     """For each segment the context of a segment of another article of its split; the same choice at every call."""
     generator = np.random.default_rng(0)
-    by_article: dict[tuple[str, str], list[Segment]] = {}
-    for segment in corpus:
-        by_article.setdefault((segment.split, segment.article), []).append(segment)
+    by_article: dict[tuple[str, str], list[int]] = {}  # places, for a corpus may be larger than memory
+    for place, segment in enumerate(corpus):
+        by_article.setdefault((segment.split, segment.article), []).append(place)
     wrong = []
     for segment in segments:
         here = [name for split, name in by_article if split == segment.split and name != segment.article]
@@ -156,7 +156,8 @@ def wrong_contexts(segments: Sequence[Segment], corpus: Sequence[Segment], homop
         if not articles:
             wrong.append("")
             continue
-        candidates = by_article[segment.split, articles[generator.integers(len(articles))]]
+        article = articles[generator.integers(len(articles))]
+        candidates = [corpus[place] for place in by_article[segment.split, article]]
         # The lead's own segments say less about their article than the others do.
         candidates = [one for one in candidates if not one.is_lead] or candidates
         wrong.append(describe_for_evaluation(candidates[generator.integers(len(candidates))]))
