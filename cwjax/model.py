@@ -19,7 +19,13 @@ from cwjax.inference.transcript import Transcript
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
-from cwjax.weights.model_directory import copy_model, load_parameters, load_processor, read_generation_settings
+from cwjax.weights.model_directory import (
+    copy_model,
+    load_parameters,
+    load_processor,
+    read_generation_settings,
+    read_training_facts,
+)
 from cwjax.weights.sources import locate
 
 
@@ -85,7 +91,8 @@ class Model:
     def transcriber(self) -> Transcriber:
         """All ways to transcribe, with the model's compiled programs."""
         heads = read_generation_settings(self.directory).get("alignment_heads")
-        return Transcriber(self.config, self.params, self.processor, heads)
+        timestamps = read_training_facts(self.directory).get("timestamps", True)
+        return Transcriber(self.config, self.params, self.processor, heads, timestamps)
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory with these parameters; one that is there already is replaced.

@@ -21,7 +21,7 @@ from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig, WhisperConfig
 from cwjax.training.processes import first_alone
 from cwjax.training.sharding import parameter_shardings, place
-from cwjax.weights.model_directory import read_model_config, read_parameters, require_vocabulary
+from cwjax.weights.model_directory import read_model_config, read_parameters, read_training_facts, require_vocabulary
 from cwjax.weights.pretrained import (
     TEXT_ENCODER,
     TEXT_ENCODER_SIZES,
@@ -51,6 +51,13 @@ class Start:
     text_encoder: PretrainedTextEncoder
     context: ContextAttentionConfig
     whole: Path | None
+
+    @property
+    def knows_timestamps(self) -> bool:
+        """Whether its Whisper has learned them; every pretrained one has."""
+        if self.whole:
+            return read_training_facts(self.whole).get("timestamps", True)
+        return self.pretrained is not None
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,7 @@ def describe_model(config: Config, start: Start, transcripts: Iterable[str], wor
     if not start.whole:
         sources = {"whisper": config.model.whisper, "text_encoder": config.model.text_encoder}
         sources["text_encoder_sha256"] = sha256
+    sources["timestamps"] = config.data.timestamps > 0 or start.knows_timestamps
     return NewModel(
         ContextWhisperConfig(whisper, start.text_encoder.config, start.context),
         processor,

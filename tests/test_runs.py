@@ -19,6 +19,7 @@ import cwjax
 from cwjax.cli import main
 from cwjax.data.whisper_tokens import train_tokenizer
 from cwjax.models.t5 import T5Config
+from cwjax.weights.model_directory import read_training_facts
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
@@ -151,6 +152,7 @@ def test_a_profile_is_written_and_changes_nothing(config: Path, tmp_path: Path) 
 
 
 def test_evaluation_writes_its_report(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    assert read_training_facts(uninterrupted / "model")["timestamps"] is False, "new, and trained without them"
     prepared = config.parent / "corpus-prepared"
     arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--batch-size", 8]
     assert main(["evaluate", *map(str, arguments)]) == 0
@@ -206,11 +208,13 @@ def test_training_starts_from_anybodys_weights(config: Path, tmp_path: Path) -> 
     assert run(config, tmp_path / "whole", "--model.start", str(tmp_path / "joined"), *common) == 0
     assert losses(tmp_path / "whole")[1] == losses(tmp_path / "parts")[1]
     trained = cwjax.load(tmp_path / "whole/model")
+    assert read_training_facts(tmp_path / "whole/model")["timestamps"], "a pretrained Whisper knows them"
     assert isinstance(trained.config.text_encoder, T5Config)
     # Going on from a trained model, its opened gates included.
     assert np.abs(trained.params["audio_encoder"]["blocks"]["context_gate"]).min() > 0
     assert run(config, tmp_path / "more", "--model.start", str(tmp_path / "whole/model"), *common) == 0
     assert losses(tmp_path / "more")[1] < losses(tmp_path / "whole")[1]
+    assert read_training_facts(tmp_path / "more/model")["timestamps"]
 
 
 def test_a_context_longer_than_the_text_encoder_is_refused(

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from references import wide_parameters
 from test_batched import PLAIN, RATE, talk, transcriber  # noqa: F401
 from test_contexts import model  # noqa: F401
 
@@ -32,6 +33,30 @@ def test_windows_shorter_than_thirty_seconds(transcriber: Transcriber) -> None: 
     # All the room that the prompt leaves is used, for such a window is no half of what the decoder was made for.
     unlimited = transcriber.transcribe(samples, "", dataclasses.replace(options, sample_len=None))
     assert max(len(segment.tokens) for segment in unlimited.segments) > 20
+
+
+def test_a_model_that_never_learned_timestamps_hears_windows_cut_in_pauses(model) -> None:  # noqa: F811
+    samples = talk((0.5, 0), (1, 0.3), (0.7, 0), (0.6, 0.2), (1, 0), noise=0.002)
+    weights = wide_parameters(model.config)
+    timeless = Transcriber(model.config, weights, model.processor, knows_timestamps=False)
+    options = text_only(timeless)
+    progress = []
+    found = timeless.transcribe(
+        samples,
+        "they sail on the sea",
+        dataclasses.replace(options, without_timestamps=False),
+        lambda *times: progress.append(times),
+    )
+    (expected,) = Transcriber(model.config, weights, model.processor).transcribe_batched(
+        [samples], ["they sail on the sea"], options, 8
+    )
+    assert [segment.tokens for segment in found.segments] == [segment.tokens for segment in expected.segments]
+    assert [segment.start for segment in found.segments] == [segment.start for segment in expected.segments]
+    assert len(found.segments) > 1
+    assert progress[-1][0] == pytest.approx(progress[-1][1])
+    explained = timeless.explain(samples, "they sail on the sea", found)
+    starts = [window.start for window in explained.windows]
+    assert starts[: len(found.segments)] == [segment.start for segment in found.segments], "and is silent behind them"
 
 
 def test_contexts_act_in_every_window(transcriber: Transcriber) -> None:  # noqa: F811

@@ -1,6 +1,5 @@
 """Evaluating a model: every segment transcribed under right, no and wrong context, and the report of it."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from cwjax.inference.windows import WindowTranscriber
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
 from cwjax.training.metrics import read_metrics
-from cwjax.weights.model_directory import load_model
+from cwjax.weights.model_directory import load_model, read_training_facts
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def evaluate(
     if not positions:
         raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
     homophones = read_homophones(corpus)
-    facts = facts or json.loads((Path(model_directory) / "config.json").read_text())["training"]
+    facts = facts or read_training_facts(model_directory)
     transcriber = WindowTranscriber(
         graphdef, processor, batch_size, _context_length(facts, config), _new_tokens(config)
     )
@@ -188,11 +187,15 @@ def _new_tokens(config: ContextWhisperConfig) -> int:
 
 
 def _presentable(facts: dict[str, Any]) -> dict[str, str]:
-    return {
-        name.replace("_", " "): f"{value:,}"
-        if isinstance(value, int)
-        else ", ".join(value)
-        if isinstance(value, list)
-        else str(value)
-        for name, value in facts.items()
-    }
+    def text(value: Any) -> str:
+        match value:
+            case bool():
+                return "yes" if value else "no"
+            case int():
+                return f"{value:,}"
+            case list():
+                return ", ".join(value)
+            case _:
+                return str(value)
+
+    return {name.replace("_", " "): text(value) for name, value in facts.items()}

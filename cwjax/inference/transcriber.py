@@ -1,6 +1,7 @@
 """From recordings to transcripts: the one thing that other rooms need to know of inference."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from cwjax.models.parameters import Parameters
 
 Audio = str | Path | np.ndarray
 
+WINDOWS_AT_ONCE = 8
+"""Where one window after the other was asked for, but they do not depend on each other."""
+
 
 class Transcriber:
     """Transcribes recordings with a model. Its programs are compiled when first needed, and kept.
@@ -30,6 +34,8 @@ class Transcriber:
         parameters: of the model; their dtype is that of the computation.
         processor: the model's inputs.
         alignment_heads: (layer, head) pairs for the times of words, see `Recognizer`.
+        knows_timestamps: whether the model has learned them. One that has not cannot say where the speech of a window
+            ends, so its windows are cut in pauses and do not depend on each other, however it is asked to transcribe.
     """
 
     def __init__(
@@ -38,11 +44,13 @@ class Transcriber:
         parameters: Parameters,
         processor: Processor,
         alignment_heads: Sequence[tuple[int, int]] | None = None,
+        knows_timestamps: bool = True,
     ):
         self._processor = processor
         self._chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings or CHUNK_TOKENS)
         self._context_layers = config.context.layers_of(config.whisper.encoder_layers)
         self._recognizer = Recognizer(config, parameters, processor, alignment_heads)
+        self._knows_timestamps = knows_timestamps
 
     def transcribe(
         self,
@@ -62,6 +70,8 @@ class Transcriber:
         Raises:
             CwjaxError: the audio cannot be read, or an option does not go with the model.
         """
+        if not self._knows_timestamps:
+            return self.transcribe_batched([audio], [context], options, WINDOWS_AT_ONCE, progress)[0]
         options = self._checked(options)
         recording = Recording.open(audio)
         known = self._read(split_context(context, self._processor, self._chunk_tokens))
@@ -132,7 +142,13 @@ class Transcriber:
         recording = Recording.open(audio)
         windows = []
         for window in explain_windows(
-            self._recognizer, recording, known, transcript, owners, len(words), separate_windows
+            self._recognizer,
+            recording,
+            known,
+            transcript,
+            owners,
+            len(words),
+            separate_windows or not self._knows_timestamps,
         ):
             windows.append(window)
             if progress is not None:
@@ -146,7 +162,7 @@ class Transcriber:
             tokens.language_code(options.language)
         if options.task == "translate" and not tokens.is_multilingual:
             raise CwjaxError("task is 'translate', but this model knows English only: use 'transcribe'")
-        return options
+        return options if self._knows_timestamps else replace(options, without_timestamps=True)
 
     def _read(self, chunks: Sequence[str]) -> ProjectedContext | None:
         if not chunks:

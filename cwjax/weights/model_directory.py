@@ -105,7 +105,7 @@ def copy_model(source: Path, directory: Path, config: ContextWhisperConfig, para
     Raises:
         CwjaxError: the disk is full or the directory cannot be written.
     """
-    facts = read_config(source).get("training", {})
+    facts = read_training_facts(source)
     named = ((path, np.asarray(jax.device_get(leaf))) for path, leaf in flatten(parameters))
     with written_aside(directory, replace=True) as aside:
         for name in (TOKENIZER_FOLDER, CONTEXT_TOKENIZER_FOLDER):
@@ -209,6 +209,11 @@ def read_model_config(directory: str | Path) -> ContextWhisperConfig:
             "launch/convert.py makes one of it"
         )
     return ContextWhisperConfig.from_dict(settings)
+
+
+def read_training_facts(directory: str | Path) -> dict[str, Any]:
+    """What is known of a model's training, see `record_facts`. Raises CwjaxError if config.json cannot be read."""
+    return read_config(Path(directory)).get("training", {})
 
 
 def load_processor(directory: str | Path, config: ContextWhisperConfig) -> Processor:
