@@ -10,6 +10,7 @@ from test_contexts import model  # noqa: F401
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.recognizer import _window_arrays
 from cwjax.inference.recording import Recording
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.voice_activity import level, pack_windows, speech_spans
@@ -107,6 +108,22 @@ def test_many_windows_at_once_are_those_of_one_at_a_time(transcriber: Transcribe
     assert max(one.end for one in together[0].segments) <= 9.8
     assert progress[-1][0] == pytest.approx(progress[-1][1])
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+
+
+def test_behind_a_window_is_the_silence_of_training(transcriber: Transcriber) -> None:
+    """Models learned from samples with zeros behind them, whose features are not zero."""
+    samples = talk((0.6, 0.3), noise=0.01)
+    recording, recognizer = Recording.open(samples), transcriber._recognizer
+    window = recording.window(0, recognizer.frames)[None]
+    trained_on = transcriber._processor.features(samples)
+    apart = np.abs(np.arange(recognizer.frames) - recording.frames) > 2  # others hear both sides of the end
+
+    def features(then_silence: bool) -> np.ndarray:
+        loudest = [recognizer.loudest(recording)]
+        return np.asarray(recognizer._features(*_window_arrays(window, loudest, [recording.frames], then_silence))[0])
+
+    np.testing.assert_allclose(features(True)[apart], trained_on[apart], atol=1e-3)
+    assert (features(False)[recording.frames :] == 0).all()
 
 
 def test_contexts_and_recordings_must_match(transcriber: Transcriber) -> None:

@@ -148,6 +148,7 @@ class BatchedTranscription:
                         [window.frames for window in filled],
                         stack_contexts([self._contexts[window.recording] for window in filled]),
                         self._options.context_scale,
+                        then_silence=True,
                     ),
                 )
 

@@ -114,7 +114,7 @@ def explain_windows(
     for first, last in window_spans(transcript, recording.frames, recognizer.frames):
         heard = min(recognizer.frames, (last if separate else recording.frames) - first)
         samples = recording.window(first, recognizer.frames)[None]
-        contributions = recognizer.context_contributions(samples, [loudest], [heard], context)[:, 0]
+        contributions = recognizer.context_contributions(samples, [loudest], [heard], context, separate)[:, 0]
         yield explain_window(first / FRAMES_PER_SECOND, -(-(last - first) // 2), contributions, owners, word_count)
 
 

@@ -134,33 +134,40 @@ class Recognizer:
         frames: Sequence[int],
         context: ProjectedContext | None = None,
         context_scale: float = 1.0,
+        then_silence: bool = False,
     ) -> Heard:
         """Encodes windows.
 
         Args:
             samples: (B, 160 F + 400) float32, from `Recording.window`.
             loudest: of the recordings.
-            frames: of each window that are to be heard; the features behind them are zero.
+            frames: of each window that are to be heard.
             context: of each window; None: no context for any.
             context_scale: how much the context counts, see `DecodingOptions`.
+            then_silence: the features behind these frames are those of silence, as in training, and not zero, as in
+                openai-whisper's way through a recording.
         """
         scale = None
         if context_scale == 0:
             context = None
         elif context_scale != 1 and context is not None:
             scale = jnp.float32(context_scale)
-        loudest, frames = np.asarray(loudest, np.float32), np.asarray(frames, np.int32)
-        return self._hear(self._parameters, samples, loudest, frames, context, scale)
+        return self._hear(self._parameters, *_window_arrays(samples, loudest, frames, then_silence), context, scale)
 
     def context_contributions(
-        self, samples: np.ndarray, loudest: Sequence[float], frames: Sequence[int], context: ProjectedContext
+        self,
+        samples: np.ndarray,
+        loudest: Sequence[float],
+        frames: Sequence[int],
+        context: ProjectedContext,
+        then_silence: bool = False,
     ) -> np.ndarray:
         """How strongly context tokens move windows, (C, B, A, S); see `AudioEncoder.context_contributions`.
 
         Arguments as of `hear`.
         """
-        loudest, frames = np.asarray(loudest, np.float32), np.asarray(frames, np.int32)
-        return np.asarray(self._contributions(self._parameters, samples, loudest, frames, context))
+        windows = _window_arrays(samples, loudest, frames, then_silence)
+        return np.asarray(self._contributions(self._parameters, *windows, context))
 
     def language_probabilities(self, heard: Heard) -> list[dict[str, float]]:
         """Of each window, the probability of every language."""
@@ -254,21 +261,23 @@ class Recognizer:
         samples: jax.Array,
         loudest: jax.Array,
         frames: jax.Array,
+        behind: jax.Array,
         context: ProjectedContext | None,
         scale: jax.Array | None,
     ) -> Heard:
         model = self._model(parameters)
-        features = self._features(samples, loudest, frames)
+        features = self._features(samples, loudest, frames, behind)
         audio = _encode(model, features, context)
         if scale is not None:
             audio = jnp.concatenate([audio, _encode(model, features, None)])
         return Heard(model.decoder.stepwise().project_audio(audio), scale)
 
-    def _features(self, samples: jax.Array, loudest: jax.Array, frames: jax.Array) -> jax.Array:
-        """(B, F, M), zero behind the frames that are to be heard."""
+    def _features(self, samples: jax.Array, loudest: jax.Array, frames: jax.Array, behind: jax.Array) -> jax.Array:
+        """(B, F, M); `behind` the frames that are to be heard they have that one value (B,)."""
         decades = mel_decades(samples, self.processor.num_mel_bins, jnp)
         features = compress(decades, loudest[:, None, None], jnp)
-        features = jnp.where(jnp.arange(self.frames)[:, None] < frames[:, None, None], features, 0)
+        is_heard = jnp.arange(self.frames)[:, None] < frames[:, None, None]
+        features = jnp.where(is_heard, features, behind[:, None, None])
         return features.astype(self._dtype)
 
     def _contributions_program(
@@ -277,9 +286,10 @@ class Recognizer:
         samples: jax.Array,
         loudest: jax.Array,
         frames: jax.Array,
+        behind: jax.Array,
         context: ProjectedContext,
     ) -> jax.Array:
-        features = self._features(samples, loudest, frames)
+        features = self._features(samples, loudest, frames, behind)
         return self._model(parameters).audio_encoder.context_contributions(features, context)
 
     def _language_program(self, parameters: Parameters, heard: Heard) -> jax.Array:
@@ -367,6 +377,15 @@ def best_candidate(candidates: Candidates, row: int, lengths: Sequence[int], len
         for total, length, valid in zip(candidates.total[row], lengths, candidates.valid[row], strict=True)
     ]
     return int(np.argmax(scores))
+
+
+def _window_arrays(
+    samples: np.ndarray, loudest: Sequence[float], frames: Sequence[int], then_silence: bool
+) -> tuple[np.ndarray, ...]:
+    """Windows as the programs take them, with the value of the features behind what is to be heard."""
+    loudest = np.asarray(loudest, np.float32)
+    behind = compress(np.full_like(loudest, -np.inf), loudest) if then_silence else np.zeros_like(loudest)
+    return samples, loudest, np.asarray(frames, np.int32), behind
 
 
 def _search(options: DecodingOptions, temperature: float) -> Search:
