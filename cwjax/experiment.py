@@ -162,7 +162,7 @@ def open_workdir(config: Config) -> Path:
 
 def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     """The prepared corpus, cut for the window of `whisper`; the demo's speech, too, is synthesised first."""
-    root = Path(config.data.root)
+    root = local_path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
     seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)

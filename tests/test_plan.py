@@ -157,7 +157,8 @@ def test_a_step_is_compiled_for_tpus_that_are_not_here(config: Path, capsys: pyt
     """Four chips that split the parameters gather one layer's at a time and sum up its gradients, and no more."""
     pytest.importorskip("libtpu")
     axes = ["--mesh.data", "1", "--mesh.fsdp", "4", "--topology", "v5e:2x2"]
-    assert main(["plan", "--config", str(config), "--json", *axes]) == 0
+    layers = [f"--model.whisper-size.{part}-layers=4" for part in ("encoder", "decoder")]
+    assert main(["plan", "--config", str(config), "--json", *axes, *layers]) == 0
     made = json.loads(capsys.readouterr().out)["plan"]
     assert made["chips"] == 4
     # The decoder's layers are the largest: two attentions of 4 D² each and an MLP of 8 D², in float32.

@@ -110,7 +110,7 @@ def _table(made: "Plan") -> str:
         ("peak", f"{made.peak / MIB:,.0f} MiB" + (f" of {made.memory / MIB:,.0f} MiB" if made.memory else "")),
         ("operations of a chip", f"{made.operations / 1e12:.3f} TFLOP, {made.useful / 1e12:.3f} without recomputing"),
         *((f"{kind} of a chip", f"{size / MIB:,.1f} MiB") for kind, size in sorted(made.sent.items())),
-        ("gathered in a loop's turn", f"{made.gathered_in_loops / MIB:,.1f} MiB"),
+        ("brought together in a loop's turn", f"{made.gathered_in_loops / MIB:,.1f} MiB"),
     ]
     if made.seconds:
         rows += [
