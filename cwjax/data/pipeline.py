@@ -147,7 +147,24 @@ def target_arrays(prompt: Sequence[int], transcript: Sequence[int], length: int,
 
 
 @dataclass(frozen=True)
-class MakeExample(grain.transforms.RandomMap):
+class DrawnExample:
+    """An example whose audio is still to be read.
+
+    Attributes:
+        window: positions of its segments.
+        speed: factor by which they are played faster.
+        mixing_seed: decides rooms and noise.
+        arrays: all of the example but its waveform.
+    """
+
+    window: Window
+    speed: float
+    mixing_seed: int
+    arrays: Batch
+
+
+@dataclass(frozen=True)
+class DrawExample(grain.transforms.RandomMap):
     """Draws an example from the segments of a window."""
 
     corpus: PreparedCorpus
@@ -155,20 +172,16 @@ class MakeExample(grain.transforms.RandomMap):
     processor: Processor
     settings: ExampleSettings
 
-    def random_map(self, window: Window, generator: np.random.Generator) -> Batch:
-        """Reads the audio, draws context and form of the target, and gives the arrays of one example."""
+    def random_map(self, window: Window, generator: np.random.Generator) -> DrawnExample:
+        """Draws context, form of the target and augmentation."""
         segment = joined([self.corpus.segments[place] for place in window])
-        waveform = self._sound(window)
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
         speed = generator.uniform(*self.settings.speed)
         speed = max(speed, segment.duration / self.processor.window_seconds)
-        if speed != 1 or self.settings.mixer:
-            waveform = self._augmented(from_pcm16(waveform), speed, generator)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)
-        return {
-            "waveform": self.processor.pad(waveform),
+        arrays = {
             **target_arrays(
                 tokens.prompt(segment.language, timestamps),
                 tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),
@@ -179,18 +192,7 @@ class MakeExample(grain.transforms.RandomMap):
             "context_mask": mask[0],
             "seconds": np.float32(segment.duration / speed),
         }
-
-    def _sound(self, window: Window) -> np.ndarray:
-        """The window's segments, one after another."""
-        parts = [self.corpus.pcm16(place) for place in window]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _augmented(self, waveform: np.ndarray, speed: float, generator: np.random.Generator) -> np.ndarray:
-        """(n,) float32 to (m,) int16; what has become too loud for it is turned down."""
-        waveform = perturb_speed(waveform, speed)
-        if self.settings.mixer:
-            waveform = self.settings.mixer(waveform, generator)
-        return to_pcm16(waveform / max(1, np.abs(waveform).max()))
+        return DrawnExample(window, speed, int(generator.integers(2**63)), arrays)
 
     def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:
         """A segment of another article, or after many vain draws (a corpus of one article) any."""
@@ -199,6 +201,36 @@ class MakeExample(grain.transforms.RandomMap):
             if other.article != segment.article:
                 break
         return other
+
+
+@dataclass(frozen=True)
+class MakeBatch:
+    """Puts examples together. Each one's audio goes straight from its record to its row, which halves the copying."""
+
+    corpus: PreparedCorpus
+    window_samples: int
+    mixer: Mixer | None
+
+    def __call__(self, examples: Sequence[DrawnExample]) -> Batch:
+        """Reads the audio and gives the arrays of the batch."""
+        waveform = np.empty((len(examples), self.window_samples), np.int16)
+        for row, example in zip(waveform, examples, strict=True):
+            samples = self._sound(example)[: self.window_samples]
+            row[: len(samples)] = samples
+            row[len(samples) :] = 0
+        names = examples[0].arrays
+        return {"waveform": waveform} | {name: np.stack([one.arrays[name] for one in examples]) for name in names}
+
+    def _sound(self, example: DrawnExample) -> np.ndarray:
+        """The window's segments, one after another, (n,) int16; what augmentation made too loud is turned down."""
+        parts = [self.corpus.pcm16(place) for place in example.window]
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if example.speed == 1 and not self.mixer:
+            return samples
+        waveform = perturb_speed(from_pcm16(samples), example.speed)
+        if self.mixer:
+            waveform = self.mixer(waveform, np.random.default_rng(example.mixing_seed))
+        return to_pcm16(waveform / max(1, np.abs(waveform).max()))
 
 
 def training_batches(
@@ -234,8 +266,12 @@ def training_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(MakeExample(corpus, windows, processor, settings))[first_example + number :: count]
-        .batch(batch_size // count, drop_remainder=True)
+        .random_map(DrawExample(corpus, windows, processor, settings))[first_example + number :: count]
+        .batch(
+            batch_size // count,
+            drop_remainder=True,
+            batch_fn=MakeBatch(corpus, processor.window_samples, settings.mixer),
+        )
     )
     options = grain.ReadOptions(num_threads=reading_threads, prefetch_buffer_size=4 * reading_threads)
     return iter(dataset.to_iter_dataset(options))
