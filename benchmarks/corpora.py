@@ -13,7 +13,6 @@ eSpeak NG reads a few long articles, which are copied to make corpora of two siz
 """
 
 import argparse
-import itertools
 import os
 import shutil
 import subprocess
@@ -40,7 +39,7 @@ from cwjax.data.prepared import PreparedCorpus, write_prepared
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.data.segmentation import segment_article
 from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.swc import Article, read_article, with_durations
+from cwjax.data.swc import Article, read_article
 from cwjax.data.swc_text import read_document
 
 PREPARE = """
@@ -88,7 +87,7 @@ def _reading(root: Path) -> None:
     ways: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
         "the parse": (lambda file: xmltodict.parse(file.read_bytes()), read_document),
         "to tokens": (lambda file: list(_flat(_original_document(file))), read),
-        "to segments": (_original_segments, lambda file: _segments(read(file))),
+        "to segments": (_original_segments, lambda file: segment_article(read(file), SegmentationSettings())),
     }
     for name, (original, ours) in ways.items():
         theirs, own = (_seconds(lambda way=way: [way(file) for file in files]) for way in (original, ours))
@@ -175,13 +174,6 @@ def _original_segments(file: Path) -> list[tuple[int, int, str]]:
             times |= {int(form.start), int(form.end)}
     ordered = sorted(times)
     return list(zip(ordered, ordered[1:], texts, strict=False))
-
-
-def _segments(article: Article) -> int:
-    last = max((form.end_ms or 0 for token in article.tokens for form in token.norms), default=0) / 1000
-    begins = [*(part.offset for part in article.audio_parts), last + 1]
-    durations = [max(end - start, 0.1) for start, end in itertools.pairwise(begins)]
-    return len(segment_article(with_durations(article, durations), SegmentationSettings()).segments)
 
 
 def _preparing(articles: Path, scratch: Path, copies: list[int]) -> None:

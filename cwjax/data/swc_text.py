@@ -6,6 +6,7 @@ kept here. Text that was not read aloud (`<ignored>`) is dropped, and a sentence
 in two is joined again.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,6 +17,8 @@ from cwjax.errors import CwjaxError
 
 MAX_NESTING = 200
 
+# Half of a file is the times of single sounds, which nothing here reads.
+_PHONEME = re.compile(rb"<ph [^<>]*(?:/>|></ph>)")
 _SENTENCE_END = ".!?…"
 _CLOSERS = "\"'”“’‘»«›‹)]"
 
@@ -80,10 +83,11 @@ def read_document(path: Path) -> etree._Element:
         huge_tree=False,
         remove_comments=True,
         remove_pis=True,
+        collect_ids=False,
         encoding="utf-8",
     )
     try:
-        document = etree.fromstring(data, parser)
+        document = etree.fromstring(_PHONEME.sub(b"", data), parser)
     except etree.XMLSyntaxError as error:
         raise unusable(path, f"is not well-formed XML ({error.msg})") from None
     if document.tag != "article" or document.find("d") is None:
@@ -211,39 +215,28 @@ class _TokenCollector:
 
     def _read_tokens(self, element: etree._Element, kind: Literal["body", "title", "extra"]) -> None:
         self._note_space(element.text)
+        tokens, space = self._tokens, self._space
+        place = (kind, self._sentence, self._paragraph, self._section, self._is_lead)
         for child in element:
             if child.tag == "t":
-                self._add_token(child, kind)
-            if tail := child.tail:
-                self._note_space(tail)
-
-    def _add_token(self, element: etree._Element, kind: Literal["body", "title", "extra"]) -> None:
-        forms = element[:]
-        text = element.get("text")
-        if text is None:
-            text = element.text or ""
-            for form in forms:
-                text += form.tail or ""
-        surface = " ".join(text.split())
-        if surface:
-            self._tokens.append(
-                Token(
-                    surface,
-                    (self._space or text[0].isspace()) and bool(self._tokens),
-                    tuple([self._read_norm(form) for form in forms if form.tag == "n"]),
-                    kind,
-                    self._sentence,
-                    self._paragraph,
-                    self._section,
-                    self._is_lead,
-                )
-            )
-            self._space = text[-1].isspace()
+                forms = child[:]
+                text = child.get("text") if kind == "extra" else None
+                if text is None:
+                    text = child.text or ""
+                    for form in forms:
+                        text += form.tail or ""
+                if text and (surface := text if text.isalnum() else " ".join(text.split())):
+                    norms = tuple([self._read_norm(form) for form in forms if form.tag == "n"]) if forms else ()
+                    tokens.append(Token(surface, (space or text[0].isspace()) and bool(tokens), norms, *place))
+                    space = text[-1].isspace()
+            if (tail := child.tail) and (tail[0].isspace() or tail[-1].isspace()):
+                space = True
+        self._space = space
 
     def _read_norm(self, element: etree._Element) -> Norm:
         pronunciation = element.get("pronunciation", "")
-        start, end = element.get("start"), element.get("end")
-        if start is None or end is None:
+        start = element.get("start")
+        if start is None or (end := element.get("end")) is None:
             return Norm(pronunciation)
         try:
             start_ms, end_ms = int(start), int(end)
