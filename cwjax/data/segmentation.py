@@ -11,14 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import pairwise
+
+import numpy as np
 
 from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.data.swc import Article
-from cwjax.data.swc_text import Token, surface_text
+from cwjax.data.swc_text import Tokens
 from cwjax.data.word_times import (
-    Word,
+    Span,
+    Words,
     estimate_times,
     find_spans,
     forget_bad_times,
@@ -89,31 +92,31 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
     borders = [*(part.offset * 1000 for part in article.audio_parts[1:]), audio_end]
 
     all_words = read_words(article.tokens)
-    words = [word for word in all_words if not word.is_extra]
-    rate = speaking_rate(words)
+    rate = speaking_rate(all_words)
     forget_bad_times(all_words, rate, borders, settings)
+    words = all_words.take(~all_words.is_extra)
     spans, holes = find_spans(words, rate, borders, settings)
-    for span in spans:
-        estimate_times(span, rate)
-    timed_words = sum(word.is_timed for word in words)
+    estimate_times(words, spans, rate)
+    timed_words = int(np.count_nonzero(words.is_timed))
 
-    maker = _SegmentMaker(article, all_words, borders, settings)
+    maker = _SegmentMaker(article, all_words, words, borders, settings)
     fault = _article_fault(timed_words / max(1, len(words)), rate, settings)
     segments: list[Segment] = []
     rejected: list[Rejected] = []
     segment_words = 0
     for span in spans:
-        begin, finish = measured_range(span)
-        for edge in (span[:begin], span[finish:]):
-            if edge:
-                text = " ".join(piece.text for piece in read_utterances(edge, article.tokens))
-                rejected.append(Rejected("edge", edge[0].start / 1000, edge[-1].end / 1000, text))
+        begin, finish = measured_range(words, span)
+        for edge in ((span[0], begin), (finish, span[1])):
+            if edge[0] < edge[1]:
+                text = " ".join(piece.text for piece in read_utterances(words, edge, article.tokens))
+                start, end = _times(words, edge)
+                rejected.append(Rejected("edge", start / 1000, end / 1000, text))
         previous, previous_end = "", -math.inf
-        for packed in pack(span[begin:finish], settings):
-            utterances = read_utterances(packed, article.tokens)
+        for packed in pack(words, (begin, finish), settings):
+            utterances = read_utterances(words, packed, article.tokens)
             text = " ".join(utterance.text for utterance in utterances)
-            start, end = packed[0].start, packed[-1].end
-            reason = fault or _fault(packed, text, settings)
+            start, end = _times(words, packed)
+            reason = fault or _fault(words, packed, text, settings)
             if reason:
                 rejected.append(Rejected(reason, start / 1000, end / 1000, text))
                 previous = ""
@@ -121,7 +124,7 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
             if start - previous_end >= settings.previous_gap * 1000:
                 previous = ""
             segments.append(maker.make(packed, utterances, text, previous))
-            segment_words += len(packed)
+            segment_words += packed[1] - packed[0]
             previous = latest_text(f"{previous} {text}".strip(), settings.previous_characters)
             previous_end = end
     return Segmentation(tuple(segments), tuple(rejected), dict(holes), len(words), timed_words, segment_words, rate)
@@ -129,64 +132,69 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
 
 def clean_text(text: str) -> str:
     """Text as Whisper would write it: plain spaces and quotation marks, no footnote marks or [ ]."""
-    text = _FOOTNOTE.sub("", " ".join(text.split()))
+    text = " ".join(text.split())
+    if "[" in text:
+        text = _FOOTNOTE.sub("", text)
     text = _TYPOGRAPHIC.sub(lambda mark: _PLAIN[mark[0]], text)
     return _LEADING_MARKS.sub("", " ".join(text.split()))
 
 
-def pack(span: Sequence[Word], settings: SegmentationSettings) -> Iterator[Sequence[Word]]:
+def pack(words: Words, span: Span, settings: SegmentationSettings) -> Iterator[Span]:
     """As many whole sentences at a time as fit with their padding; one that alone does not is cut."""
     longest = (settings.max_duration - 2 * settings.pad) * 1000
-    first = 0
-    while first < len(span):
-        fitting = first + 1
-        while fitting < len(span) and span[fitting].end - span[first].start <= longest:
-            fitting += 1
-        cut = fitting if fitting == len(span) else _cut(span, first, fitting, settings)
-        yield span[first:cut]
+    first, last = span
+    while first < last:
+        too_long = np.flatnonzero(words.end[first + 1 : last] - words.start[first] > longest)
+        cut = _cut(words, first, first + 1 + int(too_long[0]), settings) if len(too_long) else last
+        yield first, cut
         first = cut
 
 
-def _cut(span: Sequence[Word], first: int, fitting: int, settings: SegmentationSettings) -> int:
-    """Where to cut `span[first:fitting]`, the most that fits.
+def _cut(words: Words, first: int, fitting: int, settings: SegmentationSettings) -> int:
+    """Where to cut words `first` to before `fitting`, the most that fits.
 
     After its last whole sentence; else in the last pause between two timed words, if that leaves
     enough; else between the last two timed words that adjoin; else after the last word.
     """
-    cuts = range(fitting, first, -1)
-    for cut in cuts:
-        if span[cut - 1].sentence != span[cut].sentence:
-            return cut
-    timed = [cut for cut in cuts if span[cut - 1].is_timed and span[cut].is_timed]
-    for cut in timed:
-        pause = span[cut].start - span[cut - 1].end
-        duration = span[cut - 1].end - span[first].start
-        if pause >= settings.cut_pause * 1000 and duration >= settings.min_duration * 1000:
-            return cut
-    return timed[0] if timed else fitting
+    cuts = np.arange(fitting, first, -1)
+    sentence_ends = cuts[words.sentence[cuts - 1] != words.sentence[cuts]]
+    if len(sentence_ends):
+        return int(sentence_ends[0])
+    is_timed = words.is_timed
+    timed = cuts[is_timed[cuts - 1] & is_timed[cuts]]
+    pause = words.start[timed] - words.end[timed - 1]
+    duration = words.end[timed - 1] - words.start[first]
+    pauses = timed[(pause >= settings.cut_pause * 1000) & (duration >= settings.min_duration * 1000)]
+    last_choices = [places[0] for places in (pauses, timed) if len(places)]
+    return int(last_choices[0]) if last_choices else fitting
 
 
-def read_utterances(words: Sequence[Word], tokens: Sequence[Token]) -> list[Utterance]:
+def read_utterances(words: Words, span: Span, tokens: Tokens) -> list[Utterance]:
     """One utterance for each sentence or title; `start` and `end` are milliseconds of the article.
 
     A sentence too short for a timestamp joins the one before it.
     """
     utterances: list[Utterance] = []
-    for _, group in groupby(words, key=lambda word: word.sentence):
-        sentence = list(group)
-        written = [token for token in tokens[sentence[0].begin : sentence[-1].finish] if token.kind != "extra"]
-        text = clean_text(surface_text(written))
+    first, last = span
+    new_sentences = np.flatnonzero(words.sentence[first + 1 : last] != words.sentence[first : last - 1]) + first + 1
+    for begin, finish in pairwise([first, *new_sentences.tolist(), last]):
+        text = clean_text(tokens.text(words.begin[begin], words.finish[finish - 1]))
         if not text:
             continue
-        start, end = sentence[0].start, sentence[-1].end
+        start, end = _times(words, (begin, finish))
         if utterances:
-            last = utterances[-1]
-            start = max(start, last.end)
-            if min(end - start, last.end - last.start) < SHORTEST_UTTERANCE:
-                utterances[-1] = Utterance(last.start, max(last.end, end), f"{last.text} {text}")
+            latest = utterances[-1]
+            start = max(start, latest.end)
+            if min(end - start, latest.end - latest.start) < SHORTEST_UTTERANCE:
+                utterances[-1] = Utterance(latest.start, max(latest.end, end), f"{latest.text} {text}")
                 continue
         utterances.append(Utterance(start, end, text))
     return utterances
+
+
+def _times(words: Words, span: Span) -> tuple[float, float]:
+    """When the first of some words begins and the last one ends, in milliseconds of the article."""
+    return float(words.start[span[0]]), float(words.end[span[1] - 1])
 
 
 def _article_fault(timed_ratio: float, rate: float, settings: SegmentationSettings) -> str:
@@ -195,30 +203,27 @@ def _article_fault(timed_ratio: float, rate: float, settings: SegmentationSettin
     return "" if settings.min_rate <= rate <= settings.max_rate else "article_rate"
 
 
-def _fault(words: Sequence[Word], text: str, settings: SegmentationSettings) -> str:
+def _fault(words: Words, span: Span, text: str, settings: SegmentationSettings) -> str:
     """Why a segment is left out, or an empty string."""
-    first, last = words[0], words[-1]
-    seconds = (last.end - first.start) / 1000
+    start, end = _times(words, span)
+    seconds = (end - start) / 1000
     if seconds < settings.min_duration:
         return "duration"
     if seconds > settings.max_duration - 2 * settings.pad:
         return "too_long"
-    if len(words) < settings.min_words:
+    if span[1] - span[0] < settings.min_words:
         return "few_words"
     if not any(map(str.isalpha, text)):
         return "no_letters"
-    timed = sum(word.characters - word.head - word.tail for word in words if word.heard_start is not None)
-    if timed < settings.min_coverage * sum(word.characters for word in words):
+    inside = slice(*span)
+    characters, is_heard = words.characters[inside], ~np.isnan(words.heard_start[inside])
+    timed = (characters - words.head[inside] - words.tail[inside]) @ is_heard
+    if timed < settings.min_coverage * characters.sum():
         return "coverage"
     speed = len(text) / max(seconds, 0.001)
     if not settings.min_characters_per_second <= speed <= settings.max_characters_per_second:
         return "characters_per_second"
     return ""
-
-
-def _adjoins(other: Word, word: Word) -> bool:
-    """Whether `other`, heard at an unknown time, most likely stands right beside `word`."""
-    return word.start is not None and other.start is None and other.sentence == word.sentence
 
 
 class _SegmentMaker:
@@ -227,55 +232,61 @@ class _SegmentMaker:
     def __init__(
         self,
         article: Article,
-        words: Sequence[Word],
+        all_words: Words,
+        words: Words,
         borders: Sequence[float],
         settings: SegmentationSettings,
     ) -> None:
         self._article = article
+        self._words = words
         self._borders = borders
         self._pad = settings.pad * 1000
+        self._sections: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._material = ContextMaterial(
             title=clean_text(article.title),
             lead=clean_text(article.lead),
             categories=article.categories,
             keywords=article.keywords,
         )
-        # Where the neighbours of each word are heard; those outside spans and the guessed ones count too.
-        self._words = words
-        self._places = {word.token: place for place, word in enumerate(words)}
-        ends = [word.heard_end if word.end is None else word.end for word in words]
-        starts = [word.heard_start if word.start is None else word.start for word in words]
-        known_ends = (-math.inf if end is None else end for end in ends)
-        known_starts = (math.inf if start is None else start for start in reversed(starts))
-        self._last_end = list(accumulate(known_ends, max, initial=-math.inf))
-        self._next_start = list(accumulate(known_starts, min, initial=math.inf))[::-1]
+        # When the sound before each word ends and that after it begins; words outside spans and guessed ones sound too.
+        places = np.flatnonzero(~all_words.is_extra)
+        starts, ends = all_words.heard_start.copy(), all_words.heard_end.copy()
+        starts[places] = np.where(np.isnan(words.start), words.heard_start, words.start)
+        ends[places] = np.where(np.isnan(words.end), words.heard_end, words.end)
+        latest_end = np.fmax.accumulate(np.append(-math.inf, ends))
+        earliest_start = np.fmin.accumulate(np.append(starts, math.inf)[::-1])[::-1]
+        # A neighbour in the same sentence, heard at an unknown time, most likely stands right beside the word.
+        is_placed = np.append(~np.isnan(starts), True)
+        goes_on = np.append(all_words.sentence[1:] == all_words.sentence[:-1], False)
+        self._end_before = latest_end[places]
+        beside = (~is_placed[places - 1]) & goes_on[places - 1] & (places > 0)
+        self._end_before[beside] = np.maximum(self._end_before, words.start)[beside]
+        self._start_after = earliest_start[places + 1]
+        beside = (~is_placed[places + 1]) & goes_on[places]
+        self._start_after[beside] = np.minimum(self._start_after, words.end)[beside]
 
-    def _end_before(self, word: Word) -> float:
-        place = self._places[word.token]
-        adjoins = place > 0 and _adjoins(self._words[place - 1], word)
-        return max(self._last_end[place], word.start) if adjoins else self._last_end[place]
+    def _cleaned(self, titles: tuple[str, ...]) -> tuple[str, ...]:
+        if titles not in self._sections:
+            self._sections[titles] = tuple(map(clean_text, titles))
+        return self._sections[titles]
 
-    def _start_after(self, word: Word) -> float:
-        place = self._places[word.token] + 1
-        adjoins = place < len(self._words) and _adjoins(self._words[place], word)
-        return min(self._next_start[place], word.end) if adjoins else self._next_start[place]
-
-    def make(self, words: Sequence[Word], utterances: Sequence[Utterance], text: str, previous: str) -> Segment:
+    def make(self, span: Span, utterances: Sequence[Utterance], text: str, previous: str) -> Segment:
         """The audio is cut in the middle of the pauses around the words, at most `pad` away from them."""
-        article, first, last = self._article, words[0], words[-1]
-        part_number = bisect.bisect_right(self._borders, first.start)
+        article, (first, finish) = self._article, span
+        first_start, last_end = _times(self._words, span)
+        part_number = bisect.bisect_right(self._borders, first_start)
         part = article.audio_parts[part_number]
-        middle_before = (self._end_before(first) + first.start) / 2
-        middle_after = (self._start_after(last) + last.end) / 2
-        start = math.ceil(max(first.start - self._pad, middle_before, part.offset * 1000))
-        end = math.floor(min(last.end + self._pad, middle_after, self._borders[part_number]))
-        token = article.tokens[first.token]
+        middle_before = (float(self._end_before[first]) + first_start) / 2
+        middle_after = (float(self._start_after[finish - 1]) + last_end) / 2
+        start = math.ceil(max(first_start - self._pad, middle_before, part.offset * 1000))
+        end = math.floor(min(last_end + self._pad, middle_after, self._borders[part_number]))
+        place = article.tokens.places[self._words.token[first]]
 
         def inside(time: float) -> float:
             return round(min(max(time, start), end) - start) / 1000
 
         return Segment(
-            id=f"{article.identifier}/{round(first.start):08d}",
+            id=f"{article.identifier}/{round(first_start):08d}",
             article=article.identifier,
             audio=part.path,
             start=start / 1000,
@@ -284,8 +295,8 @@ class _SegmentMaker:
             utterances=tuple(Utterance(inside(piece.start), inside(piece.end), piece.text) for piece in utterances),
             context=replace(
                 self._material,
-                section=tuple(clean_text(title) for title in token.section),
-                lead="" if token.is_lead else self._material.lead,
+                section=self._cleaned(place.section),
+                lead="" if place.is_lead else self._material.lead,
                 previous=previous,
             ),
             language=article.language,

@@ -18,13 +18,14 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from lxml import etree
 
-from cwjax.data.swc_text import Token, read_document, read_tokens, surface_text, unusable
+from cwjax.data.swc_text import Tokens, is_spoken, read_document, read_tokens, unusable
 from cwjax.errors import CwjaxError
 
 ALIGNMENT_FILE = "aligned.swc"
@@ -70,19 +71,21 @@ class Article:
     licence: str
     source: str
     audio_parts: tuple[AudioPart, ...]
-    tokens: tuple[Token, ...]
+    tokens: Tokens
     categories: tuple[str, ...]
     keywords: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """The article's text with its original spacing, titles included."""
-        return surface_text([token for token in self.tokens if token.kind != "extra"])
+        return self.tokens.text()
 
     @property
     def lead(self) -> str:
         """The text before the first section."""
-        return surface_text([token for token in self.tokens if token.is_lead and token.kind == "body"])
+        pieces = zip(self.tokens.pieces, self.tokens.places, strict=True)
+        lead = takewhile(lambda token: token[1].is_lead, pieces)
+        return "".join(piece for piece, place in lead if place.kind == "body").strip()
 
 
 def find_articles(root: Path) -> list[Path]:
@@ -136,7 +139,7 @@ def read_article(folder: Path, root: Path | None = None, *, require_audio: bool 
     wikitext = _COMMENT.sub("", _read_optional_text(folder / "wiki.txt"))
 
     tokens = read_tokens(document, folder / ALIGNMENT_FILE)
-    if not any(norm.is_spoken for token in tokens if token.kind != "extra" for norm in token.norms):
+    if not any(is_spoken(form) for number, form, *_ in tokens.norms if tokens.places[number].kind != "extra"):
         raise unusable(folder / ALIGNMENT_FILE, "the article has no words")
     title = (
         properties.get("DC.title") or _text_member(info, "article", "title") or unquote(folder.name).replace("_", " ")

@@ -7,33 +7,42 @@ in two is joined again.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 from lxml import etree
 
 from cwjax.errors import CwjaxError
 
 MAX_NESTING = 200
+LATEST_TIME = 10**12  # ms; no recording lasts for thirty years
 
 # Half of a file is the times of single sounds, which nothing here reads.
-_PHONEME = re.compile(rb"<ph [^<>]*(?:/>|></ph>)")
+_PHONEME = re.compile(rb"<ph [^<>/]*+(?:></ph>|/>)")
 _SENTENCE_END = ".!?…"
 _CLOSERS = "\"'”“’‘»«›‹)]"
 
 
 class Norm(NamedTuple):
-    """One spoken form of (a part of) a token; both times in milliseconds, or both None."""
+    """One spoken form of (a part of) a token; both times in milliseconds, or both None if they tell no interval."""
 
     pronunciation: str
     start_ms: int | None = None
     end_ms: int | None = None
 
-    @property
-    def is_spoken(self) -> bool:
-        """Has a letter or digit; dashes and arrows come with a form that has none."""
-        return self.pronunciation.isalnum() or any(map(str.isalnum, self.pronunciation))
+
+class Place(NamedTuple):
+    """Where in the article a token stands; see `Token`."""
+
+    kind: Literal["body", "title", "extra"]
+    sentence: int
+    paragraph: int
+    section: tuple[str, ...]
+    is_lead: bool
 
 
 class Token(NamedTuple):
@@ -60,9 +69,57 @@ class Token(NamedTuple):
     is_lead: bool
 
 
-def surface_text(tokens: Sequence[Token]) -> str:
-    """The tokens as written, with the spacing they have in the document."""
-    return "".join(" " + token.surface if token.space_before else token.surface for token in tokens).strip()
+class Tokens(Sequence[Token]):
+    """The tokens of an article in document order. Kept in columns, for there are thousands.
+
+    Attributes:
+        surfaces, spaces, places: of each token what it is as written, whether white space stands before it, and where
+            it stands.
+        norms: of each spoken form the number of its token, ascending, its pronunciation, and when it starts and ends,
+            milliseconds or None.
+    """
+
+    def __init__(self) -> None:
+        self.surfaces: list[str] = []
+        self.spaces: list[bool] = []
+        self.places: list[Place] = []
+        self.norms: list[tuple[int, str, int | None, int | None]] = []
+
+    def __len__(self) -> int:
+        return len(self.surfaces)
+
+    @overload
+    def __getitem__(self, number: int) -> Token: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Token]: ...
+
+    def __getitem__(self, number: int | slice) -> Token | list[Token]:
+        """One token, or several."""
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        number = range(len(self))[number]
+        first, end = (bisect_left(self.norms, one, key=itemgetter(0)) for one in (number, number + 1))
+        norms = tuple(Norm(*norm) for _, *norm in self.norms[first:end])
+        return Token(self.surfaces[number], self.spaces[number], norms, *self.places[number])
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """What each token adds to the text, the space before it included; guessed announcements add nothing."""
+        written = _spaced(self.surfaces, self.spaces)
+        return ["" if place.kind == "extra" else piece for piece, place in zip(written, self.places, strict=True)]
+
+    def text(self, first: int = 0, end: int | None = None) -> str:
+        """Tokens `first` to before `end` as written, with the spacing they have in the document."""
+        return "".join(self.pieces[first:end]).strip()
+
+
+def _spaced(surfaces: Sequence[str], spaces: Sequence[bool]) -> list[str]:
+    return [" " + surface if space else surface for surface, space in zip(surfaces, spaces, strict=True)]
+
+
+def is_spoken(pronunciation: str) -> bool:
+    """Whether a form has a letter or digit; dashes and arrows come with a form that has none."""
+    return any(map(str.isalnum, pronunciation))
 
 
 def read_document(path: Path) -> etree._Element:
@@ -75,6 +132,7 @@ def read_document(path: Path) -> etree._Element:
         data = path.read_bytes() if path.is_file() or not path.exists() else b""
     except OSError as error:
         raise unusable(path, f"cannot be read ({error.strerror})") from None
+    data = _PHONEME.sub(b"", data)
     if b"<!DOCTYPE" in data:
         raise unusable(path, "has a document type declaration (DOCTYPE), which the corpus never has")
     parser = etree.XMLParser(
@@ -87,7 +145,7 @@ def read_document(path: Path) -> etree._Element:
         encoding="utf-8",
     )
     try:
-        document = etree.fromstring(_PHONEME.sub(b"", data), parser)
+        document = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
         raise unusable(path, f"is not well-formed XML ({error.msg})") from None
     if document.tag != "article" or document.find("d") is None:
@@ -95,7 +153,7 @@ def read_document(path: Path) -> etree._Element:
     return document
 
 
-def read_tokens(document: etree._Element, path: Path) -> tuple[Token, ...]:
+def read_tokens(document: etree._Element, path: Path) -> Tokens:
     """All tokens of the document's `<d>` but the ignored ones, in document order.
 
     Raises CwjaxError, naming `path`, if an element is nested too deeply or a time is no number.
@@ -113,7 +171,7 @@ class _TokenCollector:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._tokens: list[Token] = []
+        self._tokens = Tokens()
         self._space = False  # white space seen since the last token
         self._sentence = 0
         self._paragraph = 0
@@ -122,10 +180,11 @@ class _TokenCollector:
         self._is_lead = True
         self._footnote_after: int | None = None  # paragraph in which a footnote directly follows a sentence
 
-    def collect(self, document: etree._Element) -> tuple[Token, ...]:
+    def collect(self, document: etree._Element) -> Tokens:
         """The tokens of the document's `<d>`."""
         self._walk(document.find("d"), depth=0)
-        return tuple(self._tokens)
+        self._tokens.spaces[:1] = [False] * bool(self._tokens)
+        return self._tokens
 
     def _walk(self, container: etree._Element, depth: int) -> None:
         """Children of `d`, `p`, `section` and `sectioncontent`, white space between them included."""
@@ -184,10 +243,10 @@ class _TokenCollector:
         self._read_tokens(element, "body")
 
     def _ends_sentence(self) -> bool:
-        for token in reversed(self._tokens):
-            if token.sentence != self._sentence:
+        for surface, place in zip(reversed(self._tokens.surfaces), reversed(self._tokens.places), strict=True):
+            if place.sentence != self._sentence:
                 return True
-            if core := token.surface.rstrip(_CLOSERS):
+            if core := surface.rstrip(_CLOSERS):
                 return core[-1] in _SENTENCE_END
         return True
 
@@ -195,7 +254,7 @@ class _TokenCollector:
         """Ignored text was not read aloud; a footnote mark such as [1] does not even part two words."""
         first = element.find("s/t")
         if first is not None and (first.text or "").startswith("["):
-            if self._tokens and self._tokens[-1].paragraph == self._paragraph:
+            if self._tokens and self._tokens.places[-1].paragraph == self._paragraph:
                 self._footnote_after = self._paragraph
         else:
             self._footnote_after = None
@@ -205,18 +264,19 @@ class _TokenCollector:
         self._sentence += 1
         outer = self._paragraph
         self._open_paragraph()
-        first = len(self._tokens)
+        tokens, first = self._tokens, len(self._tokens)
         self._read_tokens(element, "title")
-        title = surface_text(self._tokens[first:])
+        title = "".join(_spaced(tokens.surfaces[first:], tokens.spaces[first:])).strip()
         if title:
             self._section = (*self._section, title)
-            self._tokens[first:] = [token._replace(section=self._section) for token in self._tokens[first:]]
+            tokens.places[first:] = [place._replace(section=self._section) for place in tokens.places[first:]]
         self._paragraph = outer
 
     def _read_tokens(self, element: etree._Element, kind: Literal["body", "title", "extra"]) -> None:
         self._note_space(element.text)
         tokens, space = self._tokens, self._space
-        place = (kind, self._sentence, self._paragraph, self._section, self._is_lead)
+        surfaces, spaces, places, norms = tokens.surfaces, tokens.spaces, tokens.places, tokens.norms
+        place = Place(kind, self._sentence, self._paragraph, self._section, self._is_lead)
         for child in element:
             if child.tag == "t":
                 forms = child[:]
@@ -225,25 +285,34 @@ class _TokenCollector:
                     text = child.text or ""
                     for form in forms:
                         text += form.tail or ""
-                if text and (surface := text if text.isalnum() else " ".join(text.split())):
-                    norms = tuple([self._read_norm(form) for form in forms if form.tag == "n"]) if forms else ()
-                    tokens.append(Token(surface, (space or text[0].isspace()) and bool(tokens), norms, *place))
-                    space = text[-1].isspace()
+                if text.isalnum():
+                    surface, space_before, space_after = text, space, False
+                else:
+                    surface = " ".join(text.split())
+                    space_before, space_after = space or text[:1].isspace(), text[-1:].isspace()
+                if surface:
+                    for form in forms:
+                        start, end = form.get("start"), form.get("end")
+                        if start is not None and end is not None:
+                            try:
+                                start, end = int(start), int(end)
+                            except ValueError:
+                                raise self._no_time(form) from None
+                            if not 0 <= start < end < LATEST_TIME:
+                                start = end = None
+                        norms.append((len(surfaces), form.get("pronunciation", ""), start, end))
+                    surfaces.append(surface)
+                    spaces.append(space_before)
+                    places.append(place)
+                    space = space_after
             if (tail := child.tail) and (tail[0].isspace() or tail[-1].isspace()):
                 space = True
         self._space = space
 
-    def _read_norm(self, element: etree._Element) -> Norm:
-        pronunciation = element.get("pronunciation", "")
-        start = element.get("start")
-        if start is None or (end := element.get("end")) is None:
-            return Norm(pronunciation)
-        try:
-            start_ms, end_ms = int(start), int(end)
-        except ValueError:
-            reason = f"a time of {pronunciation!r} is no whole number of milliseconds ({start[:20]!r} to {end[:20]!r})"
-            raise unusable(self._path, reason) from None
-        return Norm(pronunciation, start_ms, end_ms) if 0 <= start_ms < end_ms else Norm(pronunciation)
+    def _no_time(self, form: etree._Element) -> CwjaxError:
+        name, start, end = form.get("pronunciation", ""), form.get("start", ""), form.get("end", "")
+        times = f"({start[:20]!r} to {end[:20]!r})"
+        return unusable(self._path, f"a time of {name!r} is no whole number of milliseconds {times}")
 
     def _note_space(self, text: str | None) -> None:
         if text and (text[0].isspace() or text[-1].isspace()):
