@@ -203,11 +203,10 @@ def read_model_config(directory: str | Path) -> ContextWhisperConfig:
             "WORKDIR/model"
         )
     settings = read_config(directory)
-    if settings.get("model_type") != MODEL_TYPE:
-        raise CwjaxError(
-            f"{directory}: holds a model of type {settings.get('model_type')!r}, not {MODEL_TYPE!r}; "
-            "launch/convert.py makes one of it"
-        )
+    found = settings.get("model_type")
+    if found != MODEL_TYPE:
+        held = f"a model of type {found!r}" if found else "a model of no named type"
+        raise CwjaxError(f"{directory}: holds {held}, not {MODEL_TYPE!r}; launch/convert.py makes one of it")
     return ContextWhisperConfig.from_dict(settings)
 
 
