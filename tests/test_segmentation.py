@@ -347,6 +347,9 @@ def test_long_sentences_without_a_pause_are_cut_between_timed_words():
 def test_article_without_times_gives_nothing():
     result = segment_article(article_of([("No",), ("times",)]), SegmentationSettings())
     assert (result.segments, result.rejected, result.rate) == ((), (), 0.0)
+    for nothing in ([], [("–",), (".",)]):
+        empty = segment_article(article_of(nothing), SegmentationSettings())
+        assert (empty.segments, empty.words, empty.holes) == ((), 0, {})
 
 
 def test_unknown_offset_is_refused():

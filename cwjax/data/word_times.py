@@ -78,6 +78,7 @@ class Words:
 
 def read_words(tokens: Tokens) -> Words:
     """The spoken tokens in order, extras among them."""
+    # A norm is (token, pronunciation, start, end); most are letters only, which is quickly seen.
     spoken = [norm for norm in tokens.norms if norm[1].isalnum() or is_spoken(norm[1])]
     lengths = np.array([len(norm[1]) for norm in spoken], int)
     starts = np.array([norm[2] for norm in spoken], float)
@@ -131,9 +132,8 @@ def _with_punctuation(token: np.ndarray, sentence: np.ndarray, space: np.ndarray
     in_one_sentence = sentence[before] == sentence[token[after]]
     opens = space[marks] & (in_one_sentence | (sentence[marks] != sentence[before]))
     np.minimum.at(begin, after[opens], marks[opens])
-    if len(begin):
-        begin[0] = 0
-    return begin, np.append(begin[1:], len(sentence))
+    begin[:1] = 0
+    return begin, np.append(begin, len(sentence))[1:]
 
 
 def speaking_rate(words: Words) -> float:
