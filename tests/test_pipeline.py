@@ -61,6 +61,22 @@ def numbers(batch: dict[str, np.ndarray]) -> list[int]:
     return [round(float(row[0]) / 32768 * 1000) for row in batch["waveform"]]
 
 
+def test_mixing_is_drawn_anew_for_each_example_but_by_the_seed(corpus: PreparedCorpus, processor: Processor) -> None:
+    def add_draw(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return np.full_like(samples, generator.uniform(0.1, 0.9))
+
+    settings = replace(SETTINGS, mixer=add_draw)
+    windows = [(place,) for place in corpus.positions("train")]
+
+    def drawn(seed: int) -> list[int]:
+        iterator = training_batches(corpus, windows, processor, settings, 4, seed, reading_threads=2)
+        return [int(row[0]) for _ in range(2 * COUNT // 4) for row in next(iterator)["waveform"]]
+
+    draws = drawn(3)
+    assert draws == drawn(3) != drawn(4)
+    assert len(set(draws)) > 0.9 * len(draws), "over two epochs"
+
+
 def test_every_epoch_holds_every_segment_once_in_a_new_order(corpus: PreparedCorpus, processor: Processor) -> None:
     iterator = batches(corpus, processor, size=1)
     epochs = [[numbers(next(iterator))[0] for _ in range(COUNT)] for _ in range(3)]

@@ -1,7 +1,5 @@
-"""Cutting articles into segments: golden article, real articles, random documents."""
+"""Cutting articles into segments: golden article, real articles, and small ones made for a rule each."""
 
-import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -9,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from lxml import etree
 
 from cwjax.data.segmentation import SegmentationSettings, clean_text, segment_article
 from cwjax.data.swc import Article, AudioPart, read_article
@@ -20,7 +15,6 @@ from cwjax.data.word_times import estimate_times, find_spans, forget_bad_times, 
 from cwjax.errors import CwjaxError
 
 GOLDEN = Path(__file__).parent / "data" / "Test_Bridge%2c_Ohio"
-SCHEMA = Path(__file__).parent / "data" / "swc.rng"
 GERMAN = Path(__file__).resolve().parents[1].parent / "shared/fixtures/swc/german"
 
 FIRST = "Test Bridge (built 1938) spans 5 km – over the A&B river in Ohio. The toll was abolished. History"
@@ -240,6 +234,21 @@ def test_no_padding_where_an_untimed_word_may_be_spoken():
     words = [("One",), *steady("engine was built there", 1000)]
     first = segment_article(article_of(words), LOOSE).segments[0]
     assert (first.text, first.start) == ("engine was built there", 1.0)
+    last = segment_article(article_of([*words, ("Now",)]), LOOSE).segments[-1]
+    assert (last.text, last.end) == ("engine was built there", words[-1][2] / 1000)
+
+
+def test_marks_before_the_first_word_and_after_the_last_belong_to_them():
+    article = article_of([("„",), *steady("The engine was very large.", 0), ("“",)])
+    assert segment_article(article, LOOSE).segments[0].text == '" The engine was very large."'
+
+
+def test_an_untimed_form_between_timed_ones_leaves_the_word_timed():
+    norms = Norm("A", 0, 200), Norm("and"), Norm("B", 500, 700)
+    words = read_words(in_columns([Token("A&B", False, norms, "body", 0, 0, (), True)]))
+    assert (words.head[0], words.tail[0], words.characters[0]) == (0, 0, 5)
+    assert (words.heard_start[0], words.heard_end[0]) == (0, 700)
+    assert words.is_timed.all()
 
 
 def test_closing_quotation_mark_at_the_start_of_a_sentence_belongs_to_the_one_before():
@@ -308,8 +317,8 @@ def test_times_across_a_border_out_of_order_or_implausible_are_not_trusted():
 
 def test_guessed_text_does_not_tell_the_speaking_rate():
     tokens = article_of([("slow", 0, 4000), ("slow", 4000, 8000), *steady("engine", 8000)]).tokens
-    announced = [token._replace(kind="extra") for token in tokens[:2]]
-    assert speaking_rate(read_words(in_columns([*announced, *tokens[2:]]))) == 60
+    announced = [token._replace(kind="extra") if number < 2 else token for number, token in enumerate(tokens)]
+    assert speaking_rate(read_words(in_columns(announced))) == 60
 
 
 def test_rejected_speech_is_no_previous_text():
@@ -380,139 +389,3 @@ def test_impossible_settings_are_refused(wrong):
 )
 def test_clean_text(raw, clean):
     assert clean_text(raw) == clean
-
-
-class DocumentWriter:
-    """Draws a document that the schema allows; every word of its text is a running number."""
-
-    def __init__(self, draw) -> None:
-        self._draw = draw
-        self._clock = 0
-        self.words = 0
-
-    def some(self, most: int) -> int:
-        return self._draw(st.integers(0, most))
-
-    def odds(self, one_in: int) -> bool:
-        return self._draw(st.integers(1, one_in)) == one_in
-
-    def times(self) -> str:
-        """Mostly plausible times, some missing, some far too short or long, some overlapping."""
-        if self.odds(5):
-            self._clock += 300
-            return ""
-        start = max(0, self._clock + self._draw(st.sampled_from([0, 0, 50, 200, 400, -40, 2500, 9000])))
-        length = self._draw(st.sampled_from([200, 300, 400, 300, 10, 4000]))
-        self._clock = start + length
-        return f' start="{start}" end="{start + length}"'
-
-    def token(self, kind: str) -> str:
-        if self.odds(6):
-            return self._draw(st.sampled_from(["<t>,</t>", "<t>–<n pronunciation='–'/></t>", "<t>“</t>"]))
-        if kind == "text":
-            self.words += 1
-            surface = f"w{self.words}"
-        else:
-            surface = kind
-        times = self.times if kind == "text" else str
-        norms = "".join(f'<n pronunciation="norm"{times()}/>' for _ in range(1 + self.some(1)))
-        return f"<t>{surface}{norms}</t>"
-
-    def sentence(self, kind: str) -> str:
-        space = self._draw(st.sampled_from([" ", "\n", "\u00a0"]))
-        tokens = space.join(self.token(kind) for _ in range(1 + self.some(6)))
-        return f"<s>{tokens}<t>.</t></s>" + self._draw(st.sampled_from(["", " "]))
-
-    def extra(self) -> str:
-        return "<extra text='EXTRA'><s text='EXTRA'><t text='EXTRA'><n pronunciation='EXTRA'/></t></s></extra>"
-
-    def section(self, kind: str, depth: int) -> str:
-        edit = f"<ignored>{self.token('IGNORED')}</ignored>" if self.odds(2) else ""
-        title = self.token(kind)
-        content = self.blocks(["s", "p", "ignored", "section"], kind, depth - 1)
-        return (
-            f"<section level='{4 - depth}'><sectiontitle>{title}{edit}</sectiontitle>"
-            f"<sectioncontent>{content}</sectioncontent></section>"
-        )
-
-    def blocks(self, allowed: list[str], kind: str, depth: int) -> str:
-        blocks = []
-        for _ in range(1 + self.some(3)):
-            block = self._draw(st.sampled_from(allowed if depth > 0 else ["s"]))
-            if block == "s":
-                blocks.append(self.sentence(kind))
-            elif block == "p":
-                blocks.append(f"<p>{self.blocks(['s', 's', 'ignored', 'p'], kind, depth - 1)}</p>")
-            elif block == "ignored":
-                blocks.append(f"<ignored>{self.blocks(['s', 'p', 'section'], 'IGNORED', depth - 1)}</ignored>")
-            elif block == "section":
-                blocks.append(self.section(kind, depth))
-            else:
-                blocks.append(self.extra())
-        return "".join(blocks)
-
-
-@st.composite
-def documents(draw) -> tuple[str, int]:
-    """An `aligned.swc`, and how many words its text has."""
-    writer = DocumentWriter(draw)
-    body = writer.blocks(["s", "p", "p", "ignored", "section", "extra"], "text", 3)
-    body += writer.sentence("text")
-    second = draw(st.sampled_from(["5.0", "12.345", "60.0"]))
-    meta = "".join(
-        f'<prop key="DC.source.audio.offset" value="{value}" group="audio{number}"/>'
-        for number, value in ((1, "0.0"), (2, second))
-    )
-    return f"<article><meta>{meta}</meta><d>{body}</d></article>", writer.words
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(documents(), st.sampled_from([2.5, 8.0, 30.0]))
-def test_random_documents(document_and_words, max_duration):
-    document, words = document_and_words
-    schema = etree.RelaxNG(etree.parse(SCHEMA))
-    plain = "".join(" " if letter.isspace() else letter for letter in document)
-    assert schema.validate(etree.fromstring(plain.encode())), schema.error_log
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "aligned.swc").write_text(document, encoding="utf-8")
-        if not words:
-            with pytest.raises(CwjaxError, match="no words"):
-                read_article(Path(folder), require_audio=False)
-            return
-        article = read_article(Path(folder), require_audio=False)
-    assert numbers_in(article.text) == list(range(1, words + 1))
-
-    limits = SegmentationSettings(
-        max_duration=max_duration,
-        min_timed_ratio=0,
-        min_coverage=0,
-        min_rate=0,
-        max_rate=1e9,
-        min_characters_per_second=0,
-        max_characters_per_second=1e9,
-    )
-    segments = segment_article(article, limits).segments
-    border = article.audio_parts[1].offset
-    last_word, last_end = 0, 0.0
-    for one in segments:
-        assert one.duration <= max_duration + 1e-6
-        assert 0 <= one.start < one.end
-        assert one.start >= border or one.end <= border
-        assert (one.start >= border) == (one.audio == article.audio_parts[1].path)
-        assert one.start >= last_end, "segments share no sound"
-        assert "IGNORED" not in one.text
-        assert "EXTRA" not in one.text
-        inside = numbers_in(one.text)
-        assert inside == list(range(inside[0], inside[-1] + 1))
-        assert inside[0] > last_word
-        last_word, last_end = inside[-1], one.end
-        assert one.text == " ".join(piece.text for piece in one.utterances)
-        edges = [time for piece in one.utterances for time in (piece.start, piece.end)]
-        assert edges == sorted(edges)
-        assert edges[0] >= 0
-        assert edges[-1] <= one.duration + 1e-6
-    assert len({one.id for one in segments}) == len(segments)
-
-
-def numbers_in(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"w(\d+)", text)]

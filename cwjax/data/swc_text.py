@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple
 
 from lxml import etree
 
@@ -69,7 +69,7 @@ class Token(NamedTuple):
     is_lead: bool
 
 
-class Tokens(Sequence[Token]):
+class Tokens:
     """The tokens of an article in document order. Kept in columns, for there are thousands.
 
     Attributes:
@@ -88,15 +88,7 @@ class Tokens(Sequence[Token]):
     def __len__(self) -> int:
         return len(self.surfaces)
 
-    @overload
-    def __getitem__(self, number: int) -> Token: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Token]: ...
-
-    def __getitem__(self, number: int | slice) -> Token | list[Token]:
-        """One token, or several."""
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
+    def __getitem__(self, number: int) -> Token:
         number = range(len(self))[number]
         first, end = (bisect_left(self.norms, one, key=itemgetter(0)) for one in (number, number + 1))
         norms = tuple(Norm(*norm) for _, *norm in self.norms[first:end])
@@ -183,7 +175,6 @@ class _TokenCollector:
     def collect(self, document: etree._Element) -> Tokens:
         """The tokens of the document's `<d>`."""
         self._walk(document.find("d"), depth=0)
-        self._tokens.spaces[:1] = [False] * bool(self._tokens)
         return self._tokens
 
     def _walk(self, container: etree._Element, depth: int) -> None:
@@ -302,7 +293,7 @@ class _TokenCollector:
                                 start = end = None
                         norms.append((len(surfaces), form.get("pronunciation", ""), start, end))
                     surfaces.append(surface)
-                    spaces.append(space_before)
+                    spaces.append(space_before and bool(places))
                     places.append(place)
                     space = space_after
             if (tail := child.tail) and (tail[0].isspace() or tail[-1].isspace()):

@@ -66,7 +66,10 @@ class BatchedTranscription:
     ):
         for name in UNPROMPTED:
             if getattr(options, name):
-                raise CwjaxError(f"{name} needs one window after the other: leave it out, or transcribe sequentially")
+                raise CwjaxError(
+                    f"{name} needs one window after the other: leave it out, or transcribe sequentially, which takes a "
+                    "model that has learned timestamps"
+                )
         if batch_size < 1:
             raise CwjaxError(f"batch_size is {batch_size}: it must be at least 1")
         self._recognizer = recognizer

@@ -8,7 +8,7 @@ import numpy as np
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.inference.batched import UNPROMPTED, BatchedTranscription
+from cwjax.inference.batched import BatchedTranscription
 from cwjax.inference.contexts import CHUNK_TOKENS, encode_chunks, join_contexts, last_chunk, split_context
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.explain import Explanation, explain_windows, locate_words
@@ -162,15 +162,7 @@ class Transcriber:
             tokens.language_code(options.language)
         if options.task == "translate" and not tokens.is_multilingual:
             raise CwjaxError("task is 'translate', but this model knows English only: use 'transcribe'")
-        if self._knows_timestamps:
-            return options
-        for name in UNPROMPTED:
-            if getattr(options, name):
-                raise CwjaxError(
-                    f"{name} needs one window after the other, but this model never learned timestamps, so its windows "
-                    "are cut in pauses and do not hear of each other: leave it out"
-                )
-        return replace(options, without_timestamps=True)
+        return options if self._knows_timestamps else replace(options, without_timestamps=True)
 
     def _read(self, chunks: Sequence[str]) -> ProjectedContext | None:
         if not chunks:
