@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,8 @@ import pytest
 from flax import nnx
 
 from cwjax.models.attention import attention, heads_first_attention
-from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, gelu, layer_norm, named_key, stack
+from cwjax.models.layers import MLP, Embedding, LayerNorm, Linear, MultiHeadAttention, gelu, named_key, stack
+from cwjax.models.t5 import RMSNorm
 
 # Batch, queries, keys, heads, width of a head; the last is long enough to go head by head.
 SHAPES = {"short": (3, 5, 7, 2, 4), "long": (2, 250, 270, 2, 4)}
@@ -42,6 +44,18 @@ def test_attention_and_its_gradients_follow_the_definition(shape):
 
     for ours, reference in zip(with_gradients(attention), with_gradients(plain_attention), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_causal_attention_sees_no_later_key(shape, backend, monkeypatch):
+    *arrays, mask = operands(*SHAPES[shape])
+    queries, keys = arrays[0].shape[1], arrays[1].shape[1]
+    past = jnp.arange(queries)[:, None] >= jnp.arange(keys)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for given, expected in ((None, past), (mask, mask & past)):
+        ours = attention(*arrays, given, causal=True)
+        np.testing.assert_allclose(ours, plain_attention(*arrays, expected), rtol=1e-4, atol=1e-5)
 
 
 def score_bias(queries, keys, heads):
@@ -152,13 +166,36 @@ def test_gelu_is_exact():
 def test_layer_norm_does_not_cancel_and_keeps_the_dtype():
     values = np.random.default_rng(0).normal(size=(4, 64)) + 3000
     expected = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
-    norm = layer_norm(64, rngs=nnx.Rngs(0))
+    norm = LayerNorm(64, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(norm(jnp.asarray(values, jnp.float32)), expected, atol=2e-3)
     graph, state = nnx.split(norm)
     half = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.to_pure_dict(state)))
     values = jnp.asarray(values - 3000, jnp.bfloat16)
     assert half(values).dtype == jnp.bfloat16
     np.testing.assert_array_equal(half(values), norm(values.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("make", [LayerNorm, partial(RMSNorm, epsilon=1e-6)])
+def test_norms_keep_nothing_but_their_input_for_the_gradient(make):
+    norm = make(64, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(norm)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.to_pure_dict(state))
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(4, 64)) + 2, jnp.bfloat16)
+    _, backward = jax.vjp(lambda values: nnx.merge(graph, half)(values), values)
+    large = [leaf for leaf in jax.tree.leaves(backward) if leaf.size >= values.size]
+    assert len(large) == 1
+    np.testing.assert_array_equal(large[0], values)
+
+    def plain(values, scale, bias):
+        centred = values - (values.mean(-1, keepdims=True) if make is LayerNorm else 0)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True)) * scale + bias
+
+    weights = jnp.arange(values.size, dtype=jnp.float32).reshape(values.shape) / 100
+    values, scale, bias = values.astype(jnp.float32), norm.scale[...], jnp.zeros(64)
+    expected = jax.grad(lambda *arrays: (weights * plain(*arrays)).sum(), (0, 1))(values, scale, bias)
+    ours = jax.grad(lambda values, norm: (weights * norm(values)).sum(), (0, 1))(values, norm)
+    np.testing.assert_allclose(ours[0], expected[0], atol=1e-4)
+    np.testing.assert_allclose(ours[1].scale[...], expected[1], rtol=1e-4)
 
 
 def test_linear_maps_the_last_axis_of_any_shape():

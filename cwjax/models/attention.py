@@ -3,9 +3,12 @@
 Shape legend: B batch, H heads, d width of a head, Tq queries, Tk keys.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +25,24 @@ MASKED = jnp.finfo(jnp.float32).min
 """Score of a masked key. Finite, so that a row without any key is an average and not NaN."""
 
 ATTENDED = "attended"
-"""Name of the results that are dear to compute again (see `jax.checkpoint_policies`)."""
+"""Name of what attention found and what its gradient needs of it (see `keep_attended`)."""
 
 TILE = 512
 """Queries and keys that the kernel for TPUs holds at a time."""
+
+
+_as_defined: ContextVar[bool] = ContextVar("as_defined", default=False)
+
+
+@contextlib.contextmanager
+def attention_as_defined() -> Iterator[None]:
+    """Attention that is traced inside does what its definition says, once: for counting operations. All other ways
+    compute the scores again for the gradient."""
+    before = _as_defined.set(True)
+    try:
+        yield
+    finally:
+        _as_defined.reset(before)
 
 
 def attention(
@@ -35,6 +52,7 @@ def attention(
     mask: jax.Array | None = None,
     *,
     bias: jax.Array | None = None,
+    causal: bool = False,
     scale: float | None = None,
 ) -> jax.Array:
     """Attention on the platform that is compiled for.
@@ -45,23 +63,26 @@ def attention(
         mask: bool, broadcastable to (B, H, Tq, Tk) with 4 axes, True where a query sees a key. A
             query that sees no key gets the mean of the values.
         bias: (H, Tq, Tk), added to every example's scores.
+        causal: no query sees a key behind its own position.
         scale: factor of the dot products; 1 / sqrt(d) when None.
 
     Returns:
         (B, Tq, H, d) in the dtype of `query`.
     """
-    operands = {"query": _scale(query, scale), "key": key, "value": value, "mask": mask, "bias": bias}
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    fits_kernels = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
+    match "any" if _as_defined.get() else platform():
+        case "tpu" if fits_kernels:
+            attend = partial(_on_tpu, causal=causal)
+        case "gpu" if fits_kernels and query.dtype in (jnp.bfloat16, jnp.float16):
+            attend, scale = partial(_by_cudnn, causal=causal, scale=scale), 1.0
+        case other:
+            attend = {"cpu": _on_cpu, "any": _by_definition}.get(other, _all_heads)
+            if causal:
+                past = jnp.tri(query.shape[1], key.shape[1], dtype=bool)[None, None]
+                mask = past if mask is None else mask & past
+    operands = {"query": query * scale, "key": key, "value": value, "mask": mask, "bias": bias}
     operands = {name: array for name, array in operands.items() if array is not None}
-    plain = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
-    match platform():
-        case "cpu":
-            attend = _on_cpu
-        case "tpu" if plain:
-            attend = _on_tpu
-        case "gpu" if plain and query.dtype in (jnp.bfloat16, jnp.float16):
-            attend = partial(_by_xla, implementation="cudnn")
-        case _:
-            attend = _by_xla
     return _on_each_device(attend, operands) if is_split() else attend(**operands)
 
 
@@ -84,11 +105,15 @@ def heads_first_attention(
     Returns:
         (..., Tq, d) in the dtype of `query`.
     """
-    return _scaled_attention(_scale(query, scale), key, value, mask, None)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return _scaled_attention(query * scale, key, value, mask, None)
 
 
-def _scale(query: jax.Array, scale: float | None) -> jax.Array:
-    return query / math.sqrt(query.shape[-1]) if scale is None else query * scale
+def keep_attended(primitive: Any, *operands: Any, **parameters: Any) -> bool:
+    """A policy for `jax.checkpoint`: what attention found is kept, for it is dear to compute again."""
+    named = jax.checkpoint_policies.save_only_these_names(ATTENDED)
+    # cuDNN's own results cannot be named from outside.
+    return named(primitive, *operands, **parameters) or primitive.name == "dot_product_attention_fwd_wrapper"
 
 
 def _on_each_device(attend: Callable[..., jax.Array], operands: dict[str, jax.Array]) -> jax.Array:
@@ -108,15 +133,11 @@ def _on_each_device(attend: Callable[..., jax.Array], operands: dict[str, jax.Ar
     return split(operands)
 
 
-def _by_xla(query, key, value, mask=None, bias=None, implementation=None) -> jax.Array:
-    bias = None if bias is None else bias[None]
-    attended = jax.nn.dot_product_attention(
-        query, key, value, bias=bias, mask=mask, scale=1.0, implementation=implementation
-    )
-    return checkpoint_name(attended, ATTENDED)
+def _by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, scale: float) -> jax.Array:
+    return jax.nn.dot_product_attention(query, key, value, scale=scale, is_causal=causal, implementation="cudnn")
 
 
-def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, interpret: bool = False) -> jax.Array:
+def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, interpret: bool = False) -> jax.Array:
     """Splash attention, a fused kernel that writes no scores to memory. It wants whole tiles: keys that fill the last
     one are masked, queries that do so are cut off again."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -128,17 +149,35 @@ def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, interpret: bool 
         return jnp.pad(jnp.swapaxes(array, 1, 2), ((0, 0), (0, 0), (0, -array.shape[1] % TILE), (0, 0)))
 
     query, key, value = tiled(query), tiled(key), tiled(value)
-    visible = masks.NumpyMask(np.broadcast_to(np.arange(key.shape[2]) < keys, (query.shape[2], key.shape[2])))
+    visible = np.broadcast_to(np.arange(key.shape[2]) < keys, (query.shape[2], key.shape[2]))
+    if causal:
+        visible = np.tril(visible)
     tiles = splash.BlockSizes(
         **{f"block_{name}": TILE for name in ("q", "kv", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")}
     )
     kernel = splash.make_splash_mha_single_device(
-        masks.MultiHeadMask([visible] * heads),
+        masks.MultiHeadMask([masks.NumpyMask(visible)] * heads),
         block_sizes=tiles,
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
     )
     return jnp.swapaxes(jax.vmap(kernel)(query, key, value)[:, :, :queries], 1, 2)
+
+
+def _by_definition(query, key, value, mask=None, bias=None) -> jax.Array:
+    bias = None if bias is None else bias[None]
+    return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
+
+
+def _all_heads(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+) -> jax.Array:
+    query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
+    return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
 
 
 def _on_cpu(
@@ -151,8 +190,7 @@ def _on_cpu(
     """Long attention goes head by head, to stay in the cache."""
     batch, queries, heads, _ = query.shape
     if queries * key.shape[1] < LONG_ATTENTION:
-        query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
-        return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
+        return _all_heads(query, key, value, mask, bias)
     if mask is not None:
         mask = jnp.swapaxes(jnp.broadcast_to(mask, (batch, heads, *mask.shape[2:])), 0, 1)
     query, key, value = (jnp.transpose(array, (2, 0, 1, 3)) for array in (query, key, value))

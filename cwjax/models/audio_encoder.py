@@ -22,11 +22,11 @@ from cwjax.errors import CwjaxError
 from cwjax.models.attention import MASKED
 from cwjax.models.layers import (
     MLP,
+    LayerNorm,
     MultiHeadAttention,
     add_residual,
     gelu,
     kernel_initializer,
-    layer_norm,
     named_key,
     run_layers,
     stack,
@@ -91,15 +91,15 @@ class AudioBlocks(nnx.Module):
         def layers(name: str, make: Callable[[nnx.Rngs], nnx.Module], count: int = config.encoder_layers) -> nnx.Module:
             return stack(make, count, named_key(key, name))
 
-        self.attn_ln = layers("attn_ln", lambda rngs: layer_norm(width, rngs=rngs))
+        self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.attn = layers("attn", lambda rngs: whisper_attention(width, heads, rngs))
-        self.mlp_ln = layers("mlp_ln", lambda rngs: layer_norm(width, rngs=rngs))
+        self.mlp_ln = layers("mlp_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.mlp = layers("mlp", lambda rngs: MLP(width, config.encoder_ffn_dim, rngs=rngs))
         self.context_layers = context.layers_of(config.encoder_layers) if context else ()
         if not context:
             return
         count = len(self.context_layers)
-        self.context_attn_ln = layers("context_attn_ln", lambda rngs: layer_norm(width, rngs=rngs), count)
+        self.context_attn_ln = layers("context_attn_ln", lambda rngs: LayerNorm(width, rngs=rngs), count)
         bias = context.gate == "none"
         self.context_attn = layers(
             "context_attn",
@@ -169,7 +169,7 @@ def _slice(tree: tuple, first: int, last: int) -> tuple:
 
 def _context_attention(
     stream: jax.Array,
-    norm: nnx.LayerNorm,
+    norm: LayerNorm,
     attn: MultiHeadAttention,
     gate: nnx.Param | None,
     key: jax.Array,
@@ -185,7 +185,7 @@ def _context_attention(
 
 def _context_contributions(
     stream: jax.Array,
-    norm: nnx.LayerNorm,
+    norm: LayerNorm,
     attn: MultiHeadAttention,
     gate: nnx.Param | None,
     key: jax.Array,
@@ -239,7 +239,7 @@ class AudioEncoder(nnx.Module):
         self.conv2 = conv("conv2", config.d_model, 2)
         self.positions = nnx.Param(jnp.asarray(sinusoids(config.max_source_positions, config.d_model)))
         self.blocks = AudioBlocks(config, context, context_width, key=named_key(key, "blocks"))
-        self.ln_post = layer_norm(config.d_model, rngs=nnx.Rngs(0))
+        self.ln_post = LayerNorm(config.d_model, rngs=nnx.Rngs(0))
 
     def __call__(self, features: jax.Array, context: ContextStates | ProjectedContext | None = None) -> jax.Array:
         """Encodes log-mel features.

@@ -16,8 +16,8 @@ from cwjax.models.layers import (
     MLP,
     Activation,
     Embedding,
+    LayerNorm,
     MultiHeadAttention,
-    layer_norm,
     named_key,
     run_layers,
     stack,
@@ -63,9 +63,9 @@ class BertBlocks(nnx.Module):
             return stack(make, config.num_hidden_layers, named_key(key, name))
 
         self.attn = layers("attn", lambda rngs: MultiHeadAttention(width, config.num_attention_heads, rngs=rngs))
-        self.attn_ln = layers("attn_ln", lambda rngs: layer_norm(width, epsilon=epsilon, rngs=rngs))
+        self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, epsilon=epsilon, rngs=rngs))
         self.mlp = layers("mlp", lambda rngs: MLP(width, config.intermediate_size, config.hidden_act, rngs=rngs))
-        self.mlp_ln = layers("mlp_ln", lambda rngs: layer_norm(width, epsilon=epsilon, rngs=rngs))
+        self.mlp_ln = layers("mlp_ln", lambda rngs: LayerNorm(width, epsilon=epsilon, rngs=rngs))
 
     def __call__(self, stream: jax.Array, mask: jax.Array) -> jax.Array:
         """(B, S, E) and (B, S) bool -> (B, S, E)."""
@@ -93,7 +93,7 @@ class Bert(nnx.Module):
         self.token_embedding = embedding("token_embedding", config.vocab_size)
         self.position_embedding = embedding("position_embedding", config.max_position_embeddings)
         self.type_embedding = embedding("type_embedding", config.type_vocab_size)
-        self.embedding_ln = layer_norm(config.hidden_size, epsilon=config.layer_norm_eps, rngs=nnx.Rngs(0))
+        self.embedding_ln = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, rngs=nnx.Rngs(0))
         self.blocks = BertBlocks(config, key=named_key(key, "blocks"))
 
     def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cwjax.models.attention import ATTENDED, attention, heads_first_attention
+from cwjax.models.attention import attention, heads_first_attention, keep_attended
 from cwjax.models.placement import split_batch
 
 Activation = Literal["gelu", "relu"]
@@ -77,9 +77,7 @@ def run_layers(
         case "nothing":
             body = on_its_examples
         case "cheap":
-            dear = policies.save_from_both_policies(
-                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(ATTENDED)
-            )
+            dear = policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, keep_attended)
             body = jax.checkpoint(on_its_examples, prevent_cse=False, policy=dear)
         case "blocks":
             body = jax.checkpoint(on_its_examples, prevent_cse=False)
@@ -155,9 +153,16 @@ class MultiHeadAttention(nnx.Module):
         self.value = Linear(source_width, inner, bias=value_bias, rngs=rngs)
         self.out = Linear(inner, width, bias=out_bias, rngs=rngs)
 
-    def __call__(self, stream: jax.Array, mask: jax.Array | None = None, *, bias: jax.Array | None = None) -> jax.Array:
-        """Self-attention: (B, T, D) -> (B, T, D). For `mask` and `bias` see `attention`."""
-        return self.attend(stream, *self.project_source(stream), mask, bias=bias)
+    def __call__(
+        self,
+        stream: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        bias: jax.Array | None = None,
+        causal: bool = False,
+    ) -> jax.Array:
+        """Self-attention: (B, T, D) -> (B, T, D). For `mask`, `bias` and `causal` see `attention`."""
+        return self.attend(stream, *self.project_source(stream), mask, bias=bias, causal=causal)
 
     def project_query(self, stream: jax.Array) -> jax.Array:
         """(B, Tq, D) -> (B, Tq, H, d)."""
@@ -175,10 +180,11 @@ class MultiHeadAttention(nnx.Module):
         mask: jax.Array | None = None,
         *,
         bias: jax.Array | None = None,
+        causal: bool = False,
     ) -> jax.Array:
         """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
         query = self.project_query(stream)
-        return self._join_heads(attention(query, key, value, mask, bias=bias, scale=self.scale))
+        return self._join_heads(attention(query, key, value, mask, bias=bias, causal=causal, scale=self.scale))
 
     def attend_transposed(
         self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
@@ -261,6 +267,13 @@ def _gelu_backward(values: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 gelu.defvjp(lambda values: (gelu(values), values), _gelu_backward)
 
 
-def layer_norm(width: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm over the last axis with the two-pass variance, which does not cancel."""
-    return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+class LayerNorm(nnx.LayerNorm):
+    """Layer norm over the last axis with the two-pass variance, which does not cancel. Only its input is kept for the
+    gradient, not the steps in float32."""
+
+    def __init__(self, width: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs):
+        super().__init__(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, stream: jax.Array) -> jax.Array:
+        """(..., width) -> (..., width)."""
+        return jax.checkpoint(super().__call__, prevent_cse=False)(stream)

@@ -115,9 +115,16 @@ class GatedMLP(nnx.Module):
         return self.down(opened * self.up(stream))
 
 
-def rms_norm(width: int, epsilon: float, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    """Division by the root mean square of the last axis (Zhang and Sennrich 2019), in float32."""
-    return nnx.RMSNorm(width, epsilon=epsilon, rngs=rngs)
+class RMSNorm(nnx.RMSNorm):
+    """Division by the root mean square of the last axis (Zhang and Sennrich 2019), in float32. Only its input is kept
+    for the gradient."""
+
+    def __init__(self, width: int, epsilon: float, *, rngs: nnx.Rngs):
+        super().__init__(width, epsilon=epsilon, rngs=rngs)
+
+    def __call__(self, stream: jax.Array) -> jax.Array:
+        """(..., width) -> (..., width)."""
+        return jax.checkpoint(super().__call__, prevent_cse=False)(stream)
 
 
 class T5Blocks(nnx.Module):
@@ -150,9 +157,9 @@ class T5Blocks(nnx.Module):
                 return MLP(width, config.d_ff, "relu", bias=False, rngs=rngs)
             return GatedMLP(width, config.d_ff, rngs=rngs)
 
-        self.attn_ln = layers("attn_ln", lambda rngs: rms_norm(width, epsilon, rngs))
+        self.attn_ln = layers("attn_ln", lambda rngs: RMSNorm(width, epsilon, rngs=rngs))
         self.attn = layers("attn", attention)
-        self.mlp_ln = layers("mlp_ln", lambda rngs: rms_norm(width, epsilon, rngs))
+        self.mlp_ln = layers("mlp_ln", lambda rngs: RMSNorm(width, epsilon, rngs=rngs))
         self.mlp = layers("mlp", mlp)
 
     def __call__(self, stream: jax.Array, mask: jax.Array, bias: jax.Array) -> jax.Array:
@@ -184,7 +191,7 @@ class T5Encoder(nnx.Module):
             initializer(named_key(key, "relative_bias"), (self.buckets, config.num_heads), jnp.float32)
         )
         self.blocks = T5Blocks(config, key=named_key(key, "blocks"))
-        self.final_ln = rms_norm(config.d_model, config.layer_norm_epsilon, nnx.Rngs(0))
+        self.final_ln = RMSNorm(config.d_model, config.layer_norm_epsilon, rngs=nnx.Rngs(0))
 
     def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """Reads token sequences of any length.

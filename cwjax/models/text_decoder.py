@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, Embedding, layer_norm, named_key, run_layers, stack, whisper_attention
+from cwjax.models.layers import MLP, Embedding, LayerNorm, named_key, run_layers, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
 
 
@@ -33,19 +33,18 @@ class DecoderBlocks(nnx.Module):
         def layers(name: str, make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
             return stack(make, config.decoder_layers, named_key(key, name))
 
-        self.attn_ln = layers("attn_ln", lambda rngs: layer_norm(width, rngs=rngs))
+        self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.attn = layers("attn", lambda rngs: whisper_attention(width, heads, rngs))
-        self.cross_attn_ln = layers("cross_attn_ln", lambda rngs: layer_norm(width, rngs=rngs))
+        self.cross_attn_ln = layers("cross_attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.cross_attn = layers("cross_attn", lambda rngs: whisper_attention(width, heads, rngs))
-        self.mlp_ln = layers("mlp_ln", lambda rngs: layer_norm(width, rngs=rngs))
+        self.mlp_ln = layers("mlp_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.mlp = layers("mlp", lambda rngs: MLP(width, config.decoder_ffn_dim, rngs=rngs))
 
     def __call__(self, stream: jax.Array, audio: jax.Array) -> jax.Array:
         """All positions at once: (B, T, D) and the audio (B, A, D) -> (B, T, D)."""
-        causal = jnp.tri(stream.shape[1], dtype=bool)[None, None]
 
         def block(stream: jax.Array, layer: DecoderBlocks):
-            stream = stream + layer.attn(layer.attn_ln(stream), causal)
+            stream = stream + layer.attn(layer.attn_ln(stream), causal=True)
             key, value = layer.cross_attn.project_source(audio)
             stream = stream + layer.cross_attn.attend(layer.cross_attn_ln(stream), key, value)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
@@ -68,7 +67,7 @@ class TextDecoder(nnx.Module):
         shape = (config.max_target_positions, config.d_model)
         self.positions = nnx.Param(initializer(named_key(key, "positions"), shape))
         self.blocks = DecoderBlocks(config, key=named_key(key, "blocks"))
-        self.ln = layer_norm(config.d_model, rngs=nnx.Rngs(0))
+        self.ln = LayerNorm(config.d_model, rngs=nnx.Rngs(0))
 
     def __call__(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
         """Logits of the token after each position (teacher forcing).
