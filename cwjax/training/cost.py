@@ -48,6 +48,8 @@ def count_products(jaxpr: Any, operations_per_second: float = math.inf, bytes_pe
     """
     total = NOTHING
     for equation in jaxpr.eqns:
+        if not equation.outvars and not equation.effects:
+            continue  # left over where only kept results of it are used: the compiler drops it
         name, parameters = equation.primitive.name, equation.params
         operations = _operations(equation)
         if operations:
@@ -64,8 +66,6 @@ def count_products(jaxpr: Any, operations_per_second: float = math.inf, bytes_pe
             times = parameters["length"]
         elif name == "shard_map":  # its shapes are those of one device
             times = parameters["mesh"].size
-        elif name == "pallas_call":
-            times = math.prod(size for size in parameters["grid_mapping"].grid if isinstance(size, int))
         for one in inner:
             total += one * times
     return total
@@ -81,15 +81,31 @@ def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
 
 
 def _operations(equation: Any) -> float:
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+    """Of a product, or of a kernel, which reads and writes only its own operands and results."""
+    parameters = equation.params
+    match equation.primitive.name:
+        case "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        case "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            outputs = kernel[parameters["dimension_numbers"].rhs_spec[0]]
+            return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+        case "pallas_call":
+            times = math.prod(size for size in parameters["grid_mapping"].grid if isinstance(size, int))
+            return times * sum(count_products(one).operations for one in _inner(parameters))
+        case "dot_product_attention_fwd_wrapper":  # cuDNN's
+            return 2 * _scores_operations(equation)
+        case "dot_product_attention_bwd_wrapper":  # the scores once more, and four gradients
+            return 5 * _scores_operations(equation)
     return 0.0
+
+
+def _scores_operations(equation: Any) -> float:
+    """Of the products of queries (B, Tq, H, d) with keys (B, Tk, H, d)."""
+    query, key = (variable.aval.shape for variable in equation.invars[:2])
+    return 2.0 * math.prod(query) * key[1]
 
 
 def _bytes(aval: Any) -> int:
