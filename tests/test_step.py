@@ -83,9 +83,12 @@ def host(tree: Parameters) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("chunk_bytes", [2**30, 4 * 11 * 5])
-def test_loss_and_gradients_equal_pytorch(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one piece, and in chunks of five rows, the last of which is not full."""
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_loss_and_gradients_equal_pytorch(chunk_bytes: int, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and in chunks of five rows, the last of which is not full; on a GPU rows and vocabulary are filled
+    up to multiples of eight."""
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(loss, "platform", lambda: platform)
     monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_bytes)
     generator = np.random.default_rng(0)
     stream = generator.normal(0, 2, (3, 7, 6)).astype(np.float32)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from cwjax.models.placement import BATCH_AXES, TENSOR_AXIS, dividing, is_split
+from cwjax.models.attention import MASKED
+from cwjax.models.placement import BATCH_AXES, TENSOR_AXIS, dividing, is_split, platform
 
 CHUNK_BYTES = 128 * 2**20
 """Largest chunk of float32 logits on a device."""
@@ -59,28 +60,34 @@ def _loss(
 
 def _with_gradients(stream, embedding, targets, is_target):
     """((loss, right guesses), (gradient by stream, gradient by embedding))."""
-    rows = len(stream)
-    chunks = -(-4 * rows * len(embedding) // CHUNK_BYTES)
-    size = -(-rows // chunks)
+    rows, vocabulary = len(stream), len(embedding)
+    chunks = -(-4 * rows * vocabulary // CHUNK_BYTES)
+    # Tensor cores want multiples of eight; XLA would pad for them in every chunk.
+    multiple = 8 if platform() == "gpu" else 1
+    size = -(-rows // (chunks * multiple)) * multiple
+    embedding = jnp.pad(embedding, ((0, -vocabulary % multiple), (0, 0)))
 
     def cut(array: jax.Array) -> jax.Array:
         padding = [(0, size * chunks - rows)] + [(0, 0)] * (array.ndim - 1)
         return jnp.pad(array, padding).reshape(chunks, size, *array.shape[1:])
 
     def add_chunk(sums, chunk):
-        measured, by_stream, by_embedding = _of_chunk(*chunk, embedding)
+        measured, by_stream, by_embedding = _of_chunk(*chunk, embedding, vocabulary)
         return jax.tree.map(jnp.add, sums, (measured, by_embedding)), by_stream
 
     zero = jnp.zeros((), jnp.float32)
     sums = ((zero, zero), jnp.zeros(embedding.shape, jnp.float32))
     (measured, by_embedding), by_stream = jax.lax.scan(add_chunk, sums, tuple(map(cut, (stream, targets, is_target))))
     by_stream = by_stream.reshape(-1, stream.shape[-1])[:rows]
-    return measured, (by_stream, by_embedding.astype(embedding.dtype))
+    return measured, (by_stream, by_embedding[:vocabulary].astype(embedding.dtype))
 
 
-def _of_chunk(stream, targets, is_target, embedding):
-    """Loss, gradient by stream and gradient by embedding (float32) of (R, D), (R,), (R,) and (V, D)."""
+def _of_chunk(stream, targets, is_target, embedding, vocabulary):
+    """Loss, gradient by stream and gradient by embedding (float32) of (R, D), (R,), (R,) and an embedding of which the
+    first V rows count."""
     logits = jnp.einsum("rd,vd->rv", stream, embedding, preferred_element_type=jnp.float32)
+    if len(embedding) > vocabulary:
+        logits = jnp.where(np.arange(len(embedding)) < vocabulary, logits, MASKED)
     highest = logits.max(axis=-1, keepdims=True)
     weights = jnp.exp(logits - highest)
     total = weights.sum(axis=-1, keepdims=True)
