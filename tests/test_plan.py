@@ -111,7 +111,10 @@ def test_a_plan_of_the_devices_here(config: Path, capsys: pytest.CaptureFixture[
     # Recomputing costs operations, and none of those that are useful.
     assert main(["plan", "--config", str(config), "--json", "--train.recomputed", "blocks"]) == 0
     saving = json.loads(capsys.readouterr().out)["plan"]
-    assert made["operations"] == made["useful"] == saving["useful"] < saving["operations"] < 1.4 * saving["useful"]
+    assert made["useful"] == saving["useful"]
+    # The gradient of attention computes the scores again in any case.
+    assert made["useful"] < made["operations"] < 1.05 * made["useful"]
+    assert 1.2 * made["useful"] < saving["operations"] < 1.4 * made["useful"]
 
 
 def test_what_cannot_fit_is_refused_by_how_much(

@@ -14,6 +14,7 @@ import jax
 
 from cwjax.config import Config
 from cwjax.errors import CwjaxError
+from cwjax.models.attention import attention_as_defined
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.layers import Recomputed
 from cwjax.training.cost import count_collectives, count_products
@@ -136,8 +137,10 @@ def devices_of(topology: str) -> list[jax.Device]:
         )
     from jax.experimental import topologies
 
+    # A host has four chips unless told otherwise.
+    single = {"chips_per_host_bounds": [1, 1, 1]} if re.search(r":1x1(x1)?$", topology) else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **single).devices)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error) else type(error).__name__
         if "libtpu" in reason or "not found" in reason.lower() or isinstance(error, ImportError):
@@ -173,9 +176,8 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
     chip = chip_of(devices[0])
     pace = (chip.operations_per_second, chip.bytes_per_second) if chip else ()
     counted = count_products(_jaxpr(program), *pace) * (1 / len(devices))
-    useful = counted.operations
-    if config.train.recomputed != "nothing":
-        keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, recomputed="nothing"))
+    keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, recomputed="nothing"))
+    with attention_as_defined():
         useful = count_products(_jaxpr(make_program(keeping, model, devices))).operations / len(devices)
     try:
         compiled = program.lower().compile()
