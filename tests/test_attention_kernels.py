@@ -1,6 +1,7 @@
 """Attention on accelerators that are not here: TPU's kernel interpreted, cuDNN's call traced and lowered."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,14 @@ def test_long_attention_on_a_gpu_is_cudnns(cuda: None, causal: bool) -> None:
     assert "stablehlo.dot_general" not in text
 
 
-@pytest.mark.parametrize("unfit", ["float32", "masked", "short"])
-def test_what_cudnn_cannot_do_goes_without_it(cuda: None, unfit: str) -> None:
+@pytest.mark.parametrize("unfit", ["float32", "masked", "short", "narrow", "Turing", "AMD"])
+def test_what_cudnn_cannot_do_goes_without_it(cuda: None, unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = operands(64 if unfit == "short" else 512, dtype=jnp.float32 if unfit == "float32" else jnp.bfloat16)
+    if unfit == "narrow":
+        arrays = tuple(array[..., :20] for array in arrays)
     mask = jnp.ones((2, 1, 1, 512), bool) if unfit == "masked" else None
+    capability = {"Turing": "7.5", "AMD": "gfx90a"}.get(unfit, "12.0")
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)])
     jaxpr = str(jax.make_jaxpr(partial(attention, mask=mask))(*arrays))
     assert "dot_general" in jaxpr
     assert "dot_product_attention_fwd_wrapper" not in jaxpr

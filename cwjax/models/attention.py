@@ -5,6 +5,7 @@ Shape legend: B batch, H heads, d width of a head, Tq queries, Tk keys.
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -71,13 +72,13 @@ def attention(
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     fits_kernels = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
-    match "any" if _as_defined.get() else platform():
+    match "definition" if _as_defined.get() else platform():
         case "tpu" if fits_kernels:
             attend = partial(_on_tpu, causal=causal)
-        case "gpu" if fits_kernels and query.dtype in (jnp.bfloat16, jnp.float16):
+        case "gpu" if fits_kernels and _fits_cudnn(query):
             attend, scale = partial(_by_cudnn, causal=causal, scale=scale), 1.0
         case other:
-            attend = {"cpu": _on_cpu, "any": _by_definition}.get(other, _all_heads)
+            attend = {"cpu": _on_cpu, "definition": _by_definition}.get(other, _all_heads)
             if causal:
                 past = jnp.tri(query.shape[1], key.shape[1], dtype=bool)[None, None]
                 mask = past if mask is None else mask & past
@@ -131,6 +132,15 @@ def _on_each_device(attend: Callable[..., jax.Array], operands: dict[str, jax.Ar
         lambda operands: attend(**operands), in_specs=(specs,), out_specs=specs["query"], check_vma=False
     )
     return split(operands)
+
+
+def _fits_cudnn(query: jax.Array) -> bool:
+    """Its attention is for half precision, heads of a multiple of 8 up to 128, and NVIDIA's GPUs from Ampere on."""
+    # AMD's are called otherwise than by a number; of GPUs that are not here nothing is known.
+    capability = getattr(jax.local_devices()[0], "compute_capability", "8.0")
+    recent = re.fullmatch(r"[\d.]+", capability) is not None and float(capability) >= 8.0
+    width = query.shape[-1]
+    return recent and query.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
 
 
 def _by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, scale: float) -> jax.Array:
