@@ -147,10 +147,11 @@ def test_a_topology_that_is_no_name_is_explained(topology: str) -> None:
         plan.devices_of(topology)
 
 
-def test_a_topology_that_does_not_exist_lists_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topologies_that_exist_and_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("libtpu")
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    assert [len(plan.devices_of(topology)) for topology in ("v5e:1x1", "v5p:1x1x1", "v5e:2x4")] == [1, 1, 8]
     for topology in ("v5e:3x7", "v9:2x2"):
         with pytest.raises(CwjaxError, match=r"there is no such topology .*16x16"):
             plan.devices_of(topology)
