@@ -70,7 +70,7 @@ def attention(
     Returns:
         (B, Tq, H, d) in the dtype of `query`.
     """
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = _scale(query, scale)
     fits_kernels = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
     match "definition" if _as_defined.get() else platform():
         case "tpu" if fits_kernels:
@@ -106,8 +106,11 @@ def heads_first_attention(
     Returns:
         (..., Tq, d) in the dtype of `query`.
     """
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return _scaled_attention(query * scale, key, value, mask, None)
+    return _scaled_attention(query * _scale(query, scale), key, value, mask, None)
+
+
+def _scale(query: jax.Array, scale: float | None) -> float:
+    return 1 / math.sqrt(query.shape[-1]) if scale is None else scale
 
 
 def keep_attended(primitive: Any, *operands: Any, **parameters: Any) -> bool:
@@ -179,13 +182,7 @@ def _by_definition(query, key, value, mask=None, bias=None) -> jax.Array:
     return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
 
 
-def _all_heads(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    bias: jax.Array | None = None,
-) -> jax.Array:
+def _all_heads(query, key, value, mask=None, bias=None) -> jax.Array:
     query, key, value = (jnp.swapaxes(array, 1, 2) for array in (query, key, value))
     return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
 
