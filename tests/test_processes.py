@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny_runs import ROOT, losses, run, wait_for_step, write_config

@@ -42,7 +42,9 @@ def write_config(directory: Path, steps: int, optim: str = "learning_rate=1e-3, 
     """A configuration whose corpus, once written, all runs share; also a BERT for it."""
     bert = write_bert(directory / "bert")
     path = directory / "tiny.py"
-    path.write_text(CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim))
+    path.write_text(
+        CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim)
+    )
     return path
 
 
