@@ -18,7 +18,7 @@ from cwjax.models.parameters import Parameters
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import WhisperConfig
 
-MARGIN = 8.0
+MARGIN = 4.0
 """Roundings allowed for each root of a term. The analysis asks for a small constant; softmaxes and norms, which enlarge
 the errors of what they are given, take the rest."""
 
