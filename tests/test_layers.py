@@ -23,7 +23,7 @@ def attention_terms(shape):
 
 
 def gradient_terms(shape):
-    """There, the scores again, and back; the gradient of keys and values sums over queries, that of a bias over examples."""
+    """There, the scores again, and back; gradients of keys and values sum over queries, a bias's over examples too."""
     batch, queries, *_ = SHAPES[shape]
     return 3 * attention_terms(shape) + queries + batch
 
