@@ -1,6 +1,5 @@
 """The training step: what moves, what does not, and what it costs."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -8,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from tolerance import assert_close, text_encoder_terms, whisper_terms
 
 from cwjax.config import OptimizerSettings
+from cwjax.data.log_mel import log_mel
+from cwjax.data.pcm16 import from_pcm16
 from cwjax.errors import CwjaxError
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
-from cwjax.models.parameters import Parameters, flatten
+from cwjax.models.parameters import Parameters, flatten, merge
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.training import loss
 from cwjax.training.groups import split_parameters
@@ -117,11 +119,29 @@ def test_loss_and_gradients_equal_pytorch(chunk_bytes: int, platform: str, monke
         assert_close(ours, their.grad, terms)
 
 
+def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
+    step, state, frozen = prepare(("text_encoder",))
+    batch = make_batch()
+
+    @jax.jit
+    def logits(parameters: Parameters) -> jax.Array:
+        features = log_mel(from_pcm16(batch["waveform"]), 80, jnp)
+        model = nnx.merge(abstract(CONFIG)[0], parameters)
+        return model(features, batch["tokens"], batch["context_ids"], batch["context_mask"])
+
+    rows = np.asarray(logits(merge(state.trained, frozen)), np.float64)[batch["is_target"]]
+    targets = np.asarray(batch["targets"][batch["is_target"]])
+    losses = np.log(np.exp(rows).sum(axis=-1)) - rows[np.arange(len(rows)), targets]
+    _, metrics = step(state, frozen, batch)
+    assert_close(metrics["loss"], losses.mean(), TERMS)
+    assert metrics["token_accuracy"] == pytest.approx((rows.argmax(axis=-1) == targets).mean())
+
+
 @pytest.mark.parametrize("options", [{"recomputed": "cheap"}, {"recomputed": "blocks"}, {"accumulation": 2}])
 def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
     # With so large an epsilon an update is nearly the gradient times the learning rate. With a small one every gradient
     # moves its parameter by the learning rate, even one that is nothing but rounding errors.
-    settings = dataclasses.replace(SETTINGS, learning_rate=1.0, epsilon=1.0)
+    settings = OptimizerSettings(learning_rate=1.0, epsilon=1.0, warmup_steps=0)
     runs = [prepare(("text_encoder",), settings=settings), prepare(("text_encoder",), settings=settings, **options)]
     for _ in range(2):
         measured = []
