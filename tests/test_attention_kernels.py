@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from tolerance import assert_close
 
 from cwjax.models import attention as module
 from cwjax.models.attention import _on_tpu, attention, attention_as_defined
@@ -56,9 +57,10 @@ def test_the_kernel_for_tpus_follows_the_definition(tpu: None, causal: bool) -> 
         return jax.nn.dot_product_attention(*arrays, is_causal=causal)
 
     ours = partial(attention, causal=causal)
-    np.testing.assert_allclose(ours(*arrays), defined(*arrays), atol=1e-5)
+    terms = 64 + arrays[1].shape[1]  # a head's width, keys
+    assert_close(ours(*arrays), defined(*arrays), terms)
     for one, other in zip(gradient(ours)(*arrays), gradient(defined)(*arrays), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+        assert_close(one, other, 2 * terms + 400)  # there and back, and over queries
 
 
 @pytest.mark.parametrize("causal", [False, True])

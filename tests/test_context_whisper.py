@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from tiny import bert_params, read_tensors, whisper_params
+from tolerance import assert_close, audio_encoder_terms, text_encoder_terms, whisper_terms
 
 from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import ContextStates
@@ -51,6 +52,7 @@ WITH_T5 = dataclasses.replace(
     ),
 )
 UNGATED = dataclasses.replace(CONFIG, context=ContextAttentionConfig(gate="none"))
+TERMS = audio_encoder_terms(CONFIG.whisper, context=6)
 
 
 @cache
@@ -123,13 +125,13 @@ def test_padding_and_company_do_not_matter():
     for example, length in enumerate((6, 3, 1)):
         own = ContextStates(states.hidden[example, None, :length], np.ones((1, length), bool))
         alone = encoder(CONFIG)(params, features[example, None], own)
-        np.testing.assert_allclose(together[example], alone[0], atol=1e-6 * np.abs(alone).max() * 5)
+        assert_close(together[example], alone[0], TERMS)
     padded = ContextStates(
         np.pad(states.hidden, ((0, 0), (0, 9), (0, 0)), constant_values=1e3),
         np.pad(states.mask, ((0, 0), (0, 9))),
     )
     longer = encoder(CONFIG)(params, features, padded)
-    np.testing.assert_allclose(longer, together, atol=1e-6 * np.abs(together).max())
+    assert_close(longer, together, TERMS)
 
 
 @pytest.mark.parametrize("layers", [(1,), (0, 2)])
@@ -142,7 +144,7 @@ def test_context_in_some_layers_equals_closed_gates_in_the_others(layers):
     assert {path: leaf.shape for path, leaf in some.items()} == {path: leaf.shape for path, leaf in expected.items()}
     audio = encoder(config)(merge(some), features, states)
     reference = encoder(CONFIG)(every, features, states)
-    np.testing.assert_allclose(audio, reference, atol=2e-6 * np.abs(reference).max())
+    assert_close(audio, reference, TERMS)
 
 
 def test_a_wide_open_gate_is_no_gate():
@@ -154,10 +156,8 @@ def test_a_wide_open_gate_is_no_gate():
     ungated = dict(flatten(merge(open_params, biases)))
     del ungated["audio_encoder/blocks/context_gate"]
     assert ungated.keys() == dict(flatten(abstract(UNGATED)[1])).keys()
-    np.testing.assert_allclose(
-        encoder(CONFIG)(open_params, features, states),
-        encoder(UNGATED)(merge(ungated), features, states),
-        atol=1e-5,
+    assert_close(
+        encoder(CONFIG)(open_params, features, states), encoder(UNGATED)(merge(ungated), features, states), TERMS
     )
 
 
@@ -168,9 +168,7 @@ def test_projected_contexts_serve_every_window():
     projected = nnx.merge(graph, params).audio_encoder.project_context(states)
     assert projected.key.shape == (3, 3, 6, 2, 8)
     for window in (features, features[:, ::-1]):
-        np.testing.assert_allclose(
-            encoder(CONFIG)(params, window, projected), encoder(CONFIG)(params, window, states), atol=1e-5
-        )
+        assert_close(encoder(CONFIG)(params, window, projected), encoder(CONFIG)(params, window, states), TERMS)
 
 
 def whole_model(config):
@@ -372,6 +370,7 @@ def test_equals_the_original_pytorch_project():
         expected["decoder_input_ids"],
     )
     names = ("text_encoder_last_hidden_state", "encoder_last_hidden_state", "logits")
+    context = expected["context_ids"].shape[1]
+    terms = text_encoder_terms(config.text_encoder, context) + whisper_terms(config.whisper, context)
     for name, result in zip(names, results, strict=True):
-        difference = np.abs(result - expected[name]).max()
-        assert difference <= 1e-5 * np.abs(expected[name]).max(), name
+        assert_close(result, expected[name], terms, message=name)

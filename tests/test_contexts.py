@@ -12,6 +12,7 @@ from flax import nnx
 from references import wide_parameters
 from test_whisper_tokens import TEXTS
 from tiny import WORDS, write_bert
+from tolerance import assert_close, largest_logit, text_encoder_terms, whisper_terms
 
 from cwjax.data.log_mel import compress, mel_decades
 from cwjax.data.processor import Processor, read_context_tokenizer
@@ -61,6 +62,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         config=config,
         processor=processor,
         parameters=parameters,
+        terms=text_encoder_terms(config.text_encoder, LONGEST) + whisper_terms(whisper, 3 * LONGEST),
+        largest_logit=largest_logit(parameters),
         recognizer=Recognizer(config, parameters, processor),
         samples=random.normal(size=(3, 60 * 320 + 400)).astype(np.float32) * 0.1,
     )
@@ -168,7 +171,7 @@ def test_chunks_are_read_one_by_one_and_attended_to_together(model: SimpleNamesp
     ours = read(model, text)
     real = np.asarray(ours.mask[0])
     assert real.sum() == mask.sum()
-    np.testing.assert_allclose(ours.key[:, :, real], expected.key[:, :, expected.mask[0]], atol=1e-5)
+    assert_close(ours.key[:, :, real], expected.key[:, :, expected.mask[0]], model.terms)
 
 
 def test_the_order_of_chunks_does_not_matter(model: SimpleNamespace) -> None:
@@ -177,7 +180,7 @@ def test_the_order_of_chunks_does_not_matter(model: SimpleNamespace) -> None:
     other = hear(model, join_contexts(parts[::-1]))
     none = hear(model, None)
     for ours, turned, stock in zip(jax.tree.leaves(one), jax.tree.leaves(other), jax.tree.leaves(none), strict=True):
-        np.testing.assert_allclose(ours, turned, atol=1e-5 * np.abs(ours).max())
+        assert_close(ours, turned, model.terms)
         assert np.abs(ours - stock).max() > 0.01 * np.abs(ours).max()
 
 
@@ -187,7 +190,7 @@ def test_windows_of_a_batch_have_contexts_of_their_own(model: SimpleNamespace) -
     for row, context in enumerate(contexts):
         alone = model.recognizer.hear(model.samples[row : row + 1], [1.0], [120], context)
         for ours, expected in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(ours[row], expected[0], atol=1e-5 * np.abs(expected).max())
+            assert_close(ours[row], expected[0], model.terms)
     assert stack_contexts([None, None]) is None
 
 
@@ -205,7 +208,8 @@ def test_scale_moves_logits_between_without_and_with(model: SimpleNamespace) -> 
     for scale in (0.5, 2.0):
         mixed = without + scale * (informed - without)
         mixed -= np.log(np.exp(mixed).sum())
-        np.testing.assert_allclose(log_probabilities(scale), mixed, atol=1e-4)
+        # With and without are each counted up to twice.
+        assert_close(log_probabilities(scale), mixed, model.terms, 4 * model.largest_logit)
 
 
 @pytest.mark.parametrize("beams", [None, 3])
@@ -241,6 +245,7 @@ def test_scale_acts_on_every_token(model: SimpleNamespace, beams: int | None) ->
     logits = logits[len(start) - 1 :]
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     chosen = log_probabilities[np.arange(len(logits)), text[len(start) :]]
-    assert window.avg_logprob == pytest.approx(chosen.sum() / (len(window.tokens) + 1), abs=2e-3)
+    mean = chosen.sum() / (len(window.tokens) + 1)
+    assert_close(window.avg_logprob, mean, model.terms, 4 * model.largest_logit)
     if beams is None:
         assert list(logits.argmax(axis=-1)) == text[len(start) :]

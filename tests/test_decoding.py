@@ -9,16 +9,24 @@ import numpy as np
 import pytest
 from flax import nnx
 from references import SMALL, openai_model, real_vocabulary, transformers_model, wide_parameters
+from tolerance import assert_close, largest_logit, whisper_terms
 
 from cwjax.inference.decoding import Biases, Heard, Plan, Prompt, decode
 from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.recognizer import DecodedWindow, Recognizer
 from cwjax.inference.recording import Recording
 from cwjax.inference.search import BeamSearch, Sampling
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WhisperConfig
 
 STEPS = 40
+
+
+def assert_same_scores(ours: DecodedWindow, theirs, largest: float) -> None:
+    """Log-probabilities are as close as logits are."""
+    for name, value in (("avg_logprob", lambda score: score), ("no_speech_prob", np.log)):
+        one, other = (value(getattr(window, name)) for window in (ours, theirs))
+        assert_close(one, other, whisper_terms(SMALL), largest, message=name)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(
         recognizer=recognizer,
         parameters=parameters,
+        largest_logit=largest_logit(parameters),
         processor=processor,
         model=model,
         mels=mels,
@@ -73,8 +82,7 @@ def test_tokens_and_probabilities_are_openai_whispers(pair: SimpleNamespace, opt
     for window, mel in zip(ours, pair.mels, strict=True):  # their beams take one window at a time
         expected = whisper.decode(pair.model, mel, reference)
         assert list(window.tokens) == expected.tokens
-        assert window.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
-        assert window.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-4)
+        assert_same_scores(window, expected, pair.largest_logit)
         assert window.text == re.sub(r"<\|.*?\|>", "", expected.text).strip()
         assert len(set(window.tokens)) > 8, "a text of one token proves little"
     assert ours[0].tokens != ours[1].tokens
@@ -93,15 +101,15 @@ def test_prompts_of_unlike_length_share_a_batch(pair: SimpleNamespace) -> None:
         )
         expected = whisper.decode(pair.model, mel, reference)
         assert list(window.tokens) == expected.tokens
-        assert window.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
-        assert window.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-4)
+        assert_same_scores(window, expected, pair.largest_logit)
 
 
 def test_languages_are_openai_whispers(pair: SimpleNamespace) -> None:
     _, expected = pair.model.detect_language(pair.mels)
     for ours, theirs in zip(pair.recognizer.language_probabilities(pair.heard), expected, strict=True):
         assert ours.keys() == theirs.keys()
-        np.testing.assert_allclose([ours[code] for code in theirs], list(theirs.values()), atol=1e-5)
+        ours, theirs = (np.log([one[code] for code in theirs]) for one in (ours, theirs))
+        assert_close(ours, theirs, whisper_terms(SMALL), pair.largest_logit)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +167,7 @@ def test_tokens_and_probabilities_are_those_of_transformers(pair: SimpleNamespac
         else:
             rows = [row.reshape(-1).log_softmax(-1) for row in generated["scores"]]
             total = float(sum(row[token] for row, token in zip(rows, said, strict=True)))
-        assert window.avg_logprob * (STEPS + 1) == pytest.approx(total, abs=1e-4 * STEPS)
+        assert_close(window.avg_logprob, total / (STEPS + 1), whisper_terms(SMALL), pair.largest_logit)
 
 
 def test_best_of_samples_is_the_likeliest(pair: SimpleNamespace) -> None:

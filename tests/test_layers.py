@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tolerance import assert_close
 
 from cwjax.models.attention import attention, heads_first_attention
 from cwjax.models.layers import MLP, Embedding, LayerNorm, Linear, MultiHeadAttention, gelu, named_key, stack
@@ -13,6 +14,18 @@ from cwjax.models.t5 import RMSNorm
 
 # Batch, queries, keys, heads, width of a head; the last is long enough to go head by head.
 SHAPES = {"short": (3, 5, 7, 2, 4), "long": (2, 250, 270, 2, 4)}
+
+
+def attention_terms(shape):
+    """A score sums over the width of a head, a result over keys."""
+    _, _, keys, _, width = SHAPES[shape]
+    return width + keys
+
+
+def gradient_terms(shape):
+    """There, the scores again, and back; gradients of keys and values sum over queries, a bias's over examples too."""
+    batch, queries, *_ = SHAPES[shape]
+    return 3 * attention_terms(shape) + queries + batch
 
 
 def operands(batch, queries, keys, heads, width):
@@ -43,7 +56,7 @@ def test_attention_and_its_gradients_follow_the_definition(shape):
         return function(*arrays, mask), *jax.grad(total, (0, 1, 2))(*arrays)
 
     for ours, reference in zip(with_gradients(attention), with_gradients(plain_attention), strict=True):
-        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
+        assert_close(ours, reference, gradient_terms(shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -55,7 +68,7 @@ def test_causal_attention_sees_no_later_key(shape, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for given, expected in ((None, past), (mask, mask & past)):
         ours = attention(*arrays, given, causal=True)
-        np.testing.assert_allclose(ours, plain_attention(*arrays, expected), rtol=1e-4, atol=1e-5)
+        assert_close(ours, plain_attention(*arrays, expected), attention_terms(shape))
 
 
 def score_bias(queries, keys, heads):
@@ -78,7 +91,7 @@ def test_a_bias_and_its_gradient_follow_the_definition(shape, masked):
     ours = with_gradients(attention, mask if masked else None)
     reference = with_gradients(plain_attention, mask if masked else True)
     for one, other in zip(ours, reference, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+        assert_close(one, other, gradient_terms(shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -94,19 +107,19 @@ def test_backends_agree(shape, monkeypatch):
     on_cpu = list(results())
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for ours, others in zip(on_cpu, results(), strict=True):
-        np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
+        assert_close(ours, others, attention_terms(shape))
 
 
 def test_a_query_that_sees_nothing_gets_the_mean_and_its_gradients():
     query, key, value, mask = operands(*SHAPES["short"])
     mask = mask.at[1].set(False)
-    np.testing.assert_allclose(attention(query, key, value, mask)[1, 0], value[1].mean(0), rtol=1e-5)
+    assert_close(attention(query, key, value, mask)[1, 0], value[1].mean(0), attention_terms("short"))
 
     def gradients(function):
         return jax.grad(lambda *arrays: (function(*arrays, mask)[1] ** 2).sum(), (0, 1, 2))(query, key, value)
 
     for ours, reference in zip(gradients(attention), gradients(plain_attention), strict=True):
-        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-6)
+        assert_close(ours, reference, gradient_terms("short"))
 
 
 def test_attention_in_bfloat16_has_a_float32_softmax():
@@ -124,7 +137,7 @@ def test_attention_in_bfloat16_has_a_float32_softmax():
 def test_heads_first_attention_is_attention_in_another_layout():
     query, key, value, mask = operands(*SHAPES["short"])
     flipped = heads_first_attention(*(jnp.swapaxes(array, 1, 2) for array in (query, key, value)), mask)
-    np.testing.assert_allclose(jnp.swapaxes(flipped, 1, 2), attention(query, key, value, mask), rtol=1e-5, atol=1e-6)
+    assert_close(jnp.swapaxes(flipped, 1, 2), attention(query, key, value, mask), attention_terms("short"))
 
 
 def test_heads_may_be_wider_than_the_stream_and_unscaled():
@@ -134,15 +147,16 @@ def test_heads_may_be_wider_than_the_stream_and_unscaled():
     assert attn.out.kernel.shape == (8, 6)
     query, key, value = ((stream @ part.kernel[...]).reshape(2, 5, 2, 4) for part in (attn.query, attn.key, attn.value))
     expected = plain_attention(query, key, value, True, scale=1.0).reshape(2, 5, 8) @ attn.out.kernel[...]
-    np.testing.assert_allclose(attn(stream), expected, rtol=1e-4, atol=1e-6)
+    terms = 6 + 4 + 5 + 8  # stream, a head's width, keys, all heads' width
+    assert_close(attn(stream), expected, terms)
     query, value = (jnp.swapaxes(array, 1, 2) for array in (query, value))
     transposed = attn.attend_transposed(query, jnp.transpose(key, (0, 2, 3, 1)), value)
-    np.testing.assert_allclose(transposed, expected, rtol=1e-4, atol=1e-6)
+    assert_close(transposed, expected, terms)
 
 
 def test_new_queries_make_up_for_the_scale():
     scaled, unscaled = (MultiHeadAttention(64, 4, scale=scale, rngs=nnx.Rngs(0)) for scale in (None, 1.0))
-    np.testing.assert_allclose(unscaled.query.kernel[...], scaled.query.kernel[...] / 4, rtol=1e-5)
+    assert_close(unscaled.query.kernel[...], scaled.query.kernel[...] / 4, terms=1)
     np.testing.assert_array_equal(unscaled.key.kernel[...], scaled.key.kernel[...])
 
 
@@ -156,23 +170,30 @@ def test_gelu_is_exact():
     values = np.linspace(-6, 6, 101)
     exact = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in values]
     inputs = jnp.asarray(values, jnp.float32)
-    np.testing.assert_allclose(gelu(inputs), exact, atol=1e-6)
+    assert_close(gelu(inputs), exact, terms=4)  # two factors and two summands
     slopes = jax.grad(lambda inputs: (3 * gelu(inputs)).sum())(inputs)
     np.testing.assert_allclose(slopes, 3 * np.gradient(exact, values, edge_order=2), atol=0.01)
     reference = jax.grad(lambda inputs: (3 * jax.nn.gelu(inputs, approximate=False)).sum())(inputs)
-    np.testing.assert_allclose(slopes, reference, atol=1e-5)
+    assert_close(slopes, reference, terms=4)
 
 
 def test_layer_norm_does_not_cancel_and_keeps_the_dtype():
     values = np.random.default_rng(0).normal(size=(4, 64)) + 3000
     expected = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
     norm = LayerNorm(64, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(norm(jnp.asarray(values, jnp.float32)), expected, atol=2e-3)
+    # What is normed has been rounded, and its mean summed, at 3000 times its size.
+    assert_close(norm(jnp.asarray(values, jnp.float32)), expected, terms=64, scale=3000)
     graph, state = nnx.split(norm)
     half = nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.to_pure_dict(state)))
     values = jnp.asarray(values - 3000, jnp.bfloat16)
     assert half(values).dtype == jnp.bfloat16
     np.testing.assert_array_equal(half(values), norm(values.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+def test_layer_norm_has_whispers_epsilon():
+    values = 3e-3 * np.random.default_rng(0).normal(size=(4, 64))  # whose variance is about as large
+    expected = (values - values.mean(-1, keepdims=True)) / np.sqrt(values.var(-1, keepdims=True) + 1e-5)
+    assert_close(LayerNorm(64, rngs=nnx.Rngs(0))(jnp.asarray(values, jnp.float32)), expected, terms=2 * 64)
 
 
 @pytest.mark.parametrize("make", [LayerNorm, partial(RMSNorm, epsilon=1e-6)])
@@ -188,21 +209,22 @@ def test_norms_keep_nothing_but_their_input_for_the_gradient(make):
 
     def plain(values, scale, bias):
         centred = values - (values.mean(-1, keepdims=True) if make is LayerNorm else 0)
-        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True)) * scale + bias
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + norm.epsilon) * scale + bias
 
     weights = jnp.arange(values.size, dtype=jnp.float32).reshape(values.shape) / 100
     values, scale, bias = values.astype(jnp.float32), norm.scale[...], jnp.zeros(64)
     expected = jax.grad(lambda *arrays: (weights * plain(*arrays)).sum(), (0, 1))(values, scale, bias)
     ours = jax.grad(lambda values, norm: (weights * norm(values)).sum(), (0, 1))(values, norm)
-    np.testing.assert_allclose(ours[0], expected[0], atol=1e-4)
-    np.testing.assert_allclose(ours[1].scale[...], expected[1], rtol=1e-4)
+    # The values' gradients are what is left of the weights' once their mean and their slope have been taken away.
+    assert_close(ours[0], expected[0], terms=2 * 64, scale=float(weights.max()))
+    assert_close(ours[1].scale[...], expected[1], terms=64 + 4)
 
 
 def test_linear_maps_the_last_axis_of_any_shape():
     linear = Linear(3, 5, rngs=nnx.Rngs(0))
     stream = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     expected = np.einsum("bti,io->bto", stream, linear.kernel[...])
-    np.testing.assert_allclose(linear(jnp.asarray(stream)), expected, atol=1e-6)
+    assert_close(linear(jnp.asarray(stream)), expected, terms=3)
     assert linear(jnp.asarray(stream[0, 0])).shape == (5,)
 
 

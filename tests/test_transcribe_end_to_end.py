@@ -11,6 +11,7 @@ import soundfile
 from flax import nnx
 from lxml import html
 from references import real_vocabulary
+from tolerance import assert_close, audio_encoder_terms, text_encoder_terms
 
 from cwjax.cli import main
 from cwjax.data.audio import read_audio
@@ -117,11 +118,12 @@ def test_an_explanation_is_what_the_model_computed(model, recordings):
     expected = lengths[:, :positions].sum(axis=(1, 2))
     weights = np.diff([*range(0, positions, 5), positions])
     ours = (windows[0].influence.sum(axis=1) + windows[0].others) @ weights
-    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+    terms = text_encoder_terms(config.text_encoder, 32) + audio_encoder_terms(SIZES, 32) + lengths[0].size
+    assert_close(ours, expected, terms)
     pieces = processor.context_tokenizer.convert_ids_to_tokens(processor.context([CONTEXT], 32)[0][0])
     row = windows[0].words.index(explanation.words.index("wind"))
     wind = lengths[:, :positions, pieces.index("wind")].sum(axis=1)
-    np.testing.assert_allclose(windows[0].influence[:, row] @ weights, wind, rtol=1e-3)
+    assert_close(windows[0].influence[:, row] @ weights, wind, terms)
 
 
 def test_words_of_chunks(model):

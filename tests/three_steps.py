@@ -55,10 +55,12 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 
 def settings(mesh: MeshSettings, **train: object) -> Config:
-    """Everything is trained, at a rate at which three steps move every parameter."""
+    """Everything is trained, at a rate at which three steps move every parameter. With so large an epsilon an update is
+    nearly the gradient times the learning rate; with a small one it would not be smaller for a gradient that is nothing
+    but rounding errors."""
     return Config(
         data=DataSettings(max_target_tokens=TARGETS, max_context_tokens=CONTEXT),
-        optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=0, weight_decay=0.01),
+        optim=OptimizerSettings(learning_rate=1.0, epsilon=1.0, warmup_steps=0, weight_decay=0.01),
         train=TrainSettings(steps=10, batch_size=BATCH, spec_augment=SpecAugmentSettings(1, 100, 1, 20), **train),
         mesh=mesh,
     )

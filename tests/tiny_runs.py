@@ -29,7 +29,7 @@ config = Config(
         corpus="demo", root={root!r}, demo=DemoCorpusSettings({demo}), max_target_tokens=44, max_context_tokens=16,
     ),
     freeze=("text_encoder",),
-    optim=OptimizerSettings(learning_rate=1e-3, warmup_steps=5),
+    optim=OptimizerSettings({optim}),
     train=TrainSettings(steps={steps}, batch_size=4, checkpoint_every=7, log_every=1),
     evaluation=EvaluationSettings(at_end=False),
 )
@@ -38,11 +38,13 @@ config = Config(
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
 
-def write_config(directory: Path, steps: int) -> Path:
+def write_config(directory: Path, steps: int, optim: str = "learning_rate=1e-3, warmup_steps=5") -> Path:
     """A configuration whose corpus, once written, all runs share; also a BERT for it."""
     bert = write_bert(directory / "bert")
     path = directory / "tiny.py"
-    path.write_text(CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps))
+    path.write_text(
+        CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim)
+    )
     return path
 
 
