@@ -5,15 +5,19 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 
 import argparse
 import contextlib
+import errno
+import io
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
 from cwjax.commands import convert, prepare
 from cwjax.errors import CwjaxError
+from cwjax.machine import cache_directory
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # nothing fails where a terminal lacks a letter
     _quiet_libraries()
     parser = argparse.ArgumentParser(
         prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
@@ -128,8 +134,6 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _use_compilation_cache() -> None:
     """Compiled programs are kept between runs, unless the environment says where or whether."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 
 
@@ -145,6 +149,23 @@ def _quiet_libraries() -> None:
 
 def _print_unless_a_forgotten_read(unraisable: "sys.UnraisableHookArgs") -> None:
     of_orbax = "orbax" in repr(getattr(unraisable.object, "cr_code", None))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cache = cache_directory()
+    try:
+        if cache is None:
+            raise OSError(errno.ENOENT, "there is no home directory")
+        cache = cache / "xla"
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as error:
+        log.info(
+            "compiled programs are not kept for the next time: %s (%s); JAX_COMPILATION_CACHE_DIR may name a folder",
+            cache or "no cache",
+            error.strerror,
+        )
+    else:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
