@@ -73,8 +73,8 @@ def _train(arguments: list[str]) -> int:
         prog="cwjax train",
         add_help=False,
         allow_abbrev=False,
-        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--profile] "
-        "[--SECTION.FIELD VALUE ...] [--debug]",
+        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--join-timeout SECONDS] "
+        "[--heartbeat-timeout SECONDS] [--profile] [--SECTION.FIELD VALUE ...] [--debug]",
         description="Trains an experiment; running the same command again continues it.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
@@ -83,6 +83,18 @@ def _train(arguments: list[str]) -> int:
         metavar="SETTING",
         help="this process is one of several: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: "
         "address of process 0, number of processes, number of this one",
+    )
+    parser.add_argument(
+        "--join-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="how long such processes wait for each other at the start (600)",
+    )
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="after how much silence one of them is taken for dead, and all others end (100)",
     )
     parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     known, overrides = parser.parse_known_args(arguments)
@@ -96,11 +108,13 @@ def _train(arguments: list[str]) -> int:
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
-    from cwjax.training.processes import joined
+    from cwjax.training.processes import Patience, joined
 
     overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
     config = load_config(known.config, overrides)
-    with joined(known.distributed) if known.distributed else contextlib.nullcontext():
+    waits = {"join": known.join_timeout, "heartbeat": known.heartbeat_timeout}
+    patience = Patience(**{name: seconds for name, seconds in waits.items() if seconds is not None})
+    with joined(known.distributed, patience) if known.distributed else contextlib.nullcontext():
         try:
             train(config)
         except StoppedBySignal as stop:
@@ -135,20 +149,6 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _use_compilation_cache() -> None:
     """Compiled programs are kept between runs, unless the environment says where or whether."""
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-
-
-def _quiet_libraries() -> None:
-    """Keeps libraries from printing what we report ourselves, in a line."""
-    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    # When Orbax cannot read a checkpoint it logs a traceback, and forgets the reads that fail after the first.
-    for silent in ("absl", "asyncio"):
-        logging.getLogger(silent).setLevel(logging.CRITICAL)
-    sys.unraisablehook = _print_unless_a_forgotten_read
-
-
-def _print_unless_a_forgotten_read(unraisable: "sys.UnraisableHookArgs") -> None:
-    of_orbax = "orbax" in repr(getattr(unraisable.object, "cr_code", None))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     cache = cache_directory()
@@ -166,6 +166,20 @@ def _print_unless_a_forgotten_read(unraisable: "sys.UnraisableHookArgs") -> None
         )
     else:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+
+
+def _quiet_libraries() -> None:
+    """Keeps libraries from printing what we report ourselves, in a line."""
+    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # When Orbax cannot read a checkpoint it logs a traceback, and forgets the reads that fail after the first.
+    for silent in ("absl", "asyncio"):
+        logging.getLogger(silent).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unless_a_forgotten_read
+
+
+def _print_unless_a_forgotten_read(unraisable: "sys.UnraisableHookArgs") -> None:
+    of_orbax = "orbax" in repr(getattr(unraisable.object, "cr_code", None))
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
