@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from patience import PATIENCE
 import cwjax
 from cwjax import cli, machine
 from cwjax.cli import main
+from cwjax.data import demo_corpus
 
 PACKAGE = Path(cwjax.__file__).parent
 ROOT = PACKAGE.parent
@@ -32,6 +34,23 @@ def one_core():
 @needs_affinity
 def test_cores_are_those_of_the_affinity(one_core: None) -> None:
     assert machine.available_cores() == 1
+
+
+@pytest.mark.parametrize(("cores", "articles", "processes"), [(1, 1000, 1), (512, 90, 1), (512, 250, 3), (4, 1000, 4)])
+def test_no_more_processes_than_help(
+    cores: int, articles: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def pool(size: int, **_: object) -> ThreadPoolExecutor:
+        sizes.append(size)
+        return ThreadPoolExecutor(size)
+
+    monkeypatch.setattr(demo_corpus, "available_cores", lambda: cores)
+    monkeypatch.setattr(demo_corpus, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(demo_corpus, "write_article", lambda plan, directory: 1.0)
+    assert list(demo_corpus._each_length([None] * articles, tmp_path, 0)) == [1.0] * articles
+    assert sizes == [processes] * (processes > 1)
 
 
 def test_peak_memory_is_in_bytes() -> None:
@@ -67,6 +86,7 @@ from cwjax.data.log_mel import mel_filters
 print("filters", mel_filters(80).shape)
 
 from cwjax.cli import main
+from cwjax.data import demo_corpus
 folder = tempfile.mkdtemp()
 for arguments in (["train"], ["transcribe"], ["convert"], ["prepare"], ["evaluate"]):
     with contextlib.suppress(SystemExit):
