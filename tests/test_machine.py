@@ -15,6 +15,8 @@ import cwjax
 from cwjax import cli, machine
 from cwjax.cli import main
 from cwjax.data import demo_corpus
+from cwjax.errors import CwjaxError
+from cwjax.files import local_path
 
 PACKAGE = Path(cwjax.__file__).parent
 ROOT = PACKAGE.parent
@@ -87,6 +89,8 @@ print("filters", mel_filters(80).shape)
 
 from cwjax.cli import main
 from cwjax.data import demo_corpus
+from cwjax.errors import CwjaxError
+from cwjax.files import local_path
 folder = tempfile.mkdtemp()
 for arguments in (["train"], ["transcribe"], ["convert"], ["prepare"], ["evaluate"]):
     with contextlib.suppress(SystemExit):
@@ -142,6 +146,12 @@ def test_text_files_name_their_encoding() -> None:
             if not binary and not any(one.arg == "encoding" for one in call.keywords):
                 careless.append(f"{path.name}:{call.lineno}: {called}")
     assert not careless
+
+
+def test_a_drive_is_no_address() -> None:
+    assert local_path("C:/corpora/swc") == Path("C:/corpora/swc")
+    with pytest.raises(CwjaxError, match="gs://"):
+        local_path("gs://corpora/swc")
 
 
 def test_help_can_be_read_where_letters_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
