@@ -49,11 +49,15 @@ if "PAUSE_AFTER" in os.environ:
         write(writer, row)
         if row["step"] == int(os.environ["PAUSE_AFTER"]):
             print("paused", flush=True)
-            sys.stdin.readline()
+            if awaited := sys.stdin.readline().split():
+                from jax._src.distributed import global_state
+
+                global_state.client.blocking_key_value_get(awaited[0], int(awaited[1]))
 
     MetricsWriter.write = write_and_pause
 """
-"""A run of such a configuration can be told by the environment to wait when it has noted a step."""
+"""A run of such a configuration can be told by the environment to wait when it has noted a step. It goes on when its
+standard input is closed, or when the processes know a key of which it is told there, with milliseconds to wait."""
 
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
@@ -77,18 +81,15 @@ def losses(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in read_metrics(workdir)}
 
 
-def start(
-    config: Path, workdir: Path, *options: str, pause_after: int | None = None, **environment: str
-) -> subprocess.Popen:
+def start(config: Path, workdir: Path, *options: str, pause_after: int | None = None) -> subprocess.Popen:
     """A run in a process of its own. It waits after noting a step, if told so, until its standard input is closed, as
     `communicate` does."""
     command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir), *options]
-    if pause_after is not None:
-        environment["PAUSE_AFTER"] = str(pause_after)
+    pausing = {} if pause_after is None else {"PAUSE_AFTER": str(pause_after)}
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | pausing,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
