@@ -26,11 +26,12 @@ from cwjax.weights.text_encoder_checkpoints import BERT_TABLE, abstract_text_enc
 from cwjax.weights.whisper_checkpoints import HUGGING_FACE_TABLE, hugging_face_settings, stock_whisper
 
 MEASURE = """
-import resource, sys, time
+import sys, time
 from cwjax.cli import main
+from cwjax.machine import peak_memory
 began = time.perf_counter()
 status = main(sys.argv[1:])
-print(status, time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(status, time.perf_counter() - began, peak_memory())
 """
 
 

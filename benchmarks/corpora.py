@@ -43,11 +43,12 @@ from cwjax.data.swc import read_article
 from cwjax.data.swc_text import Tokens, read_document, read_tokens
 
 PREPARE = """
-import resource, sys, time
+import sys, time
 from cwjax.data.prepare import prepare
+from cwjax.machine import peak_memory
 began = time.process_time()
 corpus = prepare("swc", sys.argv[1], sys.argv[2], audio=sys.argv[3], processes=1)
-print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.process_time() - began, peak_memory() / 2**20)
 """
 
 

@@ -27,9 +27,10 @@ from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.weights.model_directory import save_model
 
 MEASURE = """
-import resource, sys, time
+import sys, time
 import cwjax
 from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.machine import peak_memory
 model_directory, audio, tokens, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 model = cwjax.load(model_directory)
 vocabulary = model.processor.tokens
@@ -46,7 +47,7 @@ import numpy as np
 transcribe(np.random.default_rng(0).normal(0, 0.1, 16_000 * 30 * max(batch_size, 1)).astype(np.float32))
 began = time.perf_counter()
 segments = len(transcribe(audio).segments)
-print(segments, time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(segments, time.perf_counter() - began, peak_memory())
 """
 
 

@@ -30,6 +30,7 @@ from flax import nnx
 from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE, log_mel
 from cwjax.data.pcm16 import from_pcm16
+from cwjax.machine import available_cores
 from cwjax.models.attention import attention_as_defined
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--trained", default="all", choices=sorted(FROZEN))
     parser.add_argument("--recomputed", default="nothing", choices=("nothing", "cheap", "blocks"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch on a CPU")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="of PyTorch on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     whisper = WHISPER_SIZES[options.whisper]

@@ -43,13 +43,14 @@ from cwjax.data.processor import Processor
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.recognizer import Recognizer
 from cwjax.inference.recording import Recording
+from cwjax.machine import available_cores
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
 from cwjax.weights.export import export
 from cwjax.weights.model_directory import save_model
 
-THREADS = os.cpu_count() or 1
+THREADS = available_cores()
 WINDOW_SAMPLES = 480_000
 PEERS = ("cwjax", "openai-whisper", "transformers", "CTranslate2", "ONNX Runtime")
 ELSEWHERE = 0.25
@@ -260,7 +261,7 @@ def _busy() -> float:
     stat = Path("/proc/stat")
     if not stat.exists():
         return time.process_time()
-    user, nice, system, _, _, irq, soft, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _, _, irq, soft, *_ = map(int, stat.read_text(encoding="ascii").split("\n", 1)[0].split()[1:])
     return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
@@ -268,8 +269,8 @@ def _own() -> float:
     """Seconds that this process and its children have worked."""
     ticks = 0
     for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        for child in children.read_text(encoding="ascii").split():
+            fields = Path(f"/proc/{child}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 

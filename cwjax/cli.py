@@ -5,15 +5,19 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 
 import argparse
 import contextlib
+import errno
+import io
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
 from cwjax.commands import convert, prepare
 from cwjax.errors import CwjaxError
+from cwjax.machine import cache_directory
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # nothing fails where a terminal lacks a letter
     _quiet_libraries()
     parser = argparse.ArgumentParser(
         prog="cwjax", description="Whisper speech recognition that understands context.", allow_abbrev=False
@@ -67,8 +73,8 @@ def _train(arguments: list[str]) -> int:
         prog="cwjax train",
         add_help=False,
         allow_abbrev=False,
-        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--profile] "
-        "[--SECTION.FIELD VALUE ...] [--debug]",
+        usage="cwjax train --config FILE [--workdir DIR] [--distributed SETTING] [--join-timeout SECONDS] "
+        "[--heartbeat-timeout SECONDS] [--profile] [--SECTION.FIELD VALUE ...] [--debug]",
         description="Trains an experiment; running the same command again continues it.",
     )
     parser.add_argument("--config", metavar="FILE", help="such as configs/demo.py")
@@ -77,6 +83,18 @@ def _train(arguments: list[str]) -> int:
         metavar="SETTING",
         help="this process is one of several: 'auto' on TPU pods, Slurm, Open MPI and Kubernetes, or HOST:PORT,N,I: "
         "address of process 0, number of processes, number of this one",
+    )
+    parser.add_argument(
+        "--join-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="how long such processes wait for each other at the start (600)",
+    )
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="after how much silence one of them is taken for dead, and all others end (100)",
     )
     parser.add_argument("--profile", action="store_true", help="write a trace of a few steps to WORKDIR/profile")
     known, overrides = parser.parse_known_args(arguments)
@@ -90,11 +108,13 @@ def _train(arguments: list[str]) -> int:
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
-    from cwjax.training.processes import joined
+    from cwjax.training.processes import Patience, joined
 
     overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
     config = load_config(known.config, overrides)
-    with joined(known.distributed) if known.distributed else contextlib.nullcontext():
+    waits = {"join": known.join_timeout, "heartbeat": known.heartbeat_timeout}
+    patience = Patience(**{name: seconds for name, seconds in waits.items() if seconds is not None})
+    with joined(known.distributed, patience) if known.distributed else contextlib.nullcontext():
         try:
             train(config)
         except StoppedBySignal as stop:
@@ -128,9 +148,24 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _use_compilation_cache() -> None:
     """Compiled programs are kept between runs, unless the environment says where or whether."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cache = cache_directory()
+    try:
+        if cache is None:
+            raise OSError(errno.ENOENT, "there is no home directory")
+        cache = cache / "xla"
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as error:
+        log.info(
+            "compiled programs are not kept for the next time: %s (%s); JAX_COMPILATION_CACHE_DIR may name a folder",
+            cache or "no cache",
+            error.strerror,
+        )
+    else:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 
 
 def _quiet_libraries() -> None:

@@ -4,8 +4,6 @@ import collections
 import dataclasses
 import json
 import logging
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -19,13 +17,14 @@ from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.mixing import Mixer
 from cwjax.data.pipeline import ExampleSettings, Selection, training_batches, training_windows
 from cwjax.data.prepare import prepare
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.prepared import PreparedCorpus, require_array_record
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
 from cwjax.files import local_path, write_text
 from cwjax.inference.windows import WindowTranscriber
+from cwjax.machine import peak_memory
 from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
 from cwjax.starting_point import describe_model, initial_parameters, open_start, require_room
@@ -64,6 +63,7 @@ def train(config: Config) -> Path:
         CwjaxError: whatever the user can mend.
     """
     began = time.monotonic()
+    require_array_record()
     require_same_settings({**config.as_dict(), "cwjax": __version__, "jax": jax.__version__})
     workdir = first_alone(lambda: open_workdir(config))
     start = open_start(config)
@@ -129,7 +129,8 @@ def train(config: Config) -> Path:
             facts,
         )
         record_facts(directory, {"scores": scores_of(summary, config.evaluation.split)})
-    _log_peak_memory()
+    if (peak := peak_memory()) is not None:
+        log.info("peak memory %.2f GiB", peak / 2**30)
     return directory
 
 
@@ -141,7 +142,7 @@ def open_workdir(config: Config) -> Path:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            changed = differences(ours, json.loads(path.read_text()))
+            changed = differences(ours, json.loads(path.read_text(encoding="utf-8")))
             forbidden = [line for line in changed if not line.startswith(MAY_CHANGE)]
             if forbidden:
                 raise CwjaxError(
@@ -210,9 +211,3 @@ def _validation(config: Config, corpus: PreparedCorpus, program: TrainProgram, p
         return {"validation/score": measured["validation/wer/right"], **measured}
 
     return validate
-
-
-def _log_peak_memory() -> None:
-    # Kibibytes on Linux, bytes on macOS.
-    unit = 1024 if sys.platform == "linux" else 1
-    log.info("peak memory %.2f GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30)

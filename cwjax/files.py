@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cwjax.errors import CwjaxError
 
-_ADDRESS = re.compile(r"(\w+):/")
+_ADDRESS = re.compile(r"(\w{2,}):/")  # a single letter is a drive of Windows
 
 
 def local_path(path: str | Path) -> Path:

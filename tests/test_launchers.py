@@ -4,11 +4,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from patience import PATIENCE, end_when_hung
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
@@ -23,7 +23,7 @@ def bash(script: str, *arguments: str, **environment: str) -> subprocess.Complet
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -71,18 +71,33 @@ def test_a_process_among_others_starts_again_after_any_failure_but_not_for_ever(
 
 
 def test_a_signal_is_passed_on_and_ends_it(tmp_path: Path) -> None:
+    """A stand-in for Python trains for ever. On the signal it saves, as slowly as the test reads what it says."""
+    never, saving = tmp_path / "never", tmp_path / "saving"
+    os.mkfifo(never)
+    os.mkfifo(saving)
     python = tmp_path / "python"
     python.write_text(
-        f"#!/usr/bin/env bash\ncd {tmp_path}\ntrap 'sleep 0.5; echo saved >> calls; exit 0' TERM\n"
-        "echo began >> calls\nwhile true; do sleep 0.1; done\n"
+        f"#!/usr/bin/env bash\ncd '{tmp_path}'\n"
+        "trap 'kill $!; echo saving; read -r _ < saving; echo saved > calls; exit 0' TERM\n"
+        "echo began\nread -r _ < never &\nwait $!\n"
     )
     python.chmod(0o755)
-    process = subprocess.Popen(["bash", LAUNCH / "keep_training.sh"], env=os.environ | {"PYTHON": str(python)})
-    while not (tmp_path / "calls").exists():
-        time.sleep(0.05)
+    process = subprocess.Popen(
+        ["bash", LAUNCH / "keep_training.sh"],
+        env=os.environ | {"PYTHON": str(python)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    hung = end_when_hung(process)
+    assert process.stdout.readline() == "began\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
-    assert (tmp_path / "calls").read_text().split() == ["began", "saved"]
+    assert process.stdout.readline() == "saving\n"
+    assert process.poll() is None, "it does not wait until all is saved"
+    saving.write_text("\n")
+    assert process.wait(timeout=PATIENCE) == 0
+    hung.cancel()
+    assert (tmp_path / "calls").read_text() == "saved\n"
 
 
 def test_missing_settings_are_named() -> None:

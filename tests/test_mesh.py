@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from patience import PATIENCE
 from three_steps import BATCH, CONTEXT, MODEL
 from tolerance import assert_close, text_encoder_terms, whisper_terms
 
@@ -22,7 +23,7 @@ def three_steps(mesh: str, out: Path) -> dict[str, np.ndarray]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
     command = [sys.executable, str(ROOT / "tests" / "three_steps.py"), mesh, str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return dict(np.load(out))
 

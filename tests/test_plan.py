@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from patience import PATIENCE
 from tiny import write_bert
 
 from cwjax.cli import main
@@ -95,7 +96,8 @@ print(found.sent["all-gather"], found.sent["all-reduce"], found.gathered_in_loop
         "PYTHONPATH": str(ROOT),
         "JAX_ENABLE_COMPILATION_CACHE": "0",
     }
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     kernel, stream = 4 * 32 * 32, 4 * 2 * 32
     assert list(map(int, done.stdout.split())) == [5 * kernel * 7 // 8, 2 * stream * 7 // 8, kernel]

@@ -3,17 +3,19 @@
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+import threading
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE, end_when_hung
 from sounding import File, heard, steady, word, write_article
 
 from cwjax.cli import main
@@ -23,6 +25,7 @@ from cwjax.data import survey
 from cwjax.data.prepare import prepare
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
 
 SETTINGS = SegmentationSettings(max_duration=2.4, pad=0.05)
@@ -206,31 +209,33 @@ def test_goes_on_where_it_was_stopped(root: Path, tmp_path: Path, monkeypatch: p
 
 def test_killed_with_its_workers_and_done_again(root: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from cwjax.data import survey, shards\n"
-        "from cwjax.data.prepare import prepare\n"
+        "import multiprocessing, sys\n"
+        "from cwjax.data import prepare as preparing, survey\n"
         "from cwjax.data.segmentation_settings import SegmentationSettings\n"
+        "each_shard = preparing._each_shard\n"
+        "def slowly(*arguments):\n"
+        "    for shard in each_shard(*arguments):\n"
+        "        print(len(multiprocessing.active_children()), flush=True)\n"
+        "        sys.stdin.readline()\n"
+        "        yield shard\n"
         "if __name__ == '__main__':\n"
         "    survey.SHORTEST_SHARD = 10\n"
-        "    prepare('swc', sys.argv[1], sys.argv[2], SegmentationSettings(max_duration=2.4, pad=0.05), processes=2)\n"
+        "    preparing._each_shard = slowly\n"
+        "    limits = SegmentationSettings(max_duration=2.4, pad=0.05)\n"
+        "    preparing.prepare('swc', sys.argv[1], sys.argv[2], limits, processes=2)\n"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
     command = [sys.executable, str(script), str(root), str(tmp_path / "prepared")]
     environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[2])}
-    process = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("prepared*/audio-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    workers = [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for worker in workers:
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not Path(f"/proc/{worker}").exists(), "a worker outlived the process that started it"
-    subprocess.run(command, env=environment, check=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
+    hung = end_when_hung(process)
+    assert int(process.stdout.readline()) > 0  # workers, when the first shard is there
+    process.kill()
+    process.communicate(timeout=PATIENCE)  # its workers write to the same pipe: it ends when all have ended
+    hung.cancel()
+    subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     ids = [segment.id for segment in PreparedCorpus.read(tmp_path / "prepared").segments]
     assert len(ids) == len(set(ids))
     prepare("swc", root, tmp_path / "whole", SETTINGS)
@@ -248,10 +253,40 @@ def test_a_second_process_waits_and_takes_what_the_first_made(root: Path, tmp_pa
     command = [sys.executable, str(script), str(root), str(tmp_path / "prepared")]
     environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[2])}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert outputs[0] == outputs[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "run.py", "swc"]
+
+
+def test_who_comes_second_says_so_and_waits(tmp_path: Path) -> None:
+    said = threading.Event()
+    output = tmp_path / "prepared"
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert record.getMessage() == f"waiting for another process that prepares {output}"
+            said.set()
+
+    def work() -> Path | None:
+        with only_process(output) as aside:
+            return aside
+
+    log = logging.getLogger("cwjax.data.working_folder")
+    log.addHandler(listener := Listener(logging.INFO))
+    log.setLevel(logging.INFO)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with only_process(output) as aside:
+                second = pool.submit(work)
+                assert said.wait(PATIENCE)
+                assert not second.done()
+                publish(aside, output)
+            assert second.result(PATIENCE) is None
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(logging.NOTSET)
+    assert [path.name for path in tmp_path.iterdir()] == ["prepared"]
 
 
 def test_too_small_a_disk_is_noticed_before_the_work(

@@ -1,18 +1,21 @@
 """Several real processes as one run: joining, agreeing, dying, going on in another number."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import tiny_runs
+from patience import PATIENCE
 from safetensors.numpy import load_file
-from tiny_runs import ROOT, losses, run, wait_for_step, write_config
+from tiny_runs import ROOT, losses, run, wait_until_paused, write_config
 from tolerance import assert_close, layer_terms
 
+from cwjax.cli import main
 from cwjax.errors import CwjaxError
 from cwjax.training import processes
 
@@ -40,32 +43,40 @@ def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    """An address nobody listens on. The system gives such ports to nobody who does not ask for them, and two sessions
+    of tests, or two workers of one, hardly hit on the same."""
+    ports = random.SystemRandom()
+    while True:
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", ports.randrange(12_000, 32_000)))
+            except OSError:
+                continue
+            return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def start(config: Path, workdir: Path, count: int, *overrides: str) -> list[subprocess.Popen]:
-    """All processes of a run."""
+def start(
+    config: Path, workdir: Path, count: int, *overrides: str, pause_after: int | None = None
+) -> list[subprocess.Popen]:
+    """All processes of a run, the first of which may be told to wait after a step."""
     address = free_address()
-    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir), *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return [
-        subprocess.Popen(
-            [*command, "--distributed", f"{address},{count},{number}"],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+        tiny_runs.start(
+            config,
+            workdir,
+            *overrides,
+            "--distributed",
+            f"{address},{count},{number}",
+            pause_after=None if number else pause_after,
         )
         for number in range(count)
     ]
 
 
-def finish(started: list[subprocess.Popen], seconds: float = 150) -> list[tuple[int, str]]:
+def finish(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
     """Exit status and standard error of each; none is left behind."""
     try:
-        return [(one.communicate(timeout=seconds)[1], one.returncode)[::-1] for one in started]
+        return [(one.communicate(timeout=PATIENCE)[1], one.returncode)[::-1] for one in started]
     finally:
         for one in started:
             one.kill()
@@ -92,12 +103,10 @@ def test_four_processes_do_what_one_does(config: Path, alone: Path, tmp_path: Pa
 
 def test_one_killed_stops_the_other_and_the_run_goes_on(config: Path, alone: Path, tmp_path: Path) -> None:
     often = ("--train.checkpoint-every", "3")
-    started = start(config, tmp_path / "run", 2, *often)
-    wait_for_step(started[0], tmp_path / "run", 10)  # at 9 a save began, which first waits for that of 6 to be whole
+    started = start(config, tmp_path / "run", 2, *often, pause_after=10)
+    wait_until_paused(started[0])  # at 9 a save began, which first waits for that of 6 to be whole
     started[1].kill()
-    began = time.monotonic()
-    (status, said), (killed, _) = finish(started, 60)
-    assert time.monotonic() - began < 60
+    (status, said), (killed, _) = finish(started)
     assert killed == -signal.SIGKILL
     assert status not in (0, -signal.SIGKILL)
     assert "another task died" in said or "one of which has probably died" in said
@@ -110,9 +119,12 @@ def test_one_killed_stops_the_other_and_the_run_goes_on(config: Path, alone: Pat
 
 
 def test_sigterm_to_one_saves_in_all_and_half_of_them_go_on(config: Path, alone: Path, tmp_path: Path) -> None:
-    started = start(config, tmp_path / "run", 2, "--mesh.fsdp", "2")
-    wait_for_step(started[0], tmp_path / "run", 3)
+    started = start(config, tmp_path / "run", 2, "--mesh.fsdp", "2", pause_after=3)
+    wait_until_paused(started[0])
     started[1].send_signal(signal.SIGTERM)
+    # JAX looks for the signal once a second. Process 0 waits until it knows of it and has said where it is itself.
+    started[0].stdin.write(f"PREEMPTION_CURRENT_COUNTER/0 {1000 * PATIENCE:.0f}\n")
+    started[0].stdin.flush()
     results = finish(started)
     assert [status for status, _ in results] == [0, 0], results
     assert "run the same command to continue" in results[0][1]
@@ -141,20 +153,28 @@ def test_different_configurations_are_refused_by_all(config: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_first_process_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "JOIN_SECONDS", 1)
+def test_a_first_process_that_is_not_there_is_named() -> None:
     address = free_address()
-    with pytest.raises(CwjaxError, match=f"process 0 cannot be reached at {address} within 1 s"):
-        processes.join(f"{address},2,1")
+    with pytest.raises(CwjaxError, match=f"process 0 cannot be reached at {address} within 1 s .*--join-timeout"):
+        processes.join(f"{address},2,1", processes.Patience(join=1))
 
 
 def test_others_that_do_not_come_are_waited_for_no_longer_than_said() -> None:
     address = free_address()
-    script = f"from cwjax.training import processes as p; p.JOIN_SECONDS = 2; p.join('{address},2,0')"
+    script = f"from cwjax.training import processes as p; p.join('{address},2,0', p.Patience(join=2))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 1
     assert f"{address}: not all processes joined within 2 s" in done.stderr
+    assert "--join-timeout" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--join-timeout", "--heartbeat-timeout"])
+def test_no_patience_is_refused(option: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(config), "--distributed", "auto", option, "0"]) == 1
+    assert f"{option} is 0: use at least 1 second" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", ["host,2,0", "host:1,2", "host:1,2,2", "automatic"])
@@ -167,7 +187,7 @@ def test_no_cluster_is_an_error_and_not_a_run_alone(config: Path, tmp_path: Path
     command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--distributed", "auto"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        [*command, "--distributed", "auto"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 1
     assert "no cluster is recognised" in done.stderr

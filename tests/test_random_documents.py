@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -101,7 +101,7 @@ def documents(draw) -> tuple[str, int]:
     return f"<article><meta>{meta}</meta><d>{body}</d></article>", writer.words
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(documents(), st.sampled_from([2.5, 8.0, 30.0]))
 def test_random_documents(document_and_words, max_duration):
     document, words = document_and_words

@@ -5,15 +5,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from safetensors.numpy import load_file
 from tiny import write_bert
-from tiny_runs import losses, run, wait_for_step, write_config
+from tiny_runs import losses, run, start, wait_until_paused, write_config
 
 import cwjax
 from cwjax.cli import main
@@ -23,7 +22,6 @@ from cwjax.weights.model_directory import read_training_facts
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
-ROOT = Path(__file__).parents[1]
 STEPS = 60
 
 
@@ -41,12 +39,6 @@ def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return workdir
 
 
-def start(config: Path, workdir: Path) -> subprocess.Popen:
-    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
 def assert_same_run(ours: Path, theirs: Path) -> None:
     assert losses(ours) == losses(theirs)
     assert sorted(losses(ours)) == list(range(1, STEPS + 1))
@@ -60,8 +52,8 @@ def test_killed_three_times_the_run_ends_as_if_it_never_was(config: Path, uninte
     seeded = random.Random(0)
     reached = [0]
     for _ in range(3):
-        process = start(config, tmp_path / "run")
-        wait_for_step(process, tmp_path / "run", reached[-1] + seeded.randint(4, 14))
+        process = start(config, tmp_path / "run", pause_after=reached[-1] + seeded.randint(4, 14))
+        wait_until_paused(process)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
@@ -71,10 +63,10 @@ def test_killed_three_times_the_run_ends_as_if_it_never_was(config: Path, uninte
 
 
 def test_sigterm_saves_and_exits_well(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    process = start(config, tmp_path / "run")
-    wait_for_step(process, tmp_path / "run", 3)
+    process = start(config, tmp_path / "run", pause_after=3)
+    wait_until_paused(process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert "run the same command to continue" in said
     stopped = max(losses(tmp_path / "run"))
@@ -91,7 +83,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(config: Path, uninte
     largest = max((path for path in latest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
     again = start(config, workdir)
-    _, error = again.communicate()
+    _, error = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, error
     assert f"{latest}: damaged" in error
     assert "Traceback" not in error

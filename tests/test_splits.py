@@ -28,7 +28,7 @@ pairs = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.integers(0, 5))
 def test_no_speaker_and_no_article_crosses_splits(found, seed):
     segments = [segment(article, speaker, number) for number, (article, speaker) in enumerate(found)]

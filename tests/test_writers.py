@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cwjax.errors import CwjaxError
@@ -48,7 +48,6 @@ def transcripts(draw: st.DrawFn, max_words: int = 12) -> Transcript:
     return Transcript("".join(one.text for one in segments), tuple(segments), draw(st.sampled_from(["en", "de"])))
 
 
-@settings(max_examples=100, deadline=None)
 @given(transcript=transcripts(), layout=layouts)
 def test_every_format_is_byte_for_byte_openai_whispers(tmp_path_factory, transcript, layout):
     utils = pytest.importorskip("whisper.utils")

@@ -1,9 +1,11 @@
 """Whole runs of a tiny experiment, which tests start, stop and compare."""
 
+import os
 import subprocess
-import time
+import sys
 from pathlib import Path
 
+from patience import end_when_hung
 from tiny import write_bert
 
 from cwjax.cli import main
@@ -35,6 +37,28 @@ config = Config(
 )
 """
 
+PAUSING = """
+import os, sys
+
+from cwjax.training.metrics import MetricsWriter
+
+if "PAUSE_AFTER" in os.environ:
+    write = MetricsWriter.write
+
+    def write_and_pause(writer, row):
+        write(writer, row)
+        if row["step"] == int(os.environ["PAUSE_AFTER"]):
+            print("paused", flush=True)
+            if awaited := sys.stdin.readline().split():
+                from jax._src.distributed import global_state
+
+                global_state.client.blocking_key_value_get(awaited[0], int(awaited[1]))
+
+    MetricsWriter.write = write_and_pause
+"""
+"""A run of such a configuration can be told by the environment to wait when it has noted a step. It goes on when its
+standard input is closed, or when the processes know a key of which it is told there, with milliseconds to wait."""
+
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
 
@@ -42,9 +66,8 @@ def write_config(directory: Path, steps: int, optim: str = "learning_rate=1e-3, 
     """A configuration whose corpus, once written, all runs share; also a BERT for it."""
     bert = write_bert(directory / "bert")
     path = directory / "tiny.py"
-    path.write_text(
-        CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim)
-    )
+    text = CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim)
+    path.write_text(text + PAUSING)
     return path
 
 
@@ -58,10 +81,25 @@ def losses(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in read_metrics(workdir)}
 
 
-def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Waits until the run has come so far or ended."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if max(losses(workdir), default=0) >= step:
-            return
-        time.sleep(0.002)
+def start(config: Path, workdir: Path, *options: str, pause_after: int | None = None) -> subprocess.Popen:
+    """A run in a process of its own. It waits after noting a step, if told so, until its standard input is closed, as
+    `communicate` does."""
+    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir), *options]
+    pausing = {} if pause_after is None else {"PAUSE_AFTER": str(pause_after)}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | pausing,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_paused(process: subprocess.Popen) -> None:
+    """Waits until the run waits."""
+    hung = end_when_hung(process)
+    paused = any(line == "paused\n" for line in process.stdout)
+    hung.cancel()
+    assert paused, f"the run ended before it was to pause: {process.communicate()[1]}"

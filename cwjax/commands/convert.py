@@ -2,12 +2,11 @@
 
 import argparse
 import logging
-import resource
-import sys
 import time
 from pathlib import Path
 
 from cwjax.errors import CwjaxError
+from cwjax.machine import peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
         _export(options)
     else:
         _convert(options)
-    log.info("took %.1f s, peak memory %.2f GiB", time.monotonic() - began, _peak_gibibytes())
+    peak = peak_memory()
+    used = "" if peak is None else f", peak memory {peak / 2**30:.2f} GiB"
+    log.info("took %.1f s%s", time.monotonic() - began, used)
     return 0
 
 
@@ -81,9 +82,3 @@ def _convert(options: argparse.Namespace) -> None:
     log.info("written: %s, %s parameters, %.2f GB", options.output, f"{done.parameters:,}", done.bytes / 1e9)
     for missing in done.missing:
         log.warning("missing, to be added before it can transcribe: %s", missing)
-
-
-def _peak_gibibytes() -> float:
-    # Kibibytes on Linux, bytes on macOS.
-    unit = 1024 if sys.platform == "linux" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

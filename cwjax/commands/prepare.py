@@ -37,7 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="pcm16",
         help="16-bit samples, or FLAC in half the room (pcm16)",
     )
-    parser.add_argument("--processes", type=int, default=0, metavar="N", help="that work (as many as there are cores)")
+    parser.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="that work (as many as there are cores to use)"
+    )
     parser.add_argument(
         "--score-with",
         metavar="MODEL",

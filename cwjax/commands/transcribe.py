@@ -1,7 +1,6 @@
 """`cwjax transcribe`: recordings to transcripts, each written as soon as it is done."""
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -79,8 +78,6 @@ class TranscribeCommand:
 
     def run(self) -> int:
         """Loads the model and transcribes; gives the exit status."""
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # no transcript fails where a terminal lacks its letters
         self._transcriber, self._processor = load_transcriber(self._options.model)
         if self._options.language is not None:
             self._processor.tokens.language_code(self._options.language)

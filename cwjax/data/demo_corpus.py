@@ -28,8 +28,12 @@ from cwjax.data.homophones import HOMOPHONES_FILE, Homophone, Homophones, read_h
 from cwjax.data.splits import SPLITS, SPLITS_FILE
 from cwjax.data.swc_writer import identifier
 from cwjax.errors import CwjaxError
+from cwjax.machine import available_cores
 
 log = logging.getLogger(__name__)
+
+ARTICLES_PER_PROCESS = 100
+"""Fewer are spoken before another process would have started."""
 
 LANGUAGE_FOLDER = "english"
 
@@ -92,7 +96,7 @@ class DemoCorpusSettings:
 
 
 def write_demo_corpus(
-    root: Path, seed: int, settings: DemoCorpusSettings = DemoCorpusSettings(), processes: int = 2
+    root: Path, seed: int, settings: DemoCorpusSettings = DemoCorpusSettings(), processes: int = 0
 ) -> None:
     """Writes the corpus; equal seed and settings give equal texts, times and samples.
 
@@ -104,7 +108,8 @@ def write_demo_corpus(
         root: a new folder, or one that an earlier run has written.
         seed: decides readers, topics and sentences.
         settings: what the corpus consists of.
-        processes: how many processes speak; the corpus does not depend on it.
+        processes: how many processes speak, 0: as many as there are cores to use, or one if there is little to do; the
+            corpus does not depend on it.
 
     Raises:
         CwjaxError: eSpeak NG is missing, `root` holds something else, or the corpus cannot be written.
@@ -263,6 +268,7 @@ def _write(plans: Sequence[ArticlePlan], root: Path, processes: int) -> None:
 def _each_length(plans: Sequence[ArticlePlan], directory: Path, processes: int) -> Iterator[float]:
     """Writes the articles and gives the seconds of each."""
     write = partial(write_article, directory=directory)
+    processes = processes or min(available_cores(), 1 + len(plans) // ARTICLES_PER_PROCESS)
     if processes == 1:
         yield from map(write, plans)
         return

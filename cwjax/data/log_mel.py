@@ -8,6 +8,8 @@ training step (there the quietest bins differ by up to about 5e-5, as float32 sp
 """
 
 import functools
+import tempfile
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +33,23 @@ DYNAMIC_RANGE = 8.0
 @functools.cache
 def mel_filters(num_mel_bins: int) -> np.ndarray:
     """Slaney's mel filters from 0 to 8 kHz, (201, M) float64."""
-    return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=FFT_LENGTH, n_mels=num_mel_bins, dtype=np.float64).T
+    return _mel()(sr=SAMPLING_RATE, n_fft=FFT_LENGTH, n_mels=num_mel_bins, dtype=np.float64).T
+
+
+def _mel() -> Callable[..., np.ndarray]:
+    """librosa's filters. Importing them fails where Numba may write neither beside librosa nor into a home directory:
+    librosa asks it to keep other functions that it compiles."""
+    try:
+        return librosa.filters.mel
+    except RuntimeError:
+        import numba
+
+        before = numba.config.CACHE_DIR
+        with tempfile.TemporaryDirectory(prefix="cwjax-numba-") as numba.config.CACHE_DIR:
+            try:
+                return librosa.filters.mel
+            finally:
+                numba.config.CACHE_DIR = before
 
 
 def log_mel(waveform: Any, num_mel_bins: int, xp: ModuleType = np) -> Any:

@@ -7,8 +7,8 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
 
 from cwjax.data.augmentation import perturb_speed, perturb_utterances
@@ -20,6 +20,9 @@ from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
+
+if TYPE_CHECKING:
+    import grain
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +167,7 @@ class DrawnExample:
 
 
 @dataclass(frozen=True)
-class DrawExample(grain.transforms.RandomMap):
+class DrawExample:
     """Draws an example from the segments of a window."""
 
     corpus: PreparedCorpus
@@ -172,7 +175,7 @@ class DrawExample(grain.transforms.RandomMap):
     processor: Processor
     settings: ExampleSettings
 
-    def random_map(self, window: Window, generator: np.random.Generator) -> DrawnExample:
+    def __call__(self, window: Window, generator: np.random.Generator) -> DrawnExample:
         """Draws context, form of the target and augmentation."""
         segment = joined([self.corpus.segments[place] for place in window])
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
@@ -243,7 +246,7 @@ def training_batches(
     reading_threads: int,
     share: tuple[int, int] = (0, 1),
     first_example: int = 0,
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """An endless iterator of batches, one process's share of each.
 
     Examples are counted over all processes and epochs. Which example has which number, and what is drawn for it,
@@ -260,6 +263,8 @@ def training_batches(
         share: which share of each batch is read here, as (number, of how many).
         first_example: number of the first example of the first batch.
     """
+    import grain
+
     number, count = share
     dataset = (
         grain.MapDataset.source(windows)

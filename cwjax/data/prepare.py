@@ -27,7 +27,7 @@ from cwjax.data.corpora import CorpusName, reader, require_corpus
 from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.preparation_page import write_page
 from cwjax.data.preparation_report import REPORT_FILE, report
-from cwjax.data.prepared import CORPUS_FILE, AudioFormat, PreparedCorpus
+from cwjax.data.prepared import CORPUS_FILE, AudioFormat, PreparedCorpus, require_array_record
 from cwjax.data.segment_index import INDEX_FILE
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.data.shards import ShardSummary, ShardTask, lines_file, write_shard
@@ -36,6 +36,7 @@ from cwjax.data.survey import grouped, require_room, survey_corpus
 from cwjax.data.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
+from cwjax.machine import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,13 @@ def prepare(
         output: folder of the prepared corpus.
         limits: how articles are cut into segments.
         audio: form in which the audio is kept; None: 16-bit samples, or whatever an earlier call chose.
-        processes: how many work; 0: as many as there are cores, or one if there is little to do.
+        processes: how many work; 0: as many as there are cores to use, or one if there is little to do.
 
     Raises:
-        CwjaxError: `root` holds no such corpus, nothing in it can be used, the disk is too small, or `output` holds
-            something else.
+        CwjaxError: `root` holds no such corpus, nothing in it can be used, the disk is too small, `output` holds
+            something else, or the package array_record is missing.
     """
+    require_array_record()
     root, output = local_path(root), local_path(output)
     limits = limits or SegmentationSettings()
     # Written and compared as JSON knows it: tuples are lists there.
@@ -93,7 +95,7 @@ def prepare(
 def _require_same(folder: Path, made_of: dict[str, Any]) -> None:
     """Refuses a folder that was not made of the same corpus in the same way."""
     try:
-        found = json.loads((folder / CORPUS_FILE).read_text())
+        found = json.loads((folder / CORPUS_FILE).read_text(encoding="utf-8"))
         different = [name for name in made_of if found.get(name) != made_of[name]]
     except (OSError, ValueError, AttributeError) as error:
         raise CwjaxError(f"{folder}: exists but is no prepared corpus; delete it or name another output") from error
@@ -123,14 +125,14 @@ def _prepare_into(
     if not survey.units:
         raise CwjaxError(f"{root}: holds no unit of a {reader(corpus).TITLE}")
     require_room(aside, survey, audio)
-    (aside / CORPUS_FILE).write_text(json.dumps(made_of | {"audio": audio}, indent=2) + "\n")
+    (aside / CORPUS_FILE).write_text(json.dumps(made_of | {"audio": audio}, indent=2) + "\n", encoding="utf-8")
     log.info("preparing %d articles of %s, about %.1f hours of audio", survey.units, root, survey.seconds / 3600)
     tasks = (
         ShardTask(corpus, root, units, aside, number, audio, limits)
         for number, units in enumerate(grouped(corpus, root, survey))
     )
     summaries: dict[int, ShardSummary] = {}
-    workers = processes or (os.cpu_count() or 1 if survey.seconds >= ONE_PROCESS_SECONDS else 1)
+    workers = processes or (available_cores() if survey.seconds >= ONE_PROCESS_SECONDS else 1)
     with tqdm(total=survey.units, desc="preparing", unit="article", disable=not sys.stderr.isatty()) as progress:
         next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
         for task, summary in _each_shard(tasks, workers):

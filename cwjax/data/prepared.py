@@ -6,16 +6,15 @@ file or as bare little-endian 16-bit numbers; the shard's name says which. Array
 and compares it when the record is read. Any number of processes may read the folder at once, in any order.
 """
 
+import importlib
 import io
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import soundfile
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.pcm16 import from_pcm16, to_pcm16
@@ -23,6 +22,10 @@ from cwjax.data.segment import Segment
 from cwjax.data.segment_index import INDEX_FILE, SegmentIndex, index_line
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    from array_record.python.array_record_module import ArrayRecordWriter
 
 CORPUS_FILE = "corpus.json"
 SEGMENTS_PER_SHARD = 2048
@@ -47,8 +50,9 @@ class PreparedCorpus:
         """Reads the index; the audio is read when asked for.
 
         Raises:
-            CwjaxError: the folder is no prepared corpus, or its index is damaged.
+            CwjaxError: the folder is no prepared corpus, its index is damaged, or the package array_record is missing.
         """
+        require_array_record()
         return cls(directory)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,14 +87,16 @@ class PreparedCorpus:
         return _Shards(self.directory)
 
 
-class _Shards(dict[str, ArrayRecordDataSource]):
+class _Shards(dict[str, "ArrayRecordDataSource"]):
     """The shards that were needed so far, open."""
 
     def __init__(self, directory: Path):
         super().__init__()
         self._directory = directory
 
-    def __missing__(self, name: str) -> ArrayRecordDataSource:
+    def __missing__(self, name: str) -> "ArrayRecordDataSource":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
         self[name] = ArrayRecordDataSource([str(self._directory / name)])
         return self[name]
 
@@ -105,8 +111,22 @@ def shard_format(name: str) -> AudioFormat:
     return "flac" if name.endswith(".flac.array_record") else "pcm16"
 
 
-def open_shard(path: Path) -> ArrayRecordWriter:
+def require_array_record() -> None:
+    """Raises CwjaxError if the package that reads and writes shards is missing, as it is on Windows."""
+    try:
+        importlib.import_module("array_record.python.array_record_module")
+    except ImportError as error:
+        raise CwjaxError(
+            f"prepared corpora need the package array_record, which cannot be imported here ({error}); it exists for "
+            "Linux and for macOS on Apple silicon: pip install array_record; on Windows, prepare, train and evaluate "
+            "in WSL 2"
+        ) from error
+
+
+def open_shard(path: Path) -> "ArrayRecordWriter":
     """A shard to be written; every record can be read without its neighbours."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
     return ArrayRecordWriter(str(path), "group_size:1,uncompressed")
 
 

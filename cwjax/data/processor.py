@@ -93,7 +93,7 @@ class Processor:
         """
         directory = Path(directory)
         try:
-            settings = json.loads((directory / PREPROCESSOR_FILE).read_text())
+            settings = json.loads((directory / PREPROCESSOR_FILE).read_text(encoding="utf-8"))
             num_mel_bins, window_samples = settings["feature_size"], settings["n_samples"]
         except (OSError, ValueError, KeyError) as error:
             raise CwjaxError(f"{directory / PREPROCESSOR_FILE}: cannot be read ({error})") from error
@@ -120,7 +120,7 @@ def save_preprocessor_settings(directory: Path, num_mel_bins: int, window_sample
         "padding_value": 0.0,
         "return_attention_mask": False,
     }
-    (directory / PREPROCESSOR_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+    (directory / PREPROCESSOR_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def read_context_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:

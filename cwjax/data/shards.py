@@ -176,7 +176,7 @@ def write_shard(task: ShardTask) -> ShardSummary:
     summary.members = list(members)
     aside = task.directory / f"{task.shard}.partial"
     aside.write_text(json.dumps(vars(summary) | {"units": [vars(unit) for unit in summary.units]}), encoding="utf-8")
-    aside.rename(summary_file(task.directory, task.shard))
+    aside.replace(summary_file(task.directory, task.shard))
     return summary
 
 

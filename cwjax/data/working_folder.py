@@ -1,17 +1,16 @@
 """A folder in which one process at a time puts something together, until it takes its place as a whole."""
 
 import contextlib
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
-_LOCK_FILE = "in-use"
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @contextlib.contextmanager
@@ -21,39 +20,42 @@ def only_process(output: Path) -> Iterator[Path | None]:
     What was finished stays in it when the work is stopped; if nothing was, the folder goes.
     """
     aside = output.with_name(output.name + ".partial")
-    while (lock := _locked(aside, output)) is None:
+    with _locked(output):
         if output.exists():
             yield None
             return
-    with lock:
+        aside.mkdir(exist_ok=True)
         try:
             yield aside
         finally:
-            (aside / _LOCK_FILE).unlink(missing_ok=True)
             if not any(aside.glob("audio-*.json")):
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-def _locked(aside: Path, output: Path) -> IO[str] | None:
-    """The open lock of the folder, once no other process has it; None if the folder went meanwhile."""
-    aside.mkdir(parents=True, exist_ok=True)
-    path = aside / _LOCK_FILE
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Waits for other processes. The lock goes with the process that has it, however that ends.
+
+    It lies beside the folder: Windows renames no folder in which a file is open.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(output.name + ".lock")
+    lock = FileLock(path)
     try:
-        lock = path.open("w")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(timeout=0)
+    except Timeout:
         log.info("waiting for another process that prepares %s", output)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-        return lock
-    lock.close()
-    return None
+        lock.acquire(poll_interval=_SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        # Whoever waits finds that the file it opened has no name any more, and takes a new one. Windows lets nobody
+        # delete an open file; there it goes with the lock.
+        with contextlib.suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def publish(aside: Path, output: Path) -> None:
     """Puts the folder into its place."""
-    (aside / _LOCK_FILE).unlink()
     aside.rename(output)

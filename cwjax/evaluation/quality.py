@@ -60,7 +60,7 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
     transcriber = WindowTranscriber(graphdef, processor, batch_size, 8, config.whisper.max_target_positions - 4)
     aside, model = corpus.directory / SCORES_FILE, str(Path(model_directory).resolve())
     try:
-        made_of = json.loads((corpus.directory / CORPUS_FILE).read_text())
+        made_of = json.loads((corpus.directory / CORPUS_FILE).read_text(encoding="utf-8"))
         if made_of.get("scored_with") == model:
             log.info("%s was scored with %s before", corpus.directory, model_directory)
             return corpus

@@ -114,7 +114,9 @@ class AudioBlocks(nnx.Module):
             ),
             count,
         )
-        self.context_gate = nnx.Param(jnp.full(count, context.gate_init, jnp.float32)) if context.gate == "tanh" else None
+        self.context_gate = (
+            nnx.Param(jnp.full(count, context.gate_init, jnp.float32)) if context.gate == "tanh" else None
+        )
 
     def __call__(
         self, stream: jax.Array, context: ProjectedContext | None, keep_states: bool

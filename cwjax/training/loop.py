@@ -118,7 +118,7 @@ def _fit(run: Run, settings: TrainSettings, checkpoints: Checkpoints) -> Paramet
             if stopping:
                 checkpoints.wait()
                 if is_first():
-                    (run.workdir / STOPPED_FILE).write_text(f"{step}\n")
+                    (run.workdir / STOPPED_FILE).write_text(f"{step}\n", encoding="utf-8")
                 raise StoppedBySignal(f"stopped after step {step}, which is saved; run the same command to continue")
     trained = state.trained
     del state, frozen

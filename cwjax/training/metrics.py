@@ -30,7 +30,7 @@ class MetricsWriter:
         kept = [row for row in read_metrics(workdir) if row["step"] <= resumed_step]
         try:
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-            self._file = self._path.open("a")
+            self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error
         self._tensorboard = _tensorboard_writer(workdir)
@@ -60,7 +60,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """All complete rows of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
     path = Path(workdir) / METRICS_FILE
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:

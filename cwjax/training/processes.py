@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -29,22 +30,43 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 AUTOMATIC = "auto"
-JOIN_SECONDS = 120
-"""How long processes wait for each other at the start."""
-HEARTBEAT_SECONDS = 20
-"""A process that was silent for so long is taken for dead, and all others are stopped."""
+JOIN_SECONDS = 600
+"""How long processes wait for each other at the start. Machines of a cluster start minutes apart, fetch the program
+first, and import it from a disk that all of them read at once; too long costs no more than a late message."""
+HEARTBEAT_SECONDS = 100
+"""A process that was silent for so long is taken for dead, and all others are stopped; JAX's own default. A thread
+outside Python beats, whatever Python does, but not while a machine swaps, or is moved to other hardware. Most deaths
+show earlier, in the communication that fails."""
 END_SECONDS = 24 * 3600
 """How long processes that are done wait for the first, which still evaluates."""
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long processes wait for each other.
+
+    Attributes:
+        join: seconds at the start.
+        heartbeat: seconds of silence after which a process is taken for dead.
+    """
+
+    join: int = JOIN_SECONDS
+    heartbeat: int = HEARTBEAT_SECONDS
+
+    def __post_init__(self) -> None:
+        for name, seconds in vars(self).items():
+            if seconds < 1:
+                raise CwjaxError(f"--{name}-timeout is {seconds}: use at least 1 second")
+
+
 @contextlib.contextmanager
-def joined(setting: str) -> Iterator[None]:
+def joined(setting: str, patience: Patience = Patience()) -> Iterator[None]:
     """Makes this process one of several for the work inside. If the work fails here, the process says why and ends at
     once: Python would first wait for the others, which wait for this one, but as it is they notice, and end too.
 
     Args and errors: as `join`.
     """
-    join(setting)
+    join(setting, patience)
     try:
         yield
     except BaseException as error:
@@ -61,12 +83,13 @@ def joined(setting: str) -> Iterator[None]:
         os._exit(1)
 
 
-def join(setting: str) -> None:
+def join(setting: str, patience: Patience = Patience()) -> None:
     """Makes this process one of several.
 
     Args:
         setting: "auto" where JAX recognises the cluster (TPU pods, Slurm, Open MPI, Kubernetes), or else
             "HOST:PORT,N,I": address of process 0, number of processes, number of this one.
+        patience: how long to wait for the others.
 
     Raises:
         CwjaxError: the setting cannot be read, no cluster is recognised, or the others cannot be reached.
@@ -74,16 +97,16 @@ def join(setting: str) -> None:
     arguments = {} if setting == AUTOMATIC else _parse(setting)
     address = arguments.get("coordinator_address", "the cluster's coordinator")
     if arguments.get("process_id"):
-        _wait_for(address)
+        _wait_for(address, patience.join)
     # JAX would end the process from inside C++, without a plain word.
-    alarm = threading.Timer(JOIN_SECONDS, _give_up, (setting, address))
+    alarm = threading.Timer(patience.join, _give_up, (setting, address, patience.join))
     alarm.daemon = True
     alarm.start()
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=2 * JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            initialization_timeout=2 * patience.join,
+            heartbeat_timeout_seconds=patience.heartbeat,
             shutdown_timeout_seconds=END_SECONDS,
         )
     except (ValueError, ImportError) as error:
@@ -103,10 +126,10 @@ def join(setting: str) -> None:
     log.info("%d devices, %d of them here", jax.device_count(), jax.local_device_count())
 
 
-def _give_up(setting: str, address: str) -> None:
+def _give_up(setting: str, address: str, seconds: int) -> None:
     print(
-        f"cwjax: error: --distributed {setting}: {address}: not all processes joined within {JOIN_SECONDS} s; are all "
-        "of them running, with the same number of processes?",
+        f"cwjax: error: --distributed {setting}: {address}: not all processes joined within {seconds} s; are all of "
+        "them running, with the same number of processes? If they start slowly, give a longer --join-timeout",
         file=sys.stderr,
         flush=True,
     )
@@ -123,21 +146,21 @@ def _parse(setting: str) -> dict[str, Any]:
     return {"coordinator_address": match[1], "num_processes": int(match[2]), "process_id": int(match[3])}
 
 
-def _wait_for(address: str) -> None:
+def _wait_for(address: str, seconds: int) -> None:
     """Waits until something listens there; JAX itself would end the process without a Python error."""
     host, port = address.rsplit(":", 1)
-    deadline = time.monotonic() + JOIN_SECONDS
+    deadline = time.monotonic() + seconds
     reason = ""
-    while time.monotonic() < deadline:
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=left).close()
             return
         except OSError as error:
             reason = error.strerror or str(error)
             time.sleep(0.2)
     raise CwjaxError(
-        f"--distributed: process 0 cannot be reached at {address} within {JOIN_SECONDS} s ({reason}); is it running, "
-        "and is the port open?"
+        f"--distributed: process 0 cannot be reached at {address} within {seconds} s ({reason}); is it running, and is "
+        "the port open? If it starts slowly, give a longer --join-timeout"
     )
 
 

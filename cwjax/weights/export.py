@@ -102,7 +102,7 @@ def _export_openai(model: Path, output: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         torch.save({"dims": dimensions, "model_state_dict": state}, aside)
-        aside.rename(directory / name)
+        aside.replace(directory / name)
     except (OSError, RuntimeError) as error:
         raise CwjaxError(f"{directory / name}: cannot be written ({error})") from error
     finally:

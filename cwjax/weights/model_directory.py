@@ -93,7 +93,7 @@ def record_facts(directory: Path, facts: dict[str, Any]) -> None:
     try:
         aside = directory / (CONFIG_FILE + ".partial")
         write_json(aside, settings)
-        aside.rename(directory / CONFIG_FILE)
+        aside.replace(directory / CONFIG_FILE)
         (directory / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
     except OSError as error:
         raise CwjaxError(f"{directory}: cannot be written ({error.strerror})") from error

