@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
@@ -24,3 +26,16 @@ LONGEST = ("test_processes", "test_sequential", "test_mesh", "test_runs", "test_
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiles the programs of a module, and of processes that it starts, without most optimizations: in half the time.
+
+    For tests of what programs do that run for milliseconds. Tests of arithmetic compile as users do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -9,7 +9,8 @@ from test_whisper_tokens import multilingual_whisper
 from tiny import write_bert
 
 from cwjax.data.processor import Processor, read_context_tokenizer
-from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.audio_encoder import sinusoids
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.configuration_file import read_config
@@ -57,19 +58,18 @@ def transformers_model(config: WhisperConfig, parameters: Parameters):
     return model.eval()
 
 
-def wide_parameters(config: ContextWhisperConfig, seed: int = 0, scale: float = 0.2) -> Parameters:
+def wide_parameters(config: ContextWhisperConfig, seed: int = 0, scale: float = 0.2, gates: float = 0.5) -> Parameters:
     """Parameters drawn so wide that every part matters, the gates open."""
     random = np.random.default_rng(seed)
 
-    def widen(path: str, leaf: np.ndarray) -> np.ndarray:
+    def widen(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if path.endswith("audio_encoder/positions"):
-            return leaf
+            return sinusoids(*leaf.shape)
         if path.endswith("context_gate"):
-            return np.full_like(leaf, 0.5)
+            return np.full(leaf.shape, gates, np.float32)
         return (random.normal(size=leaf.shape) * scale + path.endswith("scale")).astype(np.float32)
 
-    leaves = jax.device_get(init_params(config, jax.random.key(0)))
-    return unflatten({path: widen(path, leaf) for path, leaf in flatten(leaves)})
+    return unflatten({path: widen(path, leaf) for path, leaf in flatten(abstract(config)[1])})
 
 
 def real_vocabulary(directory: Path, sizes: WhisperConfig) -> tuple[ContextWhisperConfig, Processor]:

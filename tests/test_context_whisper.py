@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from references import wide_parameters
 from tiny import bert_params, read_tensors, whisper_params
 from tolerance import assert_close, audio_encoder_terms, text_encoder_terms, whisper_terms
 
@@ -58,16 +59,7 @@ TERMS = audio_encoder_terms(CONFIG.whisper, context=6)
 @cache
 def wide_params(config):
     """Parameters drawn so wide that every part matters; gates as they start."""
-    leaves = jax.device_get(init_params(config, jax.random.key(0)))
-    random = np.random.default_rng(0)
-
-    def widen(path, leaf):
-        if path.endswith(("context_gate", "audio_encoder/positions")):
-            return leaf
-        return (random.normal(size=leaf.shape) * 0.2 + path.endswith("scale")).astype(np.float32)
-
-    wide = {path: widen(path, leaf) for path, leaf in flatten(leaves)}
-    return merge(*({path: leaf} for path, leaf in wide.items()))
+    return wide_parameters(config, gates=0.0)
 
 
 def with_gates(params, gates):

@@ -12,6 +12,8 @@ from cwjax.training.metrics import read_metrics
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 

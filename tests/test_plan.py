@@ -19,6 +19,8 @@ from cwjax.errors import CwjaxError
 from cwjax.training import plan
 from cwjax.training.cost import count_products
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).parents[1]
 
 CONFIG = """

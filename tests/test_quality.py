@@ -21,7 +21,7 @@ from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.quality import EDGE, SCORES_FILE, measure
 from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import init_params
+from cwjax.models.context_whisper import abstract
 from cwjax.weights.model_directory import save_model
 
 words = st.lists(st.sampled_from(["sea", "sail", "wind", "market", "bear", "bare"]), max_size=12).map(" ".join)
@@ -52,9 +52,7 @@ def model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
     config, processor = real_vocabulary(tmp_path_factory.mktemp("parts"), SIZES)
     draw = np.random.default_rng(0)
-    parameters = jax.tree.map(
-        lambda leaf: draw.normal(0, 0.4, leaf.shape).astype(np.float32), init_params(config, jax.random.key(0))
-    )
+    parameters = jax.tree.map(lambda leaf: draw.normal(0, 0.4, leaf.shape).astype(np.float32), abstract(config)[1])
     save_model(directory, config, cwjax.models.parameters.flatten(parameters), processor, {})
     return directory
 

@@ -4,7 +4,6 @@ import difflib
 import re
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 import tones
@@ -14,7 +13,6 @@ from tolerance import assert_close, largest_logit, whisper_terms
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript
-from cwjax.models.context_whisper import init_params
 from cwjax.models.parameters import merge
 
 CERTAIN = {
@@ -42,7 +40,7 @@ def pair(request, vocabulary, pytestconfig) -> SimpleNamespace:
         parameters = wide_parameters(config)
     else:
         trained = tones.trained(processor.tokens, pytestconfig.cache.mkdir("tones"))
-        parameters = merge(jax.device_get(init_params(config, jax.random.key(0))), trained)
+        parameters = merge(wide_parameters(config), trained)
     random = np.random.default_rng(5)
     spoken = [(start, end, word) for start, end, word in tones.utterances(random, 130) if not 45 < start < 80]
     # A model that has learned little says languages within its text, which openai-whisper leaves there.

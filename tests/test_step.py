@@ -1,5 +1,6 @@
 """The training step: what moves, what does not, and what it costs."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh
 from cwjax.training.step import init_state, make_loss, make_train_step, state_shardings
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VOCABULARY = 61
 CONFIG = ContextWhisperConfig(
     whisper=WhisperConfig(
@@ -49,7 +52,9 @@ CONFIG = ContextWhisperConfig(
     ),
     context=ContextAttentionConfig(),
 )
-SETTINGS = OptimizerSettings(learning_rate=3e-3, warmup_steps=5)
+# With so large an epsilon an update is nearly the gradient times the learning rate. With a small one every gradient
+# moves its parameter by the learning rate, even one that is nothing but rounding errors.
+SETTINGS = OptimizerSettings(learning_rate=1.0, epsilon=1.0, warmup_steps=0)
 TERMS = 2 * (text_encoder_terms(CONFIG.text_encoder, 6) + whisper_terms(CONFIG.whisper, 6)) + 4 * 40
 """Of a gradient: there and back, then over all mel frames of all examples."""
 
@@ -68,20 +73,39 @@ def make_batch(seed: int = 0, rows: int = 4) -> dict[str, jax.Array]:
     }
 
 
-def prepare(freeze: tuple[str, ...], dtype: str = "float32", settings: OptimizerSettings = SETTINGS, **options):
-    parameters = jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(0))
-    trained, frozen = split_parameters(parameters, freeze)
-    optimizer = make_optimizer(settings, trained, 50)
-    shardings = state_shardings(trained, optimizer, make_mesh(-1, 1, 1))
-    graphdef, _ = abstract(CONFIG)
-    step = make_train_step(
-        make_loss(graphdef, 80, jnp.dtype(dtype), options.pop("recomputed", "nothing")),
-        optimizer,
-        learning_rate_schedule(settings, settings.learning_rate, 50),
-        shardings,
-        **options,
-    )
-    return step, init_state(trained, optimizer, shardings), frozen
+@cache
+def initial_parameters() -> Parameters:
+    return jax.device_get(init_params(CONFIG, jax.random.key(0)))
+
+
+PROGRAMS: dict[str, tuple] = {}
+"""Of the arguments of `prepare`: the step, compiled once for all tests of it, and what makes its state."""
+
+
+def prepare(
+    freeze: tuple[str, ...],
+    dtype: str = "float32",
+    settings: OptimizerSettings = SETTINGS,
+    recomputed: str = "nothing",
+    accumulation: int = 1,
+    parameters: Parameters | None = None,
+):
+    """A step, its first state and the frozen parameters."""
+    trained, frozen = split_parameters(parameters or initial_parameters(), freeze)
+    arguments = repr((freeze, dtype, settings, recomputed, accumulation))
+    if arguments not in PROGRAMS:
+        optimizer = make_optimizer(settings, trained, 50)
+        shardings = state_shardings(trained, optimizer, make_mesh(-1, 1, 1))
+        step = make_train_step(
+            make_loss(abstract(CONFIG)[0], 80, jnp.dtype(dtype), recomputed),
+            optimizer,
+            learning_rate_schedule(settings, settings.learning_rate, 50),
+            shardings,
+            accumulation,
+        )
+        PROGRAMS[arguments] = step, optimizer, shardings
+    step, optimizer, shardings = PROGRAMS[arguments]
+    return step, init_state(trained, optimizer, shardings), jax.device_put(frozen)
 
 
 def host(tree: Parameters) -> dict[str, np.ndarray]:
@@ -139,10 +163,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
 
 @pytest.mark.parametrize("options", [{"recomputed": "cheap"}, {"recomputed": "blocks"}, {"accumulation": 2}])
 def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
-    # With so large an epsilon an update is nearly the gradient times the learning rate. With a small one every gradient
-    # moves its parameter by the learning rate, even one that is nothing but rounding errors.
-    settings = OptimizerSettings(learning_rate=1.0, epsilon=1.0, warmup_steps=0)
-    runs = [prepare(("text_encoder",), settings=settings), prepare(("text_encoder",), settings=settings, **options)]
+    runs = [prepare(("text_encoder",)), prepare(("text_encoder",), **options)]
     before = host(runs[0][1].trained)
     for _ in range(2):
         measured = []
@@ -156,6 +177,14 @@ def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
     farthest = max(np.abs(leaf - before[path]).max() for path, leaf in plain.items())
     for path, leaf in plain.items():
         assert_close(saving[path], leaf, TERMS, farthest, message=path)
+
+
+def test_a_step_is_compiled_once() -> None:
+    """What a step gives has the types of what it was given, so that the second step is the same program."""
+    step, state, frozen = prepare(("text_encoder",), parameters=init_params(CONFIG, jax.random.key(0)))
+    given = jax.tree.map(jax.typeof, state)
+    state, _ = step(state, frozen, make_batch())
+    assert jax.tree.map(jax.typeof, state) == given
 
 
 @pytest.mark.parametrize("freeze", [("text_encoder",), ("text_encoder", "audio_encoder", "decoder")])
@@ -184,7 +213,7 @@ def test_freezing_saves_the_work_of_gradients() -> None:
 
     def flops(*freeze: str) -> float:
         step, state, frozen = prepare(freeze)
-        return step.lower(state, frozen, batch).compile().cost_analysis()["flops"]
+        return step.lower(state, frozen, batch).cost_analysis()["flops"]
 
     whole, no_text, context_only = flops(), flops("text_encoder"), flops("text_encoder", "audio_encoder", "decoder")
     assert context_only < no_text < whole

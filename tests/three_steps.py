@@ -1,9 +1,10 @@
-"""Three training steps of a tiny model on a mesh, to be compared with another mesh: python three_steps.py MESH OUT.
+"""Three training steps of a tiny model on several meshes, to be compared: python three_steps.py OUT MESH [MESH ...].
 
-MESH is DATA,FSDP,TENSOR; OUT is an .npz of losses and parameters.
+A MESH is DATA,FSDP,TENSOR; OUT is a folder for an .npz of each, with losses and parameters.
 """
 
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -66,22 +67,25 @@ def settings(mesh: MeshSettings, **train: object) -> Config:
     )
 
 
-def main(mesh: str, out: str) -> None:
-    axes = MeshSettings(*map(int, mesh.split(",")))
-    program = make_program(settings(axes), MODEL, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
-    measured = {}
-    with jax.set_mesh(program.mesh):
-        trained, frozen = split_parameters(init_params(MODEL, jax.random.key(0)), ())
-        state = init_state(trained, program.optimizer, jax.tree.map(lambda leaf: leaf.sharding, program.state))
-        frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, program.frozen))
-        for step in range(3):
-            state, metrics = program.step(state, frozen, put_batch(batch(step), program.mesh))
-            for name, value in metrics.items():
-                measured[f"{step} {name}"] = np.asarray(value)
-        for path, leaf in flatten(state.trained):
-            assert leaf.sharding.is_equivalent_to(dict(flatten(program.state.trained))[path].sharding, leaf.ndim)
-        measured |= dict(gather(state.trained))
-    np.savez(out, **measured)
+def main(out: str, *meshes: str) -> None:
+    parameters = jax.device_get(init_params(MODEL, jax.random.key(0)))
+    for mesh in meshes:
+        axes = MeshSettings(*map(int, mesh.split(",")))
+        program = make_program(settings(axes), MODEL, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
+        measured = {}
+        with jax.set_mesh(program.mesh):
+            trained, frozen = split_parameters(parameters, ())
+            state = init_state(trained, program.optimizer, jax.tree.map(lambda leaf: leaf.sharding, program.state))
+            frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, program.frozen))
+            for step in range(3):
+                state, metrics = program.step(state, frozen, put_batch(batch(step), program.mesh))
+                for name, value in metrics.items():
+                    measured[f"{step} {name}"] = np.asarray(value)
+            for path, leaf in flatten(state.trained):
+                expected = dict(flatten(program.state.trained))[path].sharding
+                assert leaf.sharding.is_equivalent_to(expected, leaf.ndim)
+            measured |= dict(gather(state.trained))
+        np.savez(Path(out) / f"{mesh}.npz", **measured)
 
 
 if __name__ == "__main__":
