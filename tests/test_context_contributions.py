@@ -35,7 +35,7 @@ def vectors(stream, norm, attn, gate, hidden, mask):
     def split(array):
         return array.reshape(batch, array.shape[1], heads, -1).swapaxes(1, 2)
 
-    queries = split(np.float64(norm(stream)) @ query + biases[0])
+    queries = split(np.float64(jax.jit(norm)(stream)) @ query + biases[0])
     keys, values = split(hidden @ key), split(hidden @ value + biases[1])
     scores = queries @ keys.swapaxes(2, 3) / np.sqrt(width // heads)
     weights = np.exp(scores - scores.max(axis=3, keepdims=True)) * mask[:, None, None, :]
@@ -46,6 +46,11 @@ def vectors(stream, norm, attn, gate, hidden, mask):
         projected = values[:, head] @ out[rows]
         total += weights[:, head, :, :, None] * projected[:, None, :, :]
     return total if gate is None else np.tanh(np.float64(gate[...])) * total
+
+
+@jax.jit
+def added_to(stream, norm, part):
+    return stream + part(norm(stream))
 
 
 @jax.jit
@@ -72,14 +77,14 @@ def test_contributions_add_up_to_what_the_layer_added(config):
             (encoder.blocks.context_attn_ln, encoder.blocks.context_attn, encoder.blocks.context_gate),
         )
         before = embedded if layer == 0 else after[layer - 1]
-        stream = before + attn(attn_ln(before))
+        stream = added_to(before, attn_ln, attn)
         contributed = vectors(stream, *own, states.hidden, states.mask)
         assert_close(lengths[place], np.linalg.norm(contributed, axis=-1), TERMS)
         bias = own[1].out.bias
         added = contributed.sum(axis=2) + (0 if bias is None else bias[...])
         assert np.abs(added).max() > 0.1
         stream = np.float32(stream + added)
-        assert_close(stream + mlp(mlp_ln(stream)), after[layer], TERMS)
+        assert_close(added_to(stream, mlp_ln, mlp), after[layer], TERMS)
 
 
 def test_one_token_contributes_all_and_none_nothing():
