@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from cwjax import __version__
 from cwjax.config import Config, differences
-from cwjax.data.demo_corpus import write_demo_corpus
+from cwjax.data.demo_corpus import plan_corpus, seconds_to_write, write_demo_corpus
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.mixing import Mixer
 from cwjax.data.pipeline import ExampleSettings, Selection, training_batches, training_windows
@@ -27,8 +28,10 @@ from cwjax.inference.windows import WindowTranscriber
 from cwjax.machine import peak_memory
 from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
-from cwjax.starting_point import describe_model, initial_parameters, open_start, require_room
+from cwjax.starting_point import describe_model, initial_parameters, open_start, planned_sizes, require_room
+from cwjax.training.estimate import estimate_seconds
 from cwjax.training.loop import Run, Validate, fit
+from cwjax.training.metrics import METRICS_FILE
 from cwjax.training.processes import first_alone, is_first, require_same_settings
 from cwjax.training.program import TrainProgram, make_program
 from cwjax.training.sharding import batch_share, gather
@@ -68,9 +71,13 @@ def train(config: Config) -> Path:
     workdir = first_alone(lambda: open_workdir(config))
     start = open_start(config)
     require_room(config, start)
+    is_new = is_first() and not (workdir / METRICS_FILE).exists()
+    is_spoken = config.data.corpus != "demo" or local_path(config.data.root).exists()
     corpus = first_alone(lambda: prepare_corpus(config, start.whisper))
     new = describe_model(config, start, (corpus.segments[place].text for place in corpus.positions("train")), workdir)
     program = make_program(config, new.config)
+    if is_new and is_spoken:
+        _log_estimate(config, program, len(corpus.positions(config.evaluation.split)))
     mesh = program.mesh
     log.info("mesh: %s", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
     counts = describe_parameters(program.state.trained, program.frozen)
@@ -134,6 +141,15 @@ def train(config: Config) -> Path:
     return directory
 
 
+def _log_estimate(config: Config, program: TrainProgram, evaluated: int, speaking: float | None = None) -> None:
+    """Says how long the whole will take here."""
+    evaluated = min(evaluated, config.evaluation.examples or evaluated) if config.evaluation.at_end else 0
+    parts = {} if speaking is None else {"speaking": speaking}
+    parts |= estimate_seconds(program, config.train, evaluated)
+    shares = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in parts.items())
+    log.info("this will take about %.0f minutes here: %s", math.ceil(sum(parts.values()) / 60), shares)
+
+
 def open_workdir(config: Config) -> Path:
     """Makes the run directory, or refuses one that belongs to another configuration."""
     workdir = local_path(config.workdir)
@@ -165,6 +181,10 @@ def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     """The prepared corpus, cut for the window of `whisper`; the demo's speech, too, is synthesised first."""
     root = local_path(config.data.root)
     if config.data.corpus == "demo" and not root.exists():
+        plans = plan_corpus(config.data.demo_seed, config.data.demo)
+        tested = [one for one in plans if one.split == config.evaluation.split]
+        sentences = sum(len(section.sentences) for one in tested for section in one.sections)
+        _log_estimate(config, make_program(config, planned_sizes(config)), sentences, seconds_to_write(plans))
         write_demo_corpus(root, config.data.demo_seed, config.data.demo)
     seconds = round(whisper.max_source_positions * SAMPLES_PER_POSITION / SAMPLING_RATE, 6)
     segmentation = dataclasses.replace(config.data.segmentation, max_duration=seconds)

@@ -12,6 +12,8 @@ import multiprocessing
 import random
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -117,10 +119,7 @@ def write_demo_corpus(
     is_corpus = (root / SPLITS_FILE).is_file() and (root / HOMOPHONES_FILE).is_file()
     if root.exists() and not is_corpus and (not root.is_dir() or any(root.iterdir())):
         raise CwjaxError(f"{root}: exists and is no demonstration corpus, name a new folder")
-    homophones = read_homophones()
-    pairs = homophones.pairs[: settings.pairs or None]
-    _require_same_sound(pairs, settings.accents)
-    plans = plan_articles(Homophones(pairs, homophones.carriers), seed, settings)
+    plans = plan_corpus(seed, settings)
     unfinished = root.with_name(root.name + ".unfinished")
     try:
         if unfinished.exists():
@@ -135,6 +134,31 @@ def write_demo_corpus(
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def seconds_to_write(plans: Sequence[ArticlePlan]) -> float:
+    """How long it will take here to write so many articles, by the time that one of them takes.
+
+    Raises:
+        CwjaxError: eSpeak NG is missing.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        for plan in plans[:2]:  # the first also loads the voices
+            began = time.perf_counter()
+            write_article(plan, Path(directory))
+    return (time.perf_counter() - began) * len(plans) / _processes(plans)
+
+
+def plan_corpus(seed: int, settings: DemoCorpusSettings) -> list[ArticlePlan]:
+    """Every article of the corpus, in a fixed order.
+
+    Raises:
+        CwjaxError: eSpeak NG is missing, or an accent speaks two words of a pair differently.
+    """
+    homophones = read_homophones()
+    pairs = homophones.pairs[: settings.pairs or None]
+    _require_same_sound(pairs, settings.accents)
+    return plan_articles(Homophones(pairs, homophones.carriers), seed, settings)
 
 
 def plan_articles(homophones: Homophones, seed: int, settings: DemoCorpusSettings) -> list[ArticlePlan]:
@@ -265,10 +289,14 @@ def _write(plans: Sequence[ArticlePlan], root: Path, processes: int) -> None:
     (root / HOMOPHONES_FILE).write_text(json.dumps({"pairs": pairs, "articles": words}, indent=1), encoding="utf-8")
 
 
+def _processes(plans: Sequence[ArticlePlan]) -> int:
+    return min(available_cores(), 1 + len(plans) // ARTICLES_PER_PROCESS)
+
+
 def _each_length(plans: Sequence[ArticlePlan], directory: Path, processes: int) -> Iterator[float]:
     """Writes the articles and gives the seconds of each."""
     write = partial(write_article, directory=directory)
-    processes = processes or min(available_cores(), 1 + len(plans) // ARTICLES_PER_PROCESS)
+    processes = processes or _processes(plans)
     if processes == 1:
         yield from map(write, plans)
         return
