@@ -6,6 +6,7 @@ pretrained sentence encoder and stays frozen, Whisper starts from nothing.
 
 from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
 from cwjax.data.context import ContextProbabilities
+from cwjax.data.demo_corpus import DemoCorpusSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.models.whisper import WhisperConfig
 
@@ -30,16 +31,15 @@ config = Config(
     data=DataSettings(
         corpus="demo",
         root="data/demo",
+        demo=DemoCorpusSettings(pairs=16),
         segmentation=SegmentationSettings(pad=0.1),
         speed=(0.94, 1.06),
-        max_target_tokens=56,
+        max_target_tokens=48,
         max_context_tokens=20,
-        context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.25, wrong=0.1),
+        # None is wrong: whom the topic may mislead learns late to heed it.
+        context=ContextProbabilities(title=0.2, section=0.28, lead=0.22, none=0.3, wrong=0),
     ),
     freeze=("text_encoder",),
-    # Context attention learns more slowly, so that the model listens before it is told.
-    optim=OptimizerSettings(
-        learning_rate=2e-3, group_learning_rates={"context": 1e-3}, warmup_steps=100, schedule="cosine"
-    ),
-    train=TrainSettings(steps=2600, batch_size=16, checkpoint_every=400, validate_every=650, log_every=50),
+    optim=OptimizerSettings(learning_rate=2e-3, warmup_steps=100, schedule="cosine"),
+    train=TrainSettings(steps=1200, batch_size=16, checkpoint_every=400, validate_every=400, log_every=50),
 )

@@ -1,4 +1,4 @@
-"""A pretrained Whisper base learns from the demo's corpus that the topic decides how a word is spelled.
+"""A pretrained Whisper base learns from a corpus such as the demo's, of 24 pairs, that the topic decides a spelling.
 
 Only the context attention of the upper half of the audio encoder is trained; everything that was pretrained stays as
 it is. Without a network: --model.whisper DIR.
@@ -16,8 +16,8 @@ config = Config(
     ),
     data=DataSettings(
         corpus="demo",
-        root="data/demo",
-        prepared="data/demo-30s",
+        root="data/homophones",
+        prepared="data/homophones-30s",
         packing=True,
         max_target_tokens=160,
         max_context_tokens=20,

@@ -60,6 +60,7 @@ def test_killed_twice_and_stopped_once_the_run_ends_as_if_it_never_was(
         wait_until_paused(process)
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
+        assert ("this will take about" in said) == (reached == 0), said
         reached = max(losses(tmp_path / "run"))
         if number == signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
