@@ -36,7 +36,7 @@ config = Config(
         speed=(0.94, 1.06),
         max_target_tokens=48,
         max_context_tokens=20,
-        # None is wrong: whom the topic may mislead learns late to heed it.
+        # No wrong ones: a model that is misled now and then learns much later to use the topic.
         context=ContextProbabilities(title=0.2, section=0.28, lead=0.22, none=0.3, wrong=0),
     ),
     freeze=("text_encoder",),

@@ -1,4 +1,4 @@
-"""The experiments of the original PyTorch project, run as their configurations say but on a tiny text encoder."""
+"""The experiments of the original PyTorch project, run as their configurations say but with a tiny model."""
 
 from pathlib import Path
 
@@ -21,7 +21,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     directory = tmp_path_factory.mktemp("experiments")
     bert = write_bert(directory / "bert", hidden_size=64, layers=2, spread=0.05)
+    sizes = {"d-model": 64, "encoder-layers": 2, "encoder-ffn-dim": 128, "decoder-layers": 1, "decoder-ffn-dim": 128}
     return [
+        *(f"--model.whisper-size.{name}={size}" for name, size in sizes.items()),
         *("--model.text-encoder", str(bert), "--model.text-encoder-sha256", ""),
         *("--data.root", str(directory / "corpus"), "--evaluation.no-at-end"),
     ]
@@ -50,7 +52,7 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def test_overfit_one_sample(places: list[str], tmp_path: Path) -> None:
-    assert run("overfit", tmp_path / "run", places) == 0
+    assert run("overfit", tmp_path / "run", places, "--train.steps", "300") == 0
     losses = [row["loss"] for row in read_metrics(tmp_path / "run")]
     assert losses[0] > 1
     assert losses[-1] < 0.01

@@ -138,7 +138,7 @@ def test_the_fastest_that_fits_is_named(
 ) -> None:
     monkeypatch.setitem(plan.CHIPS, "cpu", plan.Chip(2**40, 1e12, 1e11, 1e10))
     monkeypatch.setattr(plan, "LARGEST_BATCH", 1)
-    assert main(["plan", "--config", str(config), "--search", "--json"]) == 0
+    assert main(["plan", "--config", str(config), "--search", "--json", "--train.batch-size", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["recomputed"] for one in found["tried"]] == ["nothing", "cheap", "blocks"]
     paces = [one["batch_size"] / one["seconds"] for one in found["tried"]]

@@ -184,6 +184,7 @@ def test_bfloat16_stays_close():
     assert np.abs(half.astype(jnp.float32) - exact)[mask].mean() < 0.03 * np.abs(exact)[mask].mean()
 
     # Each bias is in thousands of scores: its gradient must not be summed in bfloat16.
+    @jax.jit
     @jax.grad
     def gradients(params):
         return (nnx.merge(graph, params)(ids, mask)[mask].astype(jnp.float32) * exact[mask][::-1]).sum()

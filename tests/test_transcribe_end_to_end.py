@@ -23,6 +23,8 @@ from cwjax.models.parameters import flatten
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.model_directory import load_model, save_model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 16_000
 SIZES = WhisperConfig(
     d_model=16,

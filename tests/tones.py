@@ -78,7 +78,7 @@ def trained(tokens: WhisperTokens, cache: Path) -> Parameters:
         return unflatten(dict(leaves))
 
 
-def train(tokens: WhisperTokens, steps: int = 200, batch: int = 16, seed: int = 0) -> Parameters:
+def train(tokens: WhisperTokens, steps: int = 120, batch: int = 16, seed: int = 0) -> Parameters:
     """Parameters of audio encoder and decoder, for the real multilingual vocabulary `tokens`."""
     random = np.random.default_rng(seed)
     lesson = Lesson(tokens, random)
@@ -130,7 +130,7 @@ def train(tokens: WhisperTokens, steps: int = 200, batch: int = 16, seed: int = 
 class Lesson:
     """A long recording, of which examples are drawn."""
 
-    seconds = 1200.0
+    seconds = 600.0
 
     def __init__(self, tokens: WhisperTokens, random: np.random.Generator):
         names = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|startofprev|>")
