@@ -16,6 +16,8 @@ from cwjax.inference.recording import Recording
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.voice_activity import level, pack_windows, speech_spans
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RATE = 16_000
 PLAIN = DecodingOptions(
     language="en",

@@ -226,10 +226,9 @@ def test_gradients_reach_the_gates_first_and_everything_once_they_are_open(confi
     assert silent(with_gates(params, [0.5] * 3)) <= never
 
 
-@pytest.mark.parametrize("config", [CONFIG, WITH_T5], ids=["bert", "t5"])
-def test_bfloat16_stays_close_and_its_logits_are_float32(config):
-    params = with_gates(wide_params(config), [0.5] * 3)
-    run, (features, *rest) = whole_model(config), examples()
+def test_bfloat16_stays_close_and_its_logits_are_float32():
+    params = with_gates(wide_params(CONFIG), [0.5] * 3)
+    run, (features, *rest) = whole_model(CONFIG), examples()
     exact = run(params, features, *rest)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     rounded = run(half, features.astype(jnp.bfloat16), *rest)

@@ -33,6 +33,8 @@ from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.text_encoder_checkpoints import bert_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LONGEST = 16
 
 

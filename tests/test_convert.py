@@ -25,6 +25,8 @@ from cwjax.weights.export import export
 from cwjax.weights.tensors import Tensors, open_tensors, write_tensors
 from cwjax.weights.whisper_checkpoints import hugging_face_settings, stock_whisper, whisper_from_hugging_face
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

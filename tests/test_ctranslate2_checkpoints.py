@@ -16,6 +16,8 @@ from cwjax.weights.export import export
 from cwjax.weights.model_directory import save_model
 from cwjax.weights.tensors import open_tensors
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -19,6 +19,8 @@ from cwjax.inference.search import BeamSearch, Sampling
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WhisperConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STEPS = 40
 
 
@@ -196,8 +198,7 @@ TOY = WhisperConfig(
 )
 
 
-@pytest.mark.parametrize("windows", [1, 2])
-@pytest.mark.parametrize("search", [Sampling(), BeamSearch(3, 3)], ids=["greedy", "beams"])
+@pytest.mark.parametrize(("windows", "search"), [(1, Sampling()), (2, BeamSearch(3, 3))], ids=["greedy", "beams"])
 def test_the_loop_copies_neither_caches_nor_weights(windows: int, search: Sampling | BeamSearch) -> None:
     graph, state = nnx.split(TextDecoder(TOY, key=jax.random.key(0)))
     plan = Plan(search, 40, 64, 3, False, 40, 43, 45)

@@ -26,6 +26,8 @@ from cwjax.weights.model_directory import save_model
 
 words = st.lists(st.sampled_from(["sea", "sail", "wind", "market", "bear", "bare"]), max_size=12).map(" ".join)
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @given(words, words)
 def test_the_rate_is_that_of_jiwer_and_its_ends_are_part_of_it(said, heard):

@@ -10,6 +10,8 @@ from tolerance import assert_close
 
 from cwjax.inference.search import BeamSearch, Sampling, first_highest
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 END, SIZE, STEPS = 3, 7, 6
 TERMS = SIZE + STEPS
 

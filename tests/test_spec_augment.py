@@ -7,6 +7,8 @@ import pytest
 from cwjax.errors import CwjaxError
 from cwjax.models.spec_augment import SpecAugmentSettings, spec_augment
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FRAMES, MELS, BATCH = 200, 40, 64
 SETTINGS = SpecAugmentSettings(time_masks=2, longest_time_mask=30, frequency_masks=1, widest_frequency_mask=8)
 

@@ -12,6 +12,8 @@ from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.suppression import non_speech_tokens, suppression, transcript_only
 from cwjax.inference.timestamp_rules import apply_timestamp_rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 END, FIRST, SIZE = 20, 30, 60
 """A small vocabulary in Whisper's order: text, end of text, other special tokens, timestamps."""
 

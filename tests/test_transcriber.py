@@ -13,6 +13,8 @@ from cwjax.errors import CwjaxError
 from cwjax.inference.decoding_options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def text_only(transcriber: Transcriber) -> DecodingOptions:  # noqa: F811
     """No timestamps, which random weights would say even where they are not asked for."""
