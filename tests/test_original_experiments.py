@@ -60,20 +60,17 @@ def test_overfit_one_sample(places: list[str], tmp_path: Path) -> None:
 
 def test_one_sample_trains_the_text_encoder_alone(places: list[str], listener: Path, tmp_path: Path) -> None:
     start = ["--model.whisper", str(listener), "--optim.learning-rate", "3e-3", "--train.steps", "600"]
-    assert run("overfit_text_encoder", tmp_path / "before", places, *start, "--train.steps", "1") == 0
-    assert run("overfit_text_encoder", tmp_path / "after", places, *start) == 0
-    losses = [row["loss"] for row in read_metrics(tmp_path / "before")]
+    assert run("overfit_text_encoder", tmp_path / "run", places, *start, "--train.log-every", "1") == 0
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run")]
     assert losses[0] > 0.05
-    assert read_metrics(tmp_path / "after")[-1]["loss"] < 0.5 * losses[0]
-    before, after = weights(tmp_path / "before"), weights(tmp_path / "after")
-    changed = {path for path in after if not np.array_equal(before[path], after[path])}
-    assert changed
-    assert all(path.startswith("text_encoder/") for path in changed)
-    # Step 1 of the short run moved the text encoder, and nothing else, too.
-    heard = weights(listener.parent)
+    assert losses[-1] < 0.5 * losses[0]
+    # Its Whisper is the one that it started from. (That no step moves what is frozen is tested in test_step.py.)
+    heard, after = weights(listener.parent), weights(tmp_path / "run")
     stock = [path for path in heard if path.startswith(("audio_encoder/", "decoder/")) and "/context_" not in path]
     assert stock
     assert all(np.array_equal(heard[path], after[path]) for path in stock)
+    text_encoder = [path for path in heard if path.startswith("text_encoder/")]
+    assert not all(np.array_equal(heard[path], after[path]) for path in text_encoder)
 
 
 def test_with_closed_gates_it_is_refused(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,12 +51,10 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-def test_killed_twice_and_stopped_once_the_run_ends_as_if_it_never_was(
-    config: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_killed_and_stopped_the_run_ends_as_if_it_never_was(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
     seeded = random.Random(0)
     reached = 0
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGKILL, signal.SIGTERM):
         process = start(config, tmp_path / "run", pause_after=reached + seeded.randint(4, 14))
         wait_until_paused(process)
         process.send_signal(number)

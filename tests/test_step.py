@@ -161,7 +161,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     assert metrics["token_accuracy"] == pytest.approx((rows.argmax(axis=-1) == targets).mean())
 
 
-@pytest.mark.parametrize("options", [{"recomputed": "cheap"}, {"recomputed": "blocks"}, {"accumulation": 2}])
+@pytest.mark.parametrize("options", [{"recomputed": "cheap", "accumulation": 2}, {"recomputed": "blocks"}])
 def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
     runs = [prepare(("text_encoder",)), prepare(("text_encoder",), **options)]
     before = host(runs[0][1].trained)
