@@ -59,7 +59,7 @@ def transformers_model(config: WhisperConfig, parameters: Parameters):
 
 
 def wide_parameters(config: ContextWhisperConfig, seed: int = 0, scale: float = 0.2, gates: float = 0.5) -> Parameters:
-    """Parameters drawn so wide that every part matters, the gates open."""
+    """Parameters drawn so wide that every part matters; the gates are open unless told otherwise."""
     random = np.random.default_rng(seed)
 
     def widen(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:

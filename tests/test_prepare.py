@@ -390,3 +390,10 @@ def test_every_limit_is_an_option_that_says_what_it_is() -> None:
     for field in dataclasses.fields(SegmentationSettings):
         action = next(one for one in parser._actions if one.dest == f"limit_{field.name}")
         assert len(action.help) > 15
+
+
+def test_a_users_file_beside_the_output_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "poetry.lock").write_text("mine")
+    with only_process(tmp_path / "poetry"):
+        pass
+    assert (tmp_path / "poetry.lock").read_text() == "mine"

@@ -39,7 +39,7 @@ def _locked(output: Path) -> Iterator[None]:
     It lies beside the folder: Windows renames no folder in which a file is open.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(output.name + ".lock")
+    path = output.with_name(f".{output.name}.cwjax-lock")  # no name that a file of the user's could have
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
