@@ -88,9 +88,6 @@ from cwjax.data.log_mel import mel_filters
 print("filters", mel_filters(80).shape)
 
 from cwjax.cli import main
-from cwjax.data import demo_corpus
-from cwjax.errors import CwjaxError
-from cwjax.files import local_path
 folder = tempfile.mkdtemp()
 for arguments in (["train"], ["transcribe"], ["convert"], ["prepare"], ["evaluate"]):
     with contextlib.suppress(SystemExit):

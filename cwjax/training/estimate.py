@@ -9,8 +9,9 @@ from cwjax.config import TrainSettings
 from cwjax.training.cost import count_products
 from cwjax.training.program import TrainProgram
 
-SHARE_OF_PACE = 0.35
-"""What a training step reaches of the pace of one large product: 0.3 with `configs/demo.py`, 0.5 with Whisper tiny."""
+SHARE_OF_PACE = 0.45
+"""What a training step reaches of the pace of one large product on a CPU: 0.45 with `configs/demo.py`, about 0.5 with
+Whisper tiny (`benchmarks/train_step.py`). On accelerators it was not measured."""
 
 _SIDE = 1536
 _REPETITIONS = 5
@@ -20,7 +21,7 @@ def estimate_seconds(program: TrainProgram, settings: TrainSettings, evaluated: 
     """Seconds of training and of transcribing, for validation and at the end. Compiling and reading are not counted.
 
     The operations of a step are counted and divided by the pace of a matrix product, which is measured here. To
-    transcribe a window takes about as long as to train on it: the decoder runs token by token, but nothing runs back.
+    transcribe a window takes about as long as to train on it: the decoder runs token by token, but without a gradient.
 
     Args:
         program: of the experiment.
