@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tiny import write_bert
+from tolerance import assert_close
 
 from cwjax.cli import main
+from cwjax.models.context_whisper import init_params
+from cwjax.models.parameters import flatten
 from cwjax.training.metrics import read_metrics
+from cwjax.weights.model_directory import read_model_config
 
 pytest.importorskip("espeakng_loader", reason="the demo's speech needs the extra 'demo'")
 
@@ -64,11 +69,16 @@ def test_one_sample_trains_the_text_encoder_alone(places: list[str], listener: P
     losses = [row["loss"] for row in read_metrics(tmp_path / "run")]
     assert losses[0] > 0.05
     assert losses[-1] < 0.5 * losses[0]
-    # Its Whisper is the one that it started from. (That no step moves what is frozen is tested in test_step.py.)
+    # Its Whisper is the one that it started from, and its context attention is as it was drawn.
     heard, after = weights(listener.parent), weights(tmp_path / "run")
     stock = [path for path in heard if path.startswith(("audio_encoder/", "decoder/")) and "/context_" not in path]
     assert stock
     assert all(np.array_equal(heard[path], after[path]) for path in stock)
+    drawn = dict(flatten(init_params(read_model_config(tmp_path / "run" / "model"), jax.random.key(0))))
+    context = [path for path in after if "/context_" in path]
+    assert context
+    for path in context:
+        assert_close(after[path], drawn[path], terms=1, message=path)
     text_encoder = [path for path in heard if path.startswith("text_encoder/")]
     assert not all(np.array_equal(heard[path], after[path]) for path in text_encoder)
 
