@@ -36,10 +36,30 @@ CONFIGS = {
 }
 
 
+# One with all heads' scores at once, one with those of a head at a time.
+WIDTHS = {"t5": 33, "mt5": 260}
+
+
+@cache
+def graph_of(config):
+    return nnx.split(nnx.eval_shape(lambda: T5Encoder(config, key=jax.random.key(0))))[0]
+
+
 @cache
 def compiled(config):
-    graph = nnx.split(nnx.eval_shape(lambda: T5Encoder(config, key=jax.random.key(0))))[0]
-    return graph, jax.jit(lambda params, ids, mask: nnx.merge(graph, params)(ids, mask))
+    graph = graph_of(config)
+    return jax.jit(lambda params, ids, mask: nnx.merge(graph, params)(ids, mask))
+
+
+@cache
+def with_gradients(config):
+    """From parameters, ids, mask and weights of the states: gradients of the weighted sum, and the states."""
+
+    def weighted(params, ids, mask, weights):
+        states = nnx.merge(graph_of(config), params)(ids, mask)
+        return (states.astype(jnp.float32) * weights).sum(), states
+
+    return jax.jit(jax.grad(weighted, has_aux=True))
 
 
 def sequences(config, lengths, width):
@@ -81,53 +101,45 @@ def wide_params(config):
     return jax.tree_util.tree_map_with_path(widen, nnx.to_pure_dict(nnx.state(graph)))
 
 
-@pytest.mark.parametrize("width", [33, 260], ids=["short", "long"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_states_of_every_layer_equal_the_pytorch_model(kind, width):
+def test_states_and_gradients_equal_the_pytorch_model(kind):
     torch = pytest.importorskip("torch")
 
-    model, config = pytorch_model(kind), CONFIGS[kind]
-    terms = text_encoder_terms(config, width)
-    ids, mask = sequences(config, [width, 14, 1], width)
-    with torch.no_grad():
-        result = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
-    params = t5_params(arrays_of(model), config)
-    graph, run = compiled(config)
-    assert_close(run(params, ids, mask)[mask], result.last_hidden_state.numpy()[mask], terms)
-
-    ours = nnx.merge(graph, params)
-    stream, bias = ours.token_embedding(ids), ours.position_bias(width)
-    one_layer = jax.jit(lambda layer, stream: layer(stream, mask, bias))
-    # The last of their states has gone through the final norm already.
-    for layer in range(config.num_layers):
-        assert_close(stream[mask], result.hidden_states[layer].numpy()[mask], terms, message=f"before layer {layer}")
-        stream = one_layer(jax.tree.map(lambda leaf, layer=layer: leaf[layer : layer + 1], ours.blocks), stream)
-    assert_close(ours.final_ln(stream)[mask], result.hidden_states[-1].numpy()[mask], terms)
-
-
-@pytest.mark.parametrize("width", [33, 260], ids=["short", "long"])
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_gradients_equal_the_pytorch_model(kind, width):
-    torch = pytest.importorskip("torch")
-
-    model, config = pytorch_model(kind), CONFIGS[kind]
+    model, config, width = pytorch_model(kind), CONFIGS[kind], WIDTHS[kind]
     ids, mask = sequences(config, [width, 14, 1], width)
     weights = np.random.default_rng(2).normal(size=(*ids.shape, config.d_model)).astype(np.float32) * mask[..., None]
     model.zero_grad()
-    hidden = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long()).last_hidden_state
-    (hidden * torch.tensor(weights)).sum().backward()
+    result = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
+    (result.last_hidden_state * torch.tensor(weights)).sum().backward()
     # Gradients find their places as the tensors do.
     names = dict(model.named_parameters())
     reference = dict(flatten(t5_params({name: names[name].grad.numpy() for name in names}, config)))
 
-    graph, _ = compiled(config)
-    gradients = jax.jit(jax.grad(lambda params: (nnx.merge(graph, params)(ids, mask) * weights).sum()))
-    ours = dict(flatten(gradients(t5_params(arrays_of(model), config))))
-    assert ours.keys() == reference.keys()
-    terms = 2 * text_encoder_terms(config, width) + ids.size  # forth and back, summed over all tokens
-    for path, gradient in ours.items():
+    params = t5_params(arrays_of(model), config)
+    gradients, states = with_gradients(config)(params, ids, mask, weights)
+    terms = text_encoder_terms(config, width)
+    assert_close(states[mask], result.last_hidden_state.detach().numpy()[mask], terms)
+    gradients = dict(flatten(gradients))
+    assert gradients.keys() == reference.keys()
+    gradient_terms = 2 * terms + ids.size  # forth and back, summed over all tokens
+    for path, gradient in gradients.items():
         assert np.abs(reference[path]).max() > 1e-3, path
-        assert_close(gradient, reference[path], terms, message=path)
+        assert_close(gradient, reference[path], gradient_terms, message=path)
+
+    @jax.jit
+    def layer_by_layer(params):
+        encoder = nnx.merge(graph_of(config), params)
+        bias = encoder.position_bias(width)
+
+        def run(stream, layer):
+            return jax.tree.map(lambda leaf: leaf[None], layer)(stream, mask, bias), stream
+
+        last, inputs = jax.lax.scan(run, encoder.token_embedding(ids), encoder.blocks)
+        return [*inputs, encoder.final_ln(last)]
+
+    # The last of their states has gone through the final norm already.
+    for layer, (ours, theirs) in enumerate(zip(layer_by_layer(params), result.hidden_states, strict=True)):
+        assert_close(ours[mask], theirs.detach().numpy()[mask], terms, message=f"before layer {layer}")
 
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (12, 20), (64, 512), (4, 2), (33, 100)])
@@ -145,7 +157,7 @@ def test_buckets_equal_the_pytorch_model(buckets, max_distance):
 
 def test_a_bias_belongs_to_the_distance_of_key_and_query():
     config = CONFIGS["t5"]
-    encoder = nnx.merge(compiled(config)[0], wide_params(config))
+    encoder = nnx.merge(graph_of(config), wide_params(config))
     bias = np.asarray(encoder.position_bias(30))
     assert bias.shape == (4, 30, 30)
     table = np.asarray(encoder.relative_bias[...])
@@ -158,47 +170,46 @@ def test_a_bias_belongs_to_the_distance_of_key_and_query():
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_padding_and_company_do_not_matter(kind):
     config = CONFIGS[kind]
-    params, (_, run) = wide_params(config), compiled(config)
-    lengths = [17, 9, 1]
-    ids, mask = sequences(config, lengths, 17)
-    together = np.asarray(run(params, ids, mask))
-    np.testing.assert_array_equal(together[mask], run(params, np.where(mask, ids, 3), mask)[mask])
-    alone = run(params, ids[1:2, :9], mask[1:2, :9])
+    params, width = wide_params(config), WIDTHS[kind]
+    ids, mask = sequences(config, [17, 9, 1], width)
+
+    def states(ids):
+        return np.asarray(with_gradients(config)(params, ids, mask, np.zeros((*ids.shape, config.d_model)))[1])
+
+    together = states(ids)
+    np.testing.assert_array_equal(together[mask], states(np.where(mask, ids, 3))[mask])
+    alone = compiled(config)(params, ids[1:2, :9], mask[1:2, :9])
     terms = text_encoder_terms(config, 17)  # the others have a weight of nothing
     assert_close(together[1, :9], alone[0], terms)
-    # Up to and beyond 256 positions, where attention on the CPU goes another way, and 512, which T5 was trained with.
-    for width in (40, 300, 530):
-        padded_ids = np.pad(ids, ((0, 0), (0, width - 17)), constant_values=5)
-        padded_mask = np.pad(mask, ((0, 0), (0, width - 17)))
-        longer = np.asarray(run(params, padded_ids, padded_mask))[:, :17]
-        assert_close(longer[mask], together[mask], terms)
+    # Beyond 256 positions, where attention on the CPU goes another way, and 512, which T5 was trained with.
+    padding = ((0, 0), (0, 530 - width))
+    longer = compiled(config)(params, np.pad(ids, padding, constant_values=5), np.pad(mask, padding))
+    assert_close(longer[:, :width][mask], together[mask], terms)
 
 
 def test_bfloat16_stays_close():
-    config = CONFIGS["mt5"]
-    params, (graph, run) = wide_params(config), compiled(config)
-    ids, mask = sequences(config, [200, 110], 200)
+    config, width = CONFIGS["mt5"], WIDTHS["mt5"]
+    params = wide_params(config)
+    ids, mask = sequences(config, [width, 180, 110], width)
     half_params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    exact, half = np.asarray(run(params, ids, mask)), run(half_params, ids, mask)
-    assert half.dtype == jnp.bfloat16
-    assert np.abs(half.astype(jnp.float32) - exact)[mask].mean() < 0.03 * np.abs(exact)[mask].mean()
-
     # Each bias is in thousands of scores: its gradient must not be summed in bfloat16.
-    @jax.jit
-    @jax.grad
-    def gradients(params):
-        return (nnx.merge(graph, params)(ids, mask)[mask].astype(jnp.float32) * exact[mask][::-1]).sum()
-
-    exact, half = (gradients(each)["relative_bias"].astype(jnp.float32) for each in (params, half_params))
+    weights = np.random.default_rng(2).normal(size=(*ids.shape, config.d_model)).astype(np.float32) * mask[..., None]
+    (gradient, exact), (half_gradient, half) = (
+        with_gradients(config)(each, ids, mask, weights) for each in (params, half_params)
+    )
+    assert half.dtype == jnp.bfloat16
+    half, exact = np.asarray(half, np.float32)[mask], np.asarray(exact)[mask]
+    assert np.abs(half - exact).mean() < 0.03 * np.abs(exact).mean()
+    half, exact = (np.asarray(each["relative_bias"], np.float32) for each in (half_gradient, gradient))
     assert np.abs(half - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
 def test_an_empty_context_is_harmless():
-    config = CONFIGS["t5"]
-    params, (graph, run) = wide_params(config), compiled(config)
-    ids, mask = sequences(config, [6, 0], 6)
-    assert np.isfinite(run(params, ids, mask)).all()
-    gradient = jax.jit(jax.grad(lambda params: (nnx.merge(graph, params)(ids, mask)[0] ** 2).sum()))(params)
+    config, width = CONFIGS["t5"], WIDTHS["t5"]
+    ids, mask = sequences(config, [6, 0, width], width)
+    weights = np.ones((*ids.shape, config.d_model), np.float32) * np.array([1, 0, 0])[:, None, None]
+    gradient, states = with_gradients(config)(wide_params(config), ids, mask, weights)
+    assert np.isfinite(states).all()
     assert all(np.isfinite(leaf).all() for _, leaf in flatten(gradient))
 
 
