@@ -113,11 +113,10 @@ def test_padding_and_company_do_not_matter():
     params = with_gates(wide_params(CONFIG), [0.5, -0.7, 2.0])
     features, states = inputs()
     together = encoder(CONFIG)(params, features, states)
-    # Each alone, its context cut to its own length; what stood at the padding is gone.
-    for example, length in enumerate((6, 3, 1)):
-        own = ContextStates(states.hidden[example, None, :length], np.ones((1, length), bool))
-        alone = encoder(CONFIG)(params, features[example, None], own)
-        assert_close(together[example], alone[0], TERMS)
+    # One alone, its context cut to its own length; what stood at the padding is gone.
+    own = ContextStates(states.hidden[1:2, :3], np.ones((1, 3), bool))
+    alone = encoder(CONFIG)(params, features[1:2], own)
+    assert_close(together[1], alone[0], TERMS)
     padded = ContextStates(
         np.pad(states.hidden, ((0, 0), (0, 9), (0, 0)), constant_values=1e3),
         np.pad(states.mask, ((0, 0), (0, 9))),
@@ -163,6 +162,7 @@ def test_projected_contexts_serve_every_window():
         assert_close(encoder(CONFIG)(params, window, projected), encoder(CONFIG)(params, window, states), TERMS)
 
 
+@cache
 def whole_model(config):
     graph = abstract(config)[0]
     return jax.jit(lambda params, *inputs: nnx.merge(graph, params)(*inputs))
@@ -175,18 +175,17 @@ def examples():
     return features, tokens, ids, np.array([[True] * 6, [True] * 2 + [False] * 4])
 
 
-@pytest.mark.parametrize("config", [CONFIG, WITH_T5], ids=["bert", "t5"])
-def test_the_whole_model_is_stock_whisper_until_its_gates_open(config):
-    params = wide_params(config)
+def test_the_whole_model_is_stock_whisper_until_its_gates_open():
+    params = wide_params(CONFIG)
     features, tokens, ids, mask = examples()
-    graph = abstract(config)[0]
+    graph = abstract(CONFIG)[0]
 
     @jax.jit
     def stock(params, features, tokens):
         model = nnx.merge(graph, params)
         return model.decode(tokens, model.encode(features))
 
-    run = whole_model(config)
+    run = whole_model(CONFIG)
     expected = stock(params, features, tokens)
     np.testing.assert_array_equal(run(params, features, tokens, ids, mask), expected)
     opened = with_gates(params, [0.5] * 3)
