@@ -66,9 +66,16 @@ def test_causal_attention_sees_no_later_key(shape, backend, monkeypatch):
     queries, keys = arrays[0].shape[1], arrays[1].shape[1]
     past = jnp.arange(queries)[:, None] >= jnp.arange(keys)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    for given, expected in ((None, past), (mask, mask & past)):
-        ours = attention(*arrays, given, causal=True)
-        assert_close(ours, plain_attention(*arrays, expected), attention_terms(shape))
+
+    @jax.jit
+    def both(mask, *arrays):
+        return [
+            (attention(*arrays, given, causal=True), plain_attention(*arrays, expected))
+            for given, expected in ((None, past), (mask, mask & past))
+        ]
+
+    for ours, reference in both(mask, *arrays):
+        assert_close(ours, reference, attention_terms(shape))
 
 
 def score_bias(queries, keys, heads):
@@ -99,14 +106,15 @@ def test_backends_agree(shape, monkeypatch):
     query, key, value, mask = operands(*SHAPES[shape])
     bias = score_bias(*SHAPES[shape][1:4])
 
-    def results():
+    def results(*arrays):
         for given in (mask, None):
-            yield attention(query, key, value, given)
-            yield attention(query, key, value, given, bias=bias, scale=1.0)
+            yield attention(*arrays, given)
+            yield attention(*arrays, given, bias=bias, scale=1.0)
 
-    on_cpu = list(results())
+    on_cpu = jax.jit(lambda *arrays: list(results(*arrays)))(query, key, value)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for ours, others in zip(on_cpu, results(), strict=True):
+    on_gpu = jax.jit(lambda *arrays: list(results(*arrays)))(query, key, value)
+    for ours, others in zip(on_cpu, on_gpu, strict=True):
         assert_close(ours, others, attention_terms(shape))
 
 
