@@ -26,21 +26,28 @@ CERTAIN = {
 """No sampling, so that both must come to the same result."""
 
 
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """openai-whisper's search for words' times as it is written: numba needs far longer to compile it than it runs."""
+    timing = pytest.importorskip("whisper.timing")
+    for name in ("dtw_cpu", "backtrace"):
+        monkeypatch.setattr(timing, name, getattr(timing, name).py_func)
+
+
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory):
     return real_vocabulary(tmp_path_factory.mktemp("model"), tones.SIZES)
 
 
 @pytest.fixture(scope="module", params=["random", "trained"])
-def pair(request, vocabulary, pytestconfig) -> SimpleNamespace:
+def pair(request, vocabulary) -> SimpleNamespace:
     """Our transcriber and openai-whisper's model: with wide random weights, and trained to understand tones."""
     pytest.importorskip("torch")
     config, processor = vocabulary
     if request.param == "random":
         parameters = wide_parameters(config)
     else:
-        trained = tones.trained(processor.tokens, pytestconfig.cache.mkdir("tones"))
-        parameters = merge(wide_parameters(config), trained)
+        parameters = merge(wide_parameters(config), tones.trained(processor.tokens))
     random = np.random.default_rng(5)
     spoken = [(start, end, word) for start, end, word in tones.utterances(random, 130) if not 45 < start < 80]
     # A model that has learned little says languages within its text, which openai-whisper leaves there.

@@ -1,13 +1,15 @@
-"""A small Whisper that understands a language of eight tones, trained within a minute.
+"""A small Whisper that understands a language of eight tones.
 
 Each word of the language is a chord; a recording is words with pauses between them. The audio encoder is random and
 stays so; the decoder learns to name the words, to say roughly when they begin and end, and to end. Timestamp tokens
 start from the sinusoids of the audio positions they stand for, and attention to the audio starts by looking for what is
 alike, which is what makes them quick to learn.
+
+`python tests/tones.py` trains the decoder within a few minutes and writes what it learned to `tests/data/tones.npz`.
 """
 
 import dataclasses
-import hashlib
+import tempfile
 from pathlib import Path
 
 import jax
@@ -35,6 +37,7 @@ SIZES = WhisperConfig(
 WORDS = (" bee", " honey", " sail", " wind", " bear", " forest", ",", ".")
 PITCHES = (300, 450, 680, 1000, 1500, 2200, 3300, 5000)
 WINDOW = 30.0
+LEARNED = Path(__file__).parent / "data/tones.npz"
 PREVIOUS, TARGET = 8, 40
 """Most tokens of previous text, and of a transcript with its prompt, in training."""
 
@@ -67,22 +70,23 @@ def sound(words: Spoken, seconds: float, random: np.random.Generator) -> np.ndar
     return samples.astype(np.float32)
 
 
-def trained(tokens: WhisperTokens, cache: Path) -> Parameters:
-    """What `train` gives, kept in a folder until this file changes."""
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    file = cache / f"{digest}.npz"
-    if not file.exists():
-        np.savez(cache / f"{digest}.partial.npz", **dict(flatten(train(tokens))))
-        (cache / f"{digest}.partial.npz").rename(file)
-    with np.load(file) as leaves:
-        return unflatten(dict(leaves))
-
-
-def train(tokens: WhisperTokens, steps: int = 120, batch: int = 16, seed: int = 0) -> Parameters:
+def trained(tokens: WhisperTokens) -> Parameters:
     """Parameters of audio encoder and decoder, for the real multilingual vocabulary `tokens`."""
+    with np.load(LEARNED) as leaves:
+        decoder = unflatten({path: leaf.astype(np.float32) for path, leaf in leaves.items()})
+    rows = decoder["token_embedding"]["embedding"]
+    random = np.random.default_rng(0)
+    whole = rows[-1] + 1e-3 * random.normal(size=(len(tokens), SIZES.d_model))
+    whole[used_tokens(tokens)] = rows[:-1]
+    decoder["token_embedding"]["embedding"] = whole.astype(np.float32)
+    return {"audio_encoder": _encoder()[1], "decoder": decoder}
+
+
+def train(tokens: WhisperTokens, steps: int = 600, batch: int = 16, seed: int = 0) -> Parameters:
+    """The decoder's parameters, whose embedding has a row for each token in use and one for all others."""
     random = np.random.default_rng(seed)
     lesson = Lesson(tokens, random)
-    used, unused = lesson.used, len(lesson.used)  # one row stands for all unused tokens
+    used, unused = lesson.used, len(lesson.used)
     encoder_graph, encoder = _encoder()
     sizes = dataclasses.replace(SIZES, vocab_size=unused + 1)
     graph, state = nnx.split(TextDecoder(sizes, key=jax.random.key(seed)))
@@ -120,11 +124,15 @@ def train(tokens: WhisperTokens, steps: int = 120, batch: int = 16, seed: int = 
     state = optimizer.init(decoder)
     for _ in range(steps):
         decoder, state = step(decoder, state, *lesson.draw(batch))
-    trained = np.array(decoder["token_embedding"]["embedding"])
-    whole = trained[unused] + 1e-3 * random.normal(size=(len(tokens), SIZES.d_model))
-    whole[used] = trained[:unused]
-    decoder["token_embedding"]["embedding"] = whole.astype(np.float32)
-    return jax.device_get({"audio_encoder": encoder, "decoder": decoder})
+    return jax.device_get(decoder)
+
+
+def used_tokens(tokens: WhisperTokens) -> np.ndarray:
+    """All that the language needs, ascending."""
+    names = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|startofprev|>")
+    words = [tokens.pieces(word)[0] for word in WORDS]
+    timestamps = range(tokens.first_timestamp, tokens.first_timestamp + 1501)
+    return np.array(sorted([*words, *map(tokens.id, names), tokens.no_speech, *timestamps]))
 
 
 class Lesson:
@@ -133,11 +141,9 @@ class Lesson:
     seconds = 600.0
 
     def __init__(self, tokens: WhisperTokens, random: np.random.Generator):
-        names = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|startofprev|>")
         self.tokens, self.random = tokens, random
         self.words = [tokens.pieces(word)[0] for word in WORDS]
-        timestamps = range(tokens.first_timestamp, tokens.first_timestamp + 1501)
-        self.used = np.array(sorted([*self.words, *map(tokens.id, names), tokens.no_speech, *timestamps]))
+        self.used = used_tokens(tokens)
         self.spoken = utterances(random, self.seconds)
         samples = sound(self.spoken, self.seconds, random)
         quiet = sound([], WINDOW, random)
@@ -174,9 +180,24 @@ class Lesson:
 
 def _encoder() -> tuple[nnx.GraphDef, Parameters]:
     """A random audio encoder that passes on what its convolutions hear."""
-    graph, state = nnx.split(AudioEncoder(SIZES, None, 0, key=jax.random.key(0)))
-    leaves = {
-        path: leaf * (0 if path.endswith(("out/kernel", "down/kernel")) else 8 if "conv2/kernel" in path else 1)
-        for path, leaf in flatten(nnx.to_pure_dict(state))
-    }
-    return graph, unflatten(leaves)
+    graph, state = nnx.split(nnx.eval_shape(lambda: AudioEncoder(SIZES, None, 0, key=jax.random.key(0))))
+    random = np.random.default_rng(0)
+
+    def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path == "positions":
+            return sinusoids(*leaf.shape)
+        if not path.endswith("kernel") or path.endswith(("out/kernel", "down/kernel")):
+            return np.full(leaf.shape, path.endswith("scale"), np.float32)
+        # Convolutions sum over three frames; the other kernels are stacked over layers.
+        deviation = (3 * leaf.shape[1]) ** -0.5 if path.startswith("conv") else leaf.shape[1] ** -0.5
+        return (random.normal(size=leaf.shape) * deviation * (8 if "conv2" in path else 1)).astype(np.float32)
+
+    return graph, unflatten({path: draw(path, leaf) for path, leaf in flatten(nnx.to_pure_dict(state))})
+
+
+if __name__ == "__main__":
+    from test_whisper_tokens import multilingual_whisper
+
+    with tempfile.TemporaryDirectory() as directory:
+        decoder = train(multilingual_whisper(Path(directory) / "tokenizer"))
+    np.savez_compressed(LEARNED, **{path: leaf.astype(np.float16) for path, leaf in flatten(decoder)})
