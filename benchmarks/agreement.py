@@ -22,7 +22,7 @@ from spoken_sentences import spoken_sentences
 
 import cwjax
 from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.weights.export import export
 from cwjax.weights.model_directory import read_generation_settings
 

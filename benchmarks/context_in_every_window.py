@@ -21,7 +21,7 @@ from cwjax.data.demo_corpus import DemoCorpusSettings
 from cwjax.data.espeak import Voice, synthesize
 from cwjax.data.homophones import read_homophones
 from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 
 REPEATED = 3
 """Sentences with the word at either end."""

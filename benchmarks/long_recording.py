@@ -29,7 +29,7 @@ from cwjax.weights.model_directory import save_model
 MEASURE = """
 import sys, time
 import cwjax
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.machine import peak_memory
 model_directory, audio, tokens, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 model = cwjax.load(model_directory)

@@ -40,8 +40,8 @@ from references import openai_model, real_vocabulary, transformers_model
 
 from cwjax.data.log_mel import HOP_LENGTH
 from cwjax.data.processor import Processor
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs
 from cwjax.inference.recording import Recording
 from cwjax.machine import available_cores
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
@@ -118,7 +118,7 @@ def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, flo
 def _ours(
     config: ContextWhisperConfig, parameters: Parameters, processor: Processor, tokens: int
 ) -> Callable[[np.ndarray], list[list[int]]]:
-    recognizer = Recognizer(config, parameters, processor)
+    recognizer = Programs(config, parameters, processor)
     never = [-1, processor.tokens.end_of_text, *range(processor.tokens.first_timestamp, len(processor.tokens))]
     plan = DecodingOptions(language="en", without_timestamps=True, suppress_tokens=never, sample_len=tokens)
 

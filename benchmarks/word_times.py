@@ -18,7 +18,7 @@ from spoken_sentences import spoken_sentences
 
 import cwjax
 from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 
 SILENCE = 0.1
 """Seconds around a sentence."""

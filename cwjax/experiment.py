@@ -24,8 +24,10 @@ from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import evaluate, log_summary, read_homophones, scores_of, transcribe_conditions
 from cwjax.evaluation.report import summarise
 from cwjax.files import local_path, write_text
-from cwjax.inference.windows import WindowTranscriber
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.transcriber import Transcriber
 from cwjax.machine import peak_memory
+from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters
 from cwjax.models.whisper import WhisperConfig
 from cwjax.starting_point import describe_model, initial_parameters, open_start, planned_sizes, require_room
@@ -104,7 +106,7 @@ def train(config: Config) -> Path:
             share,
             first,
         ),
-        validate=_validation(config, corpus, program, new.processor),
+        validate=_validation(config, corpus, program, new.config, new.processor),
     )
     with jax.set_mesh(mesh):
         parameters = fit(run, config.train)
@@ -204,26 +206,33 @@ def example_settings(config: Config) -> ExampleSettings:
     )
 
 
-def _validation(config: Config, corpus: PreparedCorpus, program: TrainProgram, processor: Processor) -> Validate | None:
+def _validation(
+    config: Config, corpus: PreparedCorpus, program: TrainProgram, model: ContextWhisperConfig, processor: Processor
+) -> Validate | None:
     positions = corpus.positions("validation")
     if not config.train.validate_every or not positions:
         return None
     order = np.random.default_rng(0).permutation(positions)
     chosen = sorted(int(place) for place in order[: config.train.validation_examples])
-    transcriber = WindowTranscriber(
-        program.graphdef,
-        processor,
-        min(config.evaluation.batch_size, len(chosen)),
-        config.data.max_context_tokens,
-        config.data.max_target_tokens - 4,
+    # Quick and the same at every step: greedy, once. Without timestamps, which a model learns late.
+    options = DecodingOptions(
+        temperature=0.0,
+        sample_len=config.data.max_target_tokens - 4,
+        without_timestamps=True,
+        independent_windows=True,
     )
+    batch_size = min(config.evaluation.batch_size, len(chosen))
+    transcriber: Transcriber | None = None
     homophones = read_homophones(corpus)
 
     def validate(parameters: Parameters) -> dict[str, float]:
-        summary = summarise(
-            transcribe_conditions(transcriber, program.rounded(parameters), corpus, chosen, homophones, quiet=True),
-            homophones,
-        )
+        nonlocal transcriber
+        rounded = program.rounded(parameters)
+        if transcriber is None:
+            transcriber = Transcriber(model, rounded, processor)
+        transcriber.use(rounded)
+        transcriptions = transcribe_conditions(transcriber, corpus, chosen, homophones, options, batch_size, quiet=True)
+        summary = summarise(transcriptions, homophones)
         measured = {f"validation/wer/{condition}": rate for condition, rate in summary["wer"].items()}
         for condition, decisions in summary.get("homophones", {}).items():
             measured[f"validation/homophones/{condition}"] = decisions["share"]

@@ -1,9 +1,10 @@
 """A whole model for people who write Python: `cwjax.load`."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,10 @@ from flax import nnx
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.sequential import Progress
-from cwjax.inference.transcriber import Transcriber
-from cwjax.inference.transcript import Transcript
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.transcriber import Progress, Transcriber
+from cwjax.inference.transcript import Segment, Transcript
+from cwjax.inference.transcription import Event, Request
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
@@ -27,6 +28,9 @@ from cwjax.weights.model_directory import (
     read_training_facts,
 )
 from cwjax.weights.sources import locate
+
+if TYPE_CHECKING:
+    from cwjax.evaluation.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -69,23 +73,54 @@ class Model:
 
     def transcribe(
         self,
-        audio: str | Path | np.ndarray,
+        audio: Any,
         context: str = "",
         options: DecodingOptions | None = None,
         progress: Progress | None = None,
+        **decoding: Any,
     ) -> Transcript:
-        """Transcribes a recording of any length; see `Transcriber.transcribe`.
+        """Transcribes a recording of any length.
+
+            model.transcribe("talk.mp3", context="bee keeping; names: Ada, Bo", language="en", word_timestamps=True)
 
         Args:
-            audio: a file, or mono samples at 16 kHz, (n,) float32.
+            audio: a file, bytes, a file object, or samples; see `cwjax.inference.recording.Recording.open`.
             context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
             options: how.
             progress: is told the seconds done and the seconds in all after every window.
+            decoding: fields of `DecodingOptions`, over those of `options`; and `batch_size`, most windows at once.
 
         Raises:
             CwjaxError: the audio cannot be read, an option does not go with the model, or tokenizers are missing.
         """
-        return self.transcriber.transcribe(audio, context, options, progress)
+        return self.transcriber.transcribe(audio, context, options, progress, **decoding)
+
+    def stream(
+        self, audio: Any, context: str = "", options: DecodingOptions | None = None, **decoding: Any
+    ) -> Iterator[Segment]:
+        """The segments of a recording, each as soon as it is known; arguments and errors as of `transcribe`.
+
+        Leave the loop, or close the iterator, and the transcription ends after the window it is at.
+        """
+        return self.transcriber.stream(audio, context, options, **decoding)
+
+    def transcribe_many(self, recordings: Sequence[Any], *arguments: Any, **decoding: Any) -> list[Transcript]:
+        """Transcribes several recordings, windows of all of them at once; see `Transcriber.transcribe_many`."""
+        return self.transcriber.transcribe_many(recordings, *arguments, **decoding)
+
+    def stream_many(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Event]:
+        """What becomes known of many recordings, as soon as it does; see `Transcriber.stream_many`."""
+        return self.transcriber.stream_many(requests, batch_size)
+
+    def detect_language(self, audio: Any, **decoding: Any) -> dict[str, float]:
+        """The probability of every language, the likeliest first; arguments and errors as of `transcribe`."""
+        return self.transcriber.detect_language(audio, **decoding)
+
+    def explain(self, audio: Any, context: str, transcript: Transcript, *arguments: Any) -> "Explanation":
+        """Which words of the context each stretch attended to; see `cwjax.evaluation.explanation.explain`."""
+        from cwjax.evaluation.explanation import explain
+
+        return explain(self.transcriber, audio, context, transcript, *arguments)
 
     @cached_property
     def transcriber(self) -> Transcriber:

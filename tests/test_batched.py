@@ -11,9 +11,10 @@ from tolerance import amplitudes, assert_close
 
 from cwjax.data.log_mel import FFT_LENGTH
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.recording import Recording
 from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import Transcript
 from cwjax.inference.voice_activity import level, pack_windows, speech_spans
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -79,6 +80,10 @@ def test_windows_hold_all_speech_and_are_cut_where_it_is_quiet() -> None:
     assert windows[-1] == (12_000, 12_100), "a long pause parts windows"
 
 
+def in_batches(transcriber: Transcriber, recordings, contexts, options, **others) -> list[Transcript]:
+    return transcriber.transcribe_many(recordings, contexts, options, independent_windows=True, **others)
+
+
 @pytest.fixture(scope="module")
 def transcriber(model) -> Transcriber:  # noqa: F811
     return Transcriber(model.config, wide_parameters(model.config), model.processor)
@@ -92,13 +97,18 @@ def test_many_windows_at_once_are_those_of_one_at_a_time(transcriber: Transcribe
     ]
     contexts = ["they sail on the sea.", "the wind", ""]
     progress = []
-    together = transcriber.transcribe_batched(
-        recordings, contexts, PLAIN, batch_size=4, progress=lambda done, total: progress.append((done, total))
+    together = in_batches(
+        transcriber,
+        recordings,
+        contexts,
+        PLAIN,
+        batch_size=4,
+        progress=lambda done, total: progress.append((done, total)),
     )
     assert [len(one.segments) > 0 for one in together] == [True, False, True]
     assert together[1].text == ""
     for recording, context, expected in zip(recordings, contexts, together, strict=True):
-        (alone,) = transcriber.transcribe_batched([recording], [context], PLAIN, batch_size=1)
+        (alone,) = in_batches(transcriber, [recording], [context], PLAIN, batch_size=1)
         assert [one.tokens for one in alone.segments] == [one.tokens for one in expected.segments]
         assert [one.start for one in alone.segments] == [one.start for one in expected.segments]
         assert [one.id for one in alone.segments] == list(range(len(alone.segments)))
@@ -115,39 +125,39 @@ def test_many_windows_at_once_are_those_of_one_at_a_time(transcriber: Transcribe
 def test_behind_a_window_is_the_silence_of_training(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models learned from samples with zeros behind them, whose features are not zero as openai-whisper's are."""
     samples = talk((0.3, 0), (0.6, 0.3), (0.2, 0), noise=0.01)
-    recognizer, heard = transcriber._recognizer, []
-    hear = recognizer._hear
+    programs, encoded = transcriber.programs, []
+    encode = programs._encode
 
     def note(parameters, *windows):
-        heard.append(windows[:4])  # samples, loudest, frames, and what stands behind them
-        return hear(parameters, *windows)
+        encoded.append(windows[:4])  # samples, max_log_mel, frames, pad_value
+        return encode(parameters, *windows)
 
-    monkeypatch.setattr(recognizer, "_hear", note)
-    (transcript,) = transcriber.transcribe_batched([samples], None, PLAIN, batch_size=1)
+    monkeypatch.setattr(programs, "_encode", note)
+    (transcript,) = in_batches(transcriber, [samples], None, PLAIN, batch_size=1)
     transcriber.transcribe(samples, "", PLAIN)
-    (in_batches, *_), one_by_one = heard, heard[-1]
-    first, frames = transcript.segments[0].seek, int(in_batches[2][0])
-    trained_on = transcriber._processor.features(samples[160 * first : 160 * (first + frames)])
-    places = np.arange(recognizer.frames)
+    (batched, *_), one_by_one = encoded, encoded[-1]
+    first, frames = transcript.segments[0].seek, int(batched[2][0])
+    trained_on = programs.processor.features(samples[160 * first : 160 * (first + frames)])
+    places = np.arange(programs.frames)
     apart = (places > 2) & (np.abs(places - frames) > 2)  # at its edges a window hears what is beside it
-    ours = recognizer._features(*in_batches)[0]
+    ours = programs._features(*batched)[0]
     assert_close(amplitudes(ours[apart]), amplitudes(trained_on[apart]), terms=FFT_LENGTH)
-    assert (np.asarray(recognizer._features(*one_by_one))[0, int(one_by_one[2][0]) :] == 0).all()
+    assert (np.asarray(programs._features(*one_by_one))[0, int(one_by_one[2][0]) :] == 0).all()
 
 
 def test_contexts_and_recordings_must_match(transcriber: Transcriber) -> None:
     sound = talk((1, 0.3))
     with pytest.raises(CwjaxError, match="2 recordings but 1 contexts"):
-        transcriber.transcribe_batched([sound, sound], ["the sea"], PLAIN)
+        in_batches(transcriber, [sound, sound], ["the sea"], PLAIN)
     with pytest.raises(CwjaxError, match="batch_size is 0"):
-        transcriber.transcribe_batched([sound], None, PLAIN, batch_size=0)
+        in_batches(transcriber, [sound], None, PLAIN, batch_size=0)
     with pytest.raises(CwjaxError, match="context_from_history needs one window after the other"):
-        transcriber.transcribe_batched([sound], None, DecodingOptions(context_from_history=True))
+        in_batches(transcriber, [sound], None, DecodingOptions(context_from_history=True))
 
 
 def test_words_and_languages_of_a_batch(transcriber: Transcriber, model) -> None:  # noqa: F811
     recordings = [talk((0.2, 0), (1, 0.3), (1, 0), (1, 0.2), noise=0.002), talk((1, 0.2), noise=0.002)]
-    tokens = transcriber._processor.tokens
+    tokens = transcriber.programs.tokens
     options = DecodingOptions(
         temperature=0.0,
         sample_len=12,
@@ -163,9 +173,9 @@ def test_words_and_languages_of_a_batch(transcriber: Transcriber, model) -> None
         compression_ratio_threshold=None,
         no_speech_threshold=None,
     )
-    for recording, found in zip(recordings, transcriber.transcribe_batched(recordings, None, options), strict=True):
-        assert found.language in transcriber._processor.tokens.languages
-        (alone,) = transcriber.transcribe_batched([recording], None, options, batch_size=1)
+    for recording, found in zip(recordings, in_batches(transcriber, recordings, None, options), strict=True):
+        assert found.language in transcriber.programs.tokens.languages
+        (alone,) = in_batches(transcriber, [recording], None, options, batch_size=1)
         assert alone.language == found.language
         words = [word for one in found.segments for word in one.words]
         assert words

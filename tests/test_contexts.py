@@ -23,10 +23,9 @@ from cwjax.inference.contexts import (
     join_contexts,
     last_chunk,
     split_context,
-    stack_contexts,
 )
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs
 from cwjax.models.audio_encoder import ContextStates
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.whisper import WhisperConfig
@@ -66,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         parameters=parameters,
         terms=text_encoder_terms(config.text_encoder, LONGEST) + whisper_terms(whisper, 3 * LONGEST),
         largest_logit=largest_logit(parameters),
-        recognizer=Recognizer(config, parameters, processor),
+        programs=Programs(config, parameters, processor),
         samples=random.normal(size=(3, 60 * 320 + 400)).astype(np.float32) * 0.1,
     )
 
@@ -77,11 +76,14 @@ def split(model: SimpleNamespace, context: str, longest: int = LONGEST) -> list[
 
 def read(model: SimpleNamespace, context: str):
     chunks = split(model, context)
-    return model.recognizer.read_context(*encode_chunks(chunks, model.processor, LONGEST)) if chunks else None
+    return model.programs.encode_context(*encode_chunks(chunks, model.processor, LONGEST)) if chunks else None
 
 
-def hear(model: SimpleNamespace, context, windows: int = 1, scale: float = 1.0):
-    return model.recognizer.hear(model.samples[:windows], [1.0] * windows, [120] * windows, context, scale)
+def encode(model: SimpleNamespace, context, windows: int = 1, scale: float = 1.0):
+    samples = model.samples[:windows]
+    compared = context is not None and scale != 1
+    encoded = model.programs.encode(samples, [1.0] * windows, [120] * windows, [False] * windows, context, compared)
+    return encoded._replace(scale=np.full(windows, scale, np.float32)) if compared else encoded
 
 
 def tokens_of(model: SimpleNamespace, text: str) -> int:
@@ -178,33 +180,34 @@ def test_chunks_are_read_one_by_one_and_attended_to_together(model: SimpleNamesp
 
 def test_the_order_of_chunks_does_not_matter(model: SimpleNamespace) -> None:
     parts = [read(model, text) for text in ("the sea is water.", "they sail on.", "a bear is bare.")]
-    one = hear(model, join_contexts(parts))
-    other = hear(model, join_contexts(parts[::-1]))
-    none = hear(model, None)
+    one = encode(model, join_contexts(parts))
+    other = encode(model, join_contexts(parts[::-1]))
+    none = encode(model, None)
     for ours, turned, stock in zip(jax.tree.leaves(one), jax.tree.leaves(other), jax.tree.leaves(none), strict=True):
         assert_close(ours, turned, model.terms)
         assert np.abs(ours - stock).max() > 0.01 * np.abs(ours).max()
 
 
-def test_windows_of_a_batch_have_contexts_of_their_own(model: SimpleNamespace) -> None:
-    contexts = [read(model, "the sea."), None, read(model, "they sail on the sea. a bear is bare. the wind is water.")]
-    together = hear(model, stack_contexts(contexts), windows=3)
-    for row, context in enumerate(contexts):
-        alone = model.recognizer.hear(model.samples[row : row + 1], [1.0], [120], context)
+def test_windows_share_a_context_as_if_each_had_it_alone(model: SimpleNamespace) -> None:
+    context = read(model, "they sail on the sea. a bear is bare. the wind is water.")
+    together = encode(model, context, windows=3)
+    for row in range(3):
+        alone = model.programs.encode(model.samples[row : row + 1], [1.0], [120], [False], context)
         for ours, expected in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             assert_close(ours[row], expected[0], model.terms)
-    assert stack_contexts([None, None]) is None
 
 
 def test_scale_moves_logits_between_without_and_with(model: SimpleNamespace) -> None:
     context = read(model, "they sail on the sea.")
 
     def log_probabilities(scale: float) -> np.ndarray:
-        found = model.recognizer.language_probabilities(hear(model, context, scale=scale))[0]
-        return np.log(list(found.values()))
+        found = model.programs.language_probabilities(encode(model, context, scale=scale))[0]
+        return np.log([found[code] for code in sorted(found)])
 
-    stock = model.recognizer.language_probabilities(hear(model, None))[0]
-    np.testing.assert_array_equal(log_probabilities(0.0), np.log(list(stock.values())))
+    stock = model.programs.language_probabilities(encode(model, None))[0]
+    assert_close(
+        log_probabilities(0.0), np.log([stock[code] for code in sorted(stock)]), model.terms, 4 * model.largest_logit
+    )
     without, informed = log_probabilities(0.0), log_probabilities(1.0)
     assert np.abs(informed - without).max() > 0.1
     for scale in (0.5, 2.0):
@@ -221,10 +224,10 @@ def test_scale_acts_on_every_token(model: SimpleNamespace, beams: int | None) ->
     options = DecodingOptions(
         sample_len=12, without_timestamps=True, beam_size=beams, suppress_tokens=(), suppress_blank=False
     )
-    (window,) = model.recognizer.decode(hear(model, context, scale=2.0), ["en"], [[]], options, 0.0, [0])
     graph = abstract(model.config)[0]
     tokens = model.processor.tokens
     start = tokens.prompt("en", timestamps=False)
+    (window,) = model.programs.decode(encode(model, context, scale=2.0), [start], [[]], options, [0.0], [0])
     ended = len(window.tokens) < 12
     text = [*start, *window.tokens, *([tokens.end_of_text] if ended else [])]
 
@@ -233,12 +236,12 @@ def test_scale_acts_on_every_token(model: SimpleNamespace, beams: int | None) ->
         return nnx.merge(graph, parameters).decode(np.array([text[:-1]]), audio)
 
     @jax.jit
-    def encode(parameters, features, context):
+    def encoder(parameters, features, context):
         return nnx.merge(graph, parameters).encode(features, context)
 
     features = compress(mel_decades(model.samples[:1].astype(np.float64), 80), 1.0).astype(np.float32)
     informed, without = (
-        np.asarray(all_at_once(model.parameters, encode(model.parameters, features, known)))[0]
+        np.asarray(all_at_once(model.parameters, encoder(model.parameters, features, known)))[0]
         for known in (context, None)
     )
     logits = without + 2 * (informed - without)

@@ -1,6 +1,7 @@
 """Decoding of windows against openai-whisper and transformers with the same wide random weights."""
 
 import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import jax
@@ -11,11 +12,12 @@ from flax import nnx
 from references import SMALL, openai_model, real_vocabulary, transformers_model, wide_parameters
 from tolerance import assert_close, largest_logit, whisper_terms
 
-from cwjax.inference.decoding import Biases, Heard, Plan, Prompt, decode
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.recognizer import DecodedWindow, Recognizer
+from cwjax.inference.decoding import Biases, EncodedAudio, Plan, Prompt, decode
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs
 from cwjax.inference.recording import Recording
 from cwjax.inference.search import BeamSearch, Sampling
+from cwjax.inference.segments import DecodedWindow
 from cwjax.models.text_decoder import TextDecoder
 from cwjax.models.whisper import WhisperConfig
 
@@ -33,14 +35,14 @@ def assert_same_scores(ours: DecodedWindow, theirs, largest: float) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Our recognizer, openai-whisper's model, and what both hear: two windows of 30 s."""
+    """Our programs, openai-whisper's model, and what both are given: two windows of 30 s."""
     pytest.importorskip("torch")
     import torch
     import whisper
 
     config, processor = real_vocabulary(tmp_path_factory.mktemp("model"), SMALL)
     parameters = wide_parameters(config)
-    recognizer = Recognizer(config, parameters, processor)
+    programs = Programs(config, parameters, processor)
     time = np.arange(40 * 16_000) / 16_000
     swell = np.clip(np.sin(2 * np.pi * time / 3), 0, 1)
     samples = 0.3 * swell * np.sin(2 * np.pi * (200 + 100 * np.sin(time)) * time)
@@ -52,14 +54,27 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     mels = torch.stack([spectrogram[:, seek : seek + 3000] for seek in seeks])
     model = openai_model(SMALL, parameters)
     return SimpleNamespace(
-        recognizer=recognizer,
+        programs=programs,
         parameters=parameters,
         largest_logit=largest_logit(parameters),
         processor=processor,
         model=model,
         mels=mels,
-        heard=recognizer.hear(windows, [recognizer.loudest(recording)] * 2, [3000, 3000]),
+        encoded=programs.encode(windows, [programs.max_log_mel(recording)] * 2, [3000] * 2, [False] * 2),
     )
+
+
+def decoded(
+    pair: SimpleNamespace,
+    options: DecodingOptions,
+    languages: Sequence[str] = ("en", "en"),
+    previous: Sequence[Sequence[int]] = ((), ()),
+    temperature: float = 0.0,
+    seeds: Sequence[int] = (0, 0),
+) -> list[DecodedWindow]:
+    tokens = pair.programs.tokens
+    starts = [tokens.prompt(language, not options.without_timestamps, options.task) for language in languages]
+    return pair.programs.decode(pair.encoded, starts, previous, options, [temperature] * 2, seeds)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +90,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_tokens_and_probabilities_are_openai_whispers(pair: SimpleNamespace, options: dict) -> None:
     import whisper
 
-    ours = pair.recognizer.decode(
-        pair.heard, ["en"] * 2, [[]] * 2, DecodingOptions(sample_len=STEPS, **options), 0.0, [0, 0]
-    )
+    ours = decoded(pair, DecodingOptions(sample_len=STEPS, **options))
     if "suppress_tokens" in options:
         options = {**options, "suppress_tokens": [50, 60]}
     reference = whisper.DecodingOptions(fp16=False, language="en", sample_len=STEPS, **options)
@@ -96,7 +109,7 @@ def test_prompts_of_unlike_length_share_a_batch(pair: SimpleNamespace) -> None:
     texts = [list(range(300, 330)), list(range(2000, 2400))]
     languages = ["de", "fr"]
     options = DecodingOptions(sample_len=STEPS, task="translate")
-    ours = pair.recognizer.decode(pair.heard, languages, texts, options, 0.0, [0, 0])
+    ours = decoded(pair, options, languages, texts)
     for window, mel, language, text in zip(ours, pair.mels, languages, texts, strict=True):
         reference = whisper.DecodingOptions(
             fp16=False, language=language, task="translate", prompt=text, sample_len=STEPS
@@ -108,7 +121,7 @@ def test_prompts_of_unlike_length_share_a_batch(pair: SimpleNamespace) -> None:
 
 def test_languages_are_openai_whispers(pair: SimpleNamespace) -> None:
     _, expected = pair.model.detect_language(pair.mels)
-    for ours, theirs in zip(pair.recognizer.language_probabilities(pair.heard), expected, strict=True):
+    for ours, theirs in zip(pair.programs.language_probabilities(pair.encoded), expected, strict=True):
         assert ours.keys() == theirs.keys()
         ours, theirs = (np.log([one[code] for code in theirs]) for one in (ours, theirs))
         assert_close(ours, theirs, whisper_terms(SMALL), pair.largest_logit)
@@ -117,7 +130,7 @@ def test_languages_are_openai_whispers(pair: SimpleNamespace) -> None:
 @pytest.fixture(scope="module")
 def transformers(pair: SimpleNamespace):
     """transformers' model with the same parameters, and settings of generation for them."""
-    tokens = pair.recognizer.tokens
+    tokens = pair.programs.tokens
     model = transformers_model(SMALL, pair.parameters)
     vars(model.generation_config).update(
         no_timestamps_token_id=tokens.first_timestamp - 1,
@@ -136,13 +149,13 @@ def transformers(pair: SimpleNamespace):
 def test_tokens_and_probabilities_are_those_of_transformers(pair: SimpleNamespace, transformers, options: dict) -> None:
     import torch
 
-    tokens = pair.recognizer.tokens
+    tokens = pair.programs.tokens
     if "beam_size" in options:
         # When its beams end is a matter of its own: here none does.
         options = {**options, "without_timestamps": True, "suppress_tokens": [-1, tokens.end_of_text]}
     options = DecodingOptions(sample_len=STEPS, **options)
-    ours = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.0, [0, 0])
-    always = pair.recognizer._biases(options).always
+    ours = decoded(pair, options)
+    always = pair.programs._biases(options).always
     transformers.generation_config.suppress_tokens = np.flatnonzero(np.isinf(always[: tokens.first_timestamp - 1]))
     transformers.generation_config.begin_suppress_tokens = [*tokens.pieces(" "), tokens.end_of_text]
     for mel, window in zip(pair.mels, ours, strict=True):
@@ -161,7 +174,6 @@ def test_tokens_and_probabilities_are_those_of_transformers(pair: SimpleNamespac
         )
         if "segments" in generated:  # with timestamps it goes on behind the last one: the first call counts
             generated = generated["segments"][0][0]["result"]
-            print({k: type(v) for k, v in generated.items()})
         said = generated["sequences"].reshape(-1)[-STEPS:].tolist()
         assert said[: len(window.tokens)] == list(window.tokens)
         if options.beam_size:
@@ -174,13 +186,13 @@ def test_tokens_and_probabilities_are_those_of_transformers(pair: SimpleNamespac
 
 def test_best_of_samples_is_the_likeliest(pair: SimpleNamespace) -> None:
     options = DecodingOptions(sample_len=8, best_of=4)
-    drawn = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.5, [1, 2])
-    again = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, options, 0.5, [1, 3])
+    drawn = decoded(pair, options, temperature=0.5, seeds=[1, 2])
+    again = decoded(pair, options, temperature=0.5, seeds=[1, 3])
     assert drawn[0] == again[0]
     assert drawn[1] != again[1]
     assert drawn[0].temperature == 0.5
     # Its mean log-probability is that of its tokens under the model without any temperature.
-    greedy = pair.recognizer.decode(pair.heard, ["en"] * 2, [[]] * 2, DecodingOptions(sample_len=8), 0.0, [0, 0])
+    greedy = decoded(pair, DecodingOptions(sample_len=8))
     assert drawn[0].avg_logprob < greedy[0].avg_logprob
 
 
@@ -208,7 +220,7 @@ def test_the_loop_copies_neither_caches_nor_weights(windows: int, search: Sampli
         decoder = nnx.merge(graph, parameters).stepwise()
         prompt = Prompt(jnp.full((windows, 3), 41), jnp.zeros(windows, jnp.int32))
         biases = Biases(jnp.zeros(50), jnp.zeros(50))
-        return decode(decoder, Heard(decoder.project_audio(audio)), prompt, biases, None, None, plan).candidates
+        return decode(decoder, EncodedAudio(decoder.project_audio(audio)), prompt, biases, None, None, plan).candidates
 
     parameters = nnx.to_pure_dict(state)
     program = run.lower(parameters, jnp.zeros((windows, 30, 16))).compile().as_text()

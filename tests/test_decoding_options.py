@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 
 
 def test_defaults_are_openai_whispers() -> None:

@@ -12,9 +12,9 @@ from lxml import html as lxml_html
 from test_writers import speech
 from tolerance import assert_close
 
+from cwjax.evaluation.explanation import WORDS_KEPT, Explanation, explain_window
 from cwjax.evaluation.explanation_page import explanation_page
 from cwjax.evaluation.page import audio_uri
-from cwjax.inference.explain import WORDS_KEPT, Explanation, explain_window
 from cwjax.inference.transcript import Transcript
 
 RANDOM = np.random.default_rng(0)

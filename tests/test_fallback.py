@@ -3,14 +3,16 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cwjax.inference.decoding import Heard
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.fallback import decode_with_fallback, is_silent, needs_another_try, select_windows
-from cwjax.inference.recognizer import DecodedWindow
+from cwjax.inference.decoding import EncodedAudio
+from cwjax.inference.engine import Engine, WindowJob, is_silent, needs_another_try
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import select_windows
+from cwjax.inference.segments import DecodedWindow
 from cwjax.models.text_decoder import ProjectedAudio
 
 GOOD = DecodedWindow((1, 2), "all is well", -0.3, 0.1, 0.0)
@@ -45,31 +47,34 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
     asked = []
     good_from = [0.0, 0.4, 9.0, 0.2, 0.0]  # the temperature at which each window's text is good
 
-    def decode(heard, languages, previous, options, temperature, seeds):
-        rows = np.asarray(heard.audio.value[0])[:, 0]
-        asked.append((temperature, rows.tolist()))
+    def decode(encoded, starts, previous, options, temperatures, seeds):
+        rows = np.asarray(encoded.audio.value[0])[:, 0]
+        asked.append((temperatures[0], rows.tolist()))
         assert list(seeds) == [100 + row for row in rows]
-        assert list(previous) == [[row] for row in rows]
-        windows = [GOOD if temperature >= good_from[row] else IMPROBABLE for row in rows]
+        assert list(previous) == [(row,) for row in rows]
+        if temperatures[0] == 0:  # the whole batch, padded
+            rows = [*range(5), 4, 4, 4]
+        assert list(starts) == [[row] for row in rows]
         return [
-            replace(window, temperature=temperature, text=str(row)) for window, row in zip(windows, rows, strict=True)
+            replace(GOOD if temperature >= good_from[row] else IMPROBABLE, temperature=temperature, text=str(row))
+            for row, temperature in zip(rows, temperatures, strict=True)
         ]
 
-    heard = Heard(ProjectedAudio((jnp.arange(5)[:, None],), (jnp.arange(5)[:, None],)))
-    results = decode_with_fallback(
-        SimpleNamespace(decode=decode),
-        heard,
-        ["en"] * 5,
-        [[row] for row in range(5)],
-        DecodingOptions(temperature=(0.0, 0.2, 0.4)),
-        [100 + row for row in range(5)],
-    )
+    options = DecodingOptions(temperature=(0.0, 0.2, 0.4))
+    jobs = [WindowJob(None, 0.0, 100 + row, 3000, False, None, options, "en", previous=(row,)) for row in range(5)]
+    audio = jnp.arange(8)[:, None]
+    encoded = EncodedAudio(ProjectedAudio((audio,), (audio,)))
+    engine = Engine(SimpleNamespace(decode=decode))
+    results = engine._decode(jobs, encoded, [[row] for row in range(5)])
     assert [window.text for window in results] == list("01234")
     assert [window.temperature for window in results] == [0.0, 0.4, 0.4, 0.2, 0.0]
-    assert asked == [(0.0, [0, 1, 2, 3, 4]), (0.2, [1, 2, 3, 3]), (0.4, [1, 2])]
+    assert asked[1:] == [(0.2, [1, 2, 3, 3]), (0.4, [1, 2])]
 
 
-def test_windows_heard_twice_are_selected_together() -> None:
-    rows = jnp.arange(6)[:, None]
-    some = select_windows(Heard(ProjectedAudio((rows,), (rows,)), jnp.float32(2)), [2, 0])
-    np.testing.assert_array_equal(some.audio.value[0][:, 0], [2, 0, 5, 3])
+def test_windows_encoded_twice_are_selected_together() -> None:
+    rows = jnp.arange(3)[:, None]
+    audio = ProjectedAudio((rows,), (rows,))
+    some = select_windows(EncodedAudio(audio, jax.tree.map(lambda leaf: leaf + 3, audio), jnp.arange(3) / 2), [2, 0])
+    np.testing.assert_array_equal(some.audio.value[0][:, 0], [2, 0])
+    np.testing.assert_array_equal(some.plain.value[0][:, 0], [5, 3])
+    np.testing.assert_array_equal(some.scale, [1, 0])

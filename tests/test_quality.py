@@ -20,7 +20,7 @@ from cwjax.data.pipeline import ExampleSettings, Selection, training_windows
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.quality import EDGE, SCORES_FILE, measure
-from cwjax.inference.windows import WindowTranscriber
+from cwjax.inference.transcriber import Transcriber
 from cwjax.models.context_whisper import abstract
 from cwjax.weights.model_directory import save_model
 
@@ -81,18 +81,18 @@ def test_scores_are_kept_and_the_rest_stays(root, model, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "plain", tmp_path / "scored")
     before = PreparedCorpus.read(tmp_path / "plain")
     heard, texts = [], []
-    transcribe = WindowTranscriber.__call__
+    transcribe = Transcriber.transcribe_many
 
-    def stopped_once(self, parameters, waveforms, contexts, languages):
+    def stopped_once(self, recordings, **options):
         if heard == ["first"]:
             heard.append("stopped")
             raise KeyboardInterrupt
-        found = transcribe(self, parameters, waveforms, contexts, languages)
+        found = transcribe(self, recordings, **options)
         heard.append("first" if not heard else len(found))
-        texts.extend(found)
+        texts.extend(transcript.text.strip() for transcript in found)
         return found
 
-    monkeypatch.setattr(WindowTranscriber, "__call__", stopped_once)
+    monkeypatch.setattr(Transcriber, "transcribe_many", stopped_once)
     monkeypatch.setattr("cwjax.evaluation.quality.score_segments.__defaults__", (3,))
     prepare(root, tmp_path / "scored", "--score-with", model)
     assert all(segment.quality is None for segment in PreparedCorpus.read(tmp_path / "scored").segments)

@@ -10,7 +10,7 @@ import tones
 from references import openai_model, real_vocabulary, wide_parameters
 from tolerance import assert_close, largest_logit, whisper_terms
 
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript
 from cwjax.models.parameters import merge
@@ -24,6 +24,8 @@ CERTAIN = {
     "sample_len": 60,
 }
 """No sampling, so that both must come to the same result."""
+SECONDS = 130.0
+"""Length of the recording, beyond which openai-whisper lets times run and we do not."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def pair(request, vocabulary) -> SimpleNamespace:
     else:
         parameters = merge(wide_parameters(config), tones.trained(processor.tokens))
     random = np.random.default_rng(5)
-    spoken = [(start, end, word) for start, end, word in tones.utterances(random, 130) if not 45 < start < 80]
+    spoken = [(start, end, word) for start, end, word in tones.utterances(random, SECONDS) if not 45 < start < 80]
     # A model that has learned little says languages within its text, which openai-whisper leaves there.
     languages = ",".join(map(str, processor.tokens.languages.values()))
     return SimpleNamespace(
@@ -59,7 +61,7 @@ def pair(request, vocabulary) -> SimpleNamespace:
         model=openai_model(tones.SIZES, parameters),
         largest_logit=largest_logit(parameters),
         spoken=spoken,
-        samples=tones.sound(spoken, 130, random),
+        samples=tones.sound(spoken, SECONDS, random),
     )
 
 
@@ -70,7 +72,7 @@ def both(pair: SimpleNamespace, **options) -> tuple[Transcript, dict]:
 
 def assert_same(ours: Transcript, theirs: dict, largest: float) -> None:
     """The same segments: texts, tokens and words equal, times within 0.02 s, log-probabilities as close as logits, of
-    which none is larger than `largest`."""
+    which none is larger than `largest`. Ours end with the recording."""
 
     def assert_near(ours: float, theirs: float, name: str) -> None:
         assert_close(ours, theirs, whisper_terms(tones.SIZES), largest, message=name)
@@ -85,15 +87,15 @@ def assert_same(ours: Transcript, theirs: dict, largest: float) -> None:
         for name in ("id", "seek", "text", "tokens", "temperature"):
             assert segment[name] == expected[name], name
         for name in ("start", "end"):
-            assert segment[name] == pytest.approx(expected[name], abs=0.02 + 1e-9)
+            assert segment[name] == pytest.approx(min(expected[name], SECONDS), abs=0.02 + 1e-9)
         assert segment["compression_ratio"] == pytest.approx(expected["compression_ratio"])
         assert_near(segment["avg_logprob"], expected["avg_logprob"], "avg_logprob")
         assert_near(np.log(segment["no_speech_prob"]), np.log(expected["no_speech_prob"]), "no_speech_prob")
         words, expected_words = segment.get("words", []), expected.get("words", [])
         assert [word["word"] for word in words] == [word["word"] for word in expected_words]
         for word, expected_word in zip(words, expected_words, strict=True):
-            assert word["start"] == pytest.approx(expected_word["start"], abs=0.02 + 1e-9)
-            assert word["end"] == pytest.approx(expected_word["end"], abs=0.02 + 1e-9)
+            for name in ("start", "end"):
+                assert word[name] == pytest.approx(min(expected_word[name], SECONDS), abs=0.02 + 1e-9)
             assert_near(np.log(word["probability"]), np.log(expected_word["probability"]), word["word"])
 
 
@@ -123,4 +125,5 @@ def test_the_trained_model_understands(pair: SimpleNamespace) -> None:
     )
     said = ours.text.replace(",", " ,").replace(".", " .").split()
     spoken = [tones.WORDS[word].strip() for _, _, word in pair.spoken]
+    print("RATIO", difflib.SequenceMatcher(None, said, spoken).ratio())
     assert difflib.SequenceMatcher(None, said, spoken).ratio() > 0.6

@@ -8,7 +8,7 @@ from test_whisper_tokens import TEXTS, multilingual_whisper
 
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.suppression import non_speech_tokens, suppression, transcript_only
 from cwjax.inference.timestamp_rules import apply_timestamp_rules
 

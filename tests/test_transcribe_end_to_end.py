@@ -15,8 +15,8 @@ from tolerance import assert_close, audio_encoder_terms, text_encoder_terms
 from cwjax.cli import main
 from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import log_mel
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.explain import locate_words, window_spans
+from cwjax.evaluation.explanation import locate_words, window_spans
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.models.context_whisper import abstract
 from cwjax.models.parameters import flatten

@@ -10,7 +10,7 @@ import pytest
 
 from cwjax.commands.transcribe_options import decoding_options, parse_options, subtitle_layout
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.writers import SubtitleLayout
 
 

@@ -10,7 +10,8 @@ from test_contexts import model  # noqa: F401
 from tolerance import assert_close
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.evaluation.explanation import explain
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def text_only(transcriber: Transcriber) -> DecodingOptions:  # noqa: F811
     """No timestamps, which random weights would say even where they are not asked for."""
-    tokens = transcriber._processor.tokens
+    tokens = transcriber.programs.tokens
     timestamps = range(tokens.first_timestamp, len(tokens))
     return dataclasses.replace(PLAIN, without_timestamps=True, suppress_tokens=timestamps)
 
@@ -50,14 +51,14 @@ def test_a_model_that_never_learned_timestamps_hears_windows_cut_in_pauses(model
         dataclasses.replace(options, without_timestamps=False),
         lambda *times: progress.append(times),
     )
-    (expected,) = Transcriber(model.config, weights, model.processor).transcribe_batched(
-        [samples], ["they sail on the sea"], options, 8
+    expected = Transcriber(model.config, weights, model.processor).transcribe(
+        samples, "they sail on the sea", options, independent_windows=True
     )
     assert [segment.tokens for segment in found.segments] == [segment.tokens for segment in expected.segments]
     assert [segment.start for segment in found.segments] == [segment.start for segment in expected.segments]
     assert len(found.segments) > 1
     assert progress[-1][0] == pytest.approx(progress[-1][1])
-    explained = timeless.explain(samples, "they sail on the sea", found)
+    explained = explain(timeless, samples, "they sail on the sea", found)
     starts = [window.start for window in explained.windows]
     assert starts[: len(found.segments)] == [segment.start for segment in found.segments], "and is silent behind them"
     with pytest.raises(CwjaxError, match=r"context_from_history needs .* a model that has learned timestamps"):
@@ -103,7 +104,7 @@ def test_silence_with_a_context_is_an_empty_transcript(transcriber: Transcriber)
     silence = np.zeros(5 * RATE, np.float32)
     context = "they sail on the sea. names: bear, market"
     assert transcriber.transcribe(silence, context, options).text == ""
-    assert transcriber.transcribe_batched([silence], [context], options)[0].text == ""
+    assert transcriber.transcribe(silence, context, options, independent_windows=True).text == ""
     sound = talk((3, 0.3), (5, 0), noise=0.0)
     heard = transcriber.transcribe(sound, context, options)
     assert heard.segments

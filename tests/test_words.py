@@ -11,7 +11,7 @@ from tolerance import assert_close
 
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.inference.alignment import _smoothed, warp
-from cwjax.inference.decoding_options import APPENDED, PREPENDED
+from cwjax.inference.options import APPENDED, PREPENDED
 from cwjax.inference.words import TimedWord, merge_punctuation, split_into_words
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.transcript import TranscribedSegment, Transcript, Word
+from cwjax.inference.transcript import Segment, Transcript, Word
 from cwjax.inference.writers import FORMATS, SubtitleLayout, timestamp, write_transcript
 
 PIECES = [" ", "a", " bee", " keeping", "-->", " --> ", "\t", "\n", "\r\n", " zwölf", "養", "蜂", "🐝", "<b>", " &"]
@@ -31,7 +31,7 @@ def transcripts(draw: st.DrawFn, max_words: int = 12) -> Transcript:
             words.append(Word(draw(texts), start, now, draw(st.floats(0, 1))))
         start = draw(times)
         segments.append(
-            TranscribedSegment(
+            Segment(
                 id=number,
                 seek=draw(st.integers(0, 10**6)),
                 start=start,
@@ -83,9 +83,7 @@ def speech(*texts: str, words: bool = True) -> Transcript:
         begin = 4.0 * number
         timed = tuple(Word(f" {one}", begin + i * each, begin + (i + 1) * each, 0.9) for i, one in enumerate(said))
         segments.append(
-            TranscribedSegment(
-                number, 0, begin, begin + 4, f" {text}", (1,), 0.0, -0.1, 1.0, 0.0, timed if words else None
-            )
+            Segment(number, 0, begin, begin + 4, f" {text}", (1,), 0.0, -0.1, 1.0, 0.0, timed if words else None)
         )
     return Transcript("".join(one.text for one in segments), tuple(segments), "en")
 

@@ -23,7 +23,7 @@ from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Transcript
 from cwjax.inference.writers import FORMATS, timestamp, write_transcript
 

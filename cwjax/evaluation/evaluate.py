@@ -1,15 +1,16 @@
 """Evaluating a model: every segment transcribed under right, no and wrong context, and the report of it."""
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
+import cwjax
 from cwjax.data.context import describe_for_evaluation
 from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.prepared import PreparedCorpus
@@ -18,11 +19,12 @@ from cwjax.errors import CwjaxError
 from cwjax.evaluation.homophones import Homophones, partner_articles
 from cwjax.evaluation.report import summarise, write_report
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
-from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract
-from cwjax.models.parameters import Parameters
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.recording import Recording
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcription import Request
 from cwjax.training.metrics import read_metrics
-from cwjax.weights.model_directory import load_model, read_training_facts
+from cwjax.weights.model_directory import read_training_facts
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +52,14 @@ def evaluate(
     Returns:
         The summary, as in `report.json`.
     """
-    config, parameters, processor = load_model(model_directory)
-    graphdef, _ = abstract(config)
+    transcriber = cwjax.load(model_directory, np.float32).transcriber
     positions = corpus.positions(split)[: examples or None]
     if not positions:
         raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
     homophones = read_homophones(corpus)
     facts = facts or read_training_facts(model_directory)
-    transcriber = WindowTranscriber(
-        graphdef, processor, batch_size, _context_length(facts, config), _new_tokens(config)
-    )
     log.info("transcribing %d segments of the %s split with right, no and wrong context", len(positions), split)
-    transcriptions = transcribe_conditions(transcriber, jax.device_put(parameters), corpus, positions, homophones)
+    transcriptions = transcribe_conditions(transcriber, corpus, positions, homophones, DecodingOptions(), batch_size)
     summary = summarise(transcriptions, homophones)
     place = {segment.id: position for position, segment in enumerate(corpus.segments)}
     Path(output).mkdir(parents=True, exist_ok=True)
@@ -89,11 +87,12 @@ def scores_of(summary: dict[str, Any], split: str) -> dict[str, dict[str, float]
 
 
 def transcribe_conditions(
-    transcriber: WindowTranscriber,
-    parameters: Parameters,
+    transcriber: Transcriber,
     corpus: PreparedCorpus,
     positions: Sequence[int],
     homophones: Homophones | None,
+    options: DecodingOptions,
+    batch_size: int,
     quiet: bool = False,
 ) -> list[Transcription]:
     """Transcribes segments three times each.
@@ -102,12 +101,16 @@ def transcribe_conditions(
     hardest there is, or of any other article of the same split where there is no such pair.
 
     Args:
-        transcriber: compiled for the model.
-        parameters: of the model.
+        transcriber: the model.
         corpus: where the segments lie.
         positions: of the segments in the corpus.
         homophones: pairs and their articles, or None.
+        options: how to decode; the language is each segment's.
+        batch_size: windows at once.
         quiet: show no progress.
+
+    Raises:
+        CwjaxError: a segment cannot be transcribed.
     """
     segments = [corpus.segments[place] for place in positions]
     contexts = {
@@ -115,28 +118,33 @@ def transcribe_conditions(
         "none": [""] * len(segments),
         "wrong": wrong_contexts(segments, corpus.segments, homophones),
     }
-    hypotheses: dict[str, list[str]] = {condition: [] for condition in CONDITIONS}
-    chunk = max(1, transcriber.batch_size)
-    progress = tqdm(
+    asked: dict[Request, tuple[int, str]] = {}
+
+    def requests() -> Iterator[Request]:
+        for row, (place, segment) in enumerate(zip(positions, segments, strict=True)):
+            recording = Recording.open(corpus.audio(place))
+            spoken = dataclasses.replace(options, language=segment.language)
+            for condition in CONDITIONS:
+                request = Request(recording, contexts[condition][row], spoken)
+                asked[request] = row, condition
+                yield request
+
+    hypotheses: list[dict[str, str]] = [{} for _ in segments]
+    with tqdm(
         total=len(segments) * len(CONDITIONS),
         desc="transcribing",
-        unit="window",
+        unit="segment",
         disable=quiet or not sys.stderr.isatty(),
-    )
-    with progress:
-        for first in range(0, len(segments), chunk):
-            part = slice(first, first + chunk)
-            waveforms = [corpus.audio(place) for place in positions[part]]
-            languages = [segment.language for segment in segments[part]]
-            for condition in CONDITIONS:
-                hypotheses[condition] += transcriber(parameters, waveforms, contexts[condition][part], languages)
-                progress.update(len(waveforms))
+    ) as progress:
+        for event in transcriber.stream_many(requests(), batch_size, threaded=False):
+            if event.error is not None:
+                raise event.error
+            if event.transcript is not None:
+                row, condition = asked.pop(event.request)
+                hypotheses[row][condition] = event.transcript.text.strip()
+                progress.update()
     return [
-        Transcription(
-            segment,
-            {condition: contexts[condition][row] for condition in CONDITIONS},
-            {condition: hypotheses[condition][row] for condition in CONDITIONS},
-        )
+        Transcription(segment, {condition: contexts[condition][row] for condition in CONDITIONS}, hypotheses[row])
         for row, segment in enumerate(segments)
     ]
 
@@ -175,15 +183,6 @@ def log_summary(summary: dict[str, Any]) -> None:
         decided = summary.get("homophones", {}).get(condition)
         share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided and decided["count"] else ""
         log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
-
-
-def _context_length(facts: dict[str, Any], config: ContextWhisperConfig) -> int:
-    # A T5 has no limit; it was trained with 512 tokens.
-    return facts.get("max_context_tokens") or config.text_encoder.max_position_embeddings or 512
-
-
-def _new_tokens(config: ContextWhisperConfig) -> int:
-    return config.whisper.max_target_positions - 4
 
 
 def _presentable(facts: dict[str, Any]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.evaluation.differences import compare
+from cwjax.evaluation.explanation import COLUMN_SECONDS, ExplainedWindow, Explanation
 from cwjax.evaluation.page import frame
-from cwjax.inference.explain import COLUMN_SECONDS, ExplainedWindow, Explanation
 from cwjax.inference.transcript import Transcript, Word
 from cwjax.inference.writers import timestamp
 

@@ -12,20 +12,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jiwer
 import numpy as np
 from tqdm import tqdm
 
+import cwjax
 from cwjax.data.prepared import CORPUS_FILE, PreparedCorpus
 from cwjax.data.segment import Quality
 from cwjax.data.segment_index import INDEX_FILE, index_line
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.word_errors import normalise
 from cwjax.files import write_text
-from cwjax.inference.windows import WindowTranscriber
-from cwjax.models.context_whisper import abstract
-from cwjax.weights.model_directory import load_model
+from cwjax.inference.options import DecodingOptions
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +47,14 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
     Raises:
         CwjaxError: the model cannot be read, or the corpus's folder cannot be written.
     """
-    config, parameters, processor = load_model(model_directory)
+    transcriber = cwjax.load(model_directory, np.float32).transcriber
+    window_seconds = transcriber.programs.processor.window_seconds
     longest = max((segment.duration for segment in corpus.segments), default=0.0)
-    if longest > processor.window_seconds + 1e-6:
+    if longest > window_seconds + 1e-6:
         raise CwjaxError(
-            f"{model_directory}: hears windows of {processor.window_seconds:.1f} s, but segments of {corpus.directory} "
+            f"{model_directory}: hears windows of {window_seconds:.1f} s, but segments of {corpus.directory} "
             f"are up to {longest:.1f} s long; choose a model with longer windows"
         )
-    graphdef, _ = abstract(config)
-    transcriber = WindowTranscriber(graphdef, processor, batch_size, 8, config.whisper.max_target_positions - 4)
     aside, model = corpus.directory / SCORES_FILE, str(Path(model_directory).resolve())
     try:
         made_of = json.loads((corpus.directory / CORPUS_FILE).read_text(encoding="utf-8"))
@@ -70,19 +67,17 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
             aside.open("a", encoding="utf-8") as scores,
             tqdm(total=len(corpus.segments), initial=len(done), desc="scoring", disable=not sys.stderr.isatty()) as bar,
         ):
-            parameters = jax.device_put(parameters)
             missing = [place for place in range(len(corpus.segments)) if place not in done]
             for first in range(0, len(missing), batch_size):
                 places = missing[first : first + batch_size]
                 segments = [corpus.segments[place] for place in places]
-                heard = transcriber(
-                    parameters,
+                transcripts = transcriber.transcribe_many(
                     [corpus.audio(place) for place in places],
-                    [""] * len(places),
-                    [segment.language for segment in segments],
+                    options=[DecodingOptions(language=segment.language, temperature=0.0) for segment in segments],
+                    batch_size=batch_size,
                 )
-                for place, segment, text in zip(places, segments, heard, strict=True):
-                    found[place] = measure(segment.text, text)
+                for place, segment, transcript in zip(places, segments, transcripts, strict=True):
+                    found[place] = measure(segment.text, transcript.text.strip())
                     scores.write(json.dumps([place, *asdict(found[place]).values()]) + "\n")
                 scores.flush()
                 bar.update(len(places))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cwjax.inference.decoding import Heard
+from cwjax.inference.decoding import EncodedAudio
 from cwjax.models.text_decoder import StepwiseDecoder
 
 MEDIAN_WIDTH = 7
@@ -34,7 +34,7 @@ class Alignment(NamedTuple):
 
 def align(
     decoder: StepwiseDecoder,
-    heard: Heard,
+    heard: EncodedAudio,
     tokens: jax.Array,
     lengths: jax.Array,
     positions: jax.Array,

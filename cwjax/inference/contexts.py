@@ -9,14 +9,16 @@ Legend: C chunks, S tokens of a chunk.
 
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cwjax.data.processor import Processor
+from cwjax.inference.programs import Programs
 from cwjax.models.audio_encoder import ProjectedContext
+from cwjax.models.context_whisper import ContextWhisperConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ CHUNK_TOKENS = 128
 """Tokens of a chunk, or all that the text encoder has positions for; most contexts fit into one."""
 MOST_CHUNKS = 128
 """What is beyond is left out, with a warning; 2000 names fit."""
+KEPT = 32
+"""Encoded contexts that are kept for the next recording with the same text."""
 FEWEST_TOKENS = 16
 """Lengths of single chunks are padded to this, or to it times a power of two."""
 
@@ -101,27 +105,6 @@ def join_contexts(contexts: Iterable[ProjectedContext | None]) -> ProjectedConte
     return ProjectedContext(jnp.concatenate(keys, 2), jnp.concatenate(values, 2), jnp.concatenate(masks, 1))
 
 
-def stack_contexts(contexts: Sequence[ProjectedContext | None]) -> ProjectedContext | None:
-    """Contexts of several windows as one batch, padded to the longest; None if no window has any."""
-    longest = max((context.mask.shape[1] for context in contexts if context is not None), default=0)
-    if not longest:
-        return None
-    some = next(context for context in contexts if context is not None)
-    empty = jax.tree.map(jnp.zeros_like, some)
-
-    def pad(array: jax.Array, axis: int) -> jax.Array:
-        widths = [(0, 0)] * array.ndim
-        widths[axis] = (0, longest - array.shape[axis])
-        return jnp.pad(array, widths)
-
-    rows = [empty if context is None else context for context in contexts]
-    return ProjectedContext(
-        jnp.concatenate([pad(row.key, 2) for row in rows], axis=1),
-        jnp.concatenate([pad(row.value, 2) for row in rows], axis=1),
-        jnp.concatenate([pad(row.mask, 1) for row in rows]),
-    )
-
-
 def _count(processor: Processor) -> Count:
     tokenizer = processor.context_tokenizer
     return lambda text: len(tokenizer.encode(text, add_special_tokens=True, verbose=False))
@@ -186,3 +169,41 @@ def _fitting(units: Iterable[tuple[str, str]], count: Count, longest: int) -> It
                 end = space
             yield label, unit[:end]
             unit = unit[end:].strip()
+
+
+class Contexts:
+    """Contexts as the audio encoder attends to them, each encoded once.
+
+    Args:
+        programs: the model.
+        config: of the model.
+    """
+
+    def __init__(self, programs: Programs, config: ContextWhisperConfig):
+        self._programs = programs
+        self._processor = programs.processor
+        self.chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings or CHUNK_TOKENS)
+        self._kept: OrderedDict[str, ProjectedContext | None] = OrderedDict()
+
+    def encode(self, text: str) -> ProjectedContext | None:
+        """The context of a text, None for an empty one."""
+        if text not in self._kept:
+            self._kept[text] = self._encode(split_context(text, self._processor, self.chunk_tokens))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(text)
+        return self._kept[text]
+
+    def with_history(self, text: str, previous: str) -> ProjectedContext | None:
+        """A context followed by the end of the text before a window."""
+        history = self._encode(last_chunk(previous, self._processor, self.chunk_tokens))
+        return join_contexts([self.encode(text), history])
+
+    def forget(self) -> None:
+        """Keeps none of those so far, for other parameters have come."""
+        self._kept.clear()
+
+    def _encode(self, chunks: Sequence[str]) -> ProjectedContext | None:
+        if not chunks:
+            return None
+        return self._programs.encode_context(*encode_chunks(chunks, self._processor, self.chunk_tokens))

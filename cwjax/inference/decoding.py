@@ -13,20 +13,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cwjax.inference.logit_rules import apply_repetition_penalty, apply_timestamp_rules, forbid_repeated_ngrams
 from cwjax.inference.search import Candidates, Search
-from cwjax.inference.timestamp_rules import apply_timestamp_rules
 from cwjax.models.text_decoder import DecoderCache, ProjectedAudio, StepwiseDecoder
 
 
-class Heard(NamedTuple):
-    """What the decoder listens to.
+class EncodedAudio(NamedTuple):
+    """What the decoder attends to.
 
     Attributes:
-        audio: of B windows; or of 2 B, heard with their contexts and then once more without.
-        scale: None, or how much the context counts: logits become `without + scale * (with - without)`.
+        audio: of B windows.
+        plain: of the same windows, encoded without their contexts; None where the two are not compared.
+        scale: (B,), how much the context counts: logits become `plain + scale * (audio - plain)`; None without `plain`.
     """
 
     audio: ProjectedAudio
+    plain: ProjectedAudio | None = None
     scale: jax.Array | None = None
 
 
@@ -40,6 +42,7 @@ class Plan:
         positions: of the decoder.
         start_length: tokens of the prompt from the start of the transcript on.
         timestamps: whether the rules for them hold.
+        repetition_penalty, no_repeat_ngram_size: see `DecodingOptions`.
         end_of_text, no_speech, first_timestamp: ids.
     """
 
@@ -51,6 +54,8 @@ class Plan:
     end_of_text: int
     no_speech: int
     first_timestamp: int
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
 
 
 class Prompt(NamedTuple):
@@ -86,7 +91,7 @@ class Decoding(NamedTuple):
 
 def decode(
     decoder: StepwiseDecoder,
-    heard: Heard,
+    encoded: EncodedAudio,
     prompt: Prompt,
     biases: Biases,
     keys: jax.Array | None,
@@ -97,11 +102,11 @@ def decode(
 
     Args:
         decoder: Whisper's decoder, with its parameters.
-        heard: B windows.
+        encoded: B windows.
         prompt: of each.
         biases: for the logits.
         keys: (B,) random keys; None where the search draws nothing.
-        temperature: a scalar; None where the search draws nothing.
+        temperature: (B,); None where the search draws nothing.
         plan: static.
     """
     (windows, prompt_length), search = prompt.tokens.shape, plan.search
@@ -109,43 +114,50 @@ def decode(
     slots = jnp.arange(prompt_length + group * plan.steps)
     behind_padding = slots >= prompt.padding[:, None, None]
     own_length = prompt_length - prompt.padding
-    limit = jnp.minimum(plan.steps, plan.positions + 1 - own_length.max())
+    limit = jnp.minimum(plan.steps, plan.positions + 1 - own_length)  # of each window, whatever the others need
+    audio = _with_plain(encoded)
 
     def choose(count, state, visible, logits):
         """The next token of every hypothesis, and the slots that belong to it."""
+        if plan.repetition_penalty != 1:
+            logits = apply_repetition_penalty(logits, state.tokens, count, plan.repetition_penalty)
+        if plan.no_repeat_ngram_size:
+            logits = forbid_repeated_ngrams(logits, state.tokens, count, plan.no_repeat_ngram_size)
         logits = logits + biases.always + jnp.where(count == 0, biases.first, 0)
         if plan.timestamps:
             logits = apply_timestamp_rules(logits, state.tokens, count, plan.end_of_text, plan.first_timestamp)
         step_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, count))(keys)
+        before = state
         state, sources = search.advance(state, logits, count, step_keys, temperature, plan.end_of_text)
+        state = jax.tree.map(lambda new, old: jnp.where(_rows(count < limit, new), new, old), state, before)
         if sources is not None:
             visible = jnp.take_along_axis(visible, sources[:, :, None], axis=1)
         return state, visible | (slots == prompt_length + count * group + jnp.arange(group)[:, None])
 
     def unfinished(carry):
         count, state, _, _ = carry
-        return (count < limit) & ~search.finished(state)
+        return (count < limit.max()) & ~search.finished(state)
 
     def advance(carry):
         count, state, visible, cache = carry
         tokens = jax.lax.dynamic_index_in_dim(state.tokens, count - 1, axis=2, keepdims=False)
         slot = prompt_length + (count - 1) * group
         positions = (own_length + count - 1)[:, None]
-        stream, cache = _read(decoder, heard, tokens, cache, slot, positions, visible)
-        state, visible = choose(count, state, visible, _logits(decoder, heard, stream))
+        stream, cache = _read(decoder, audio, tokens, cache, slot, positions, visible)
+        state, visible = choose(count, state, visible, _logits(decoder, encoded.scale, stream))
         return count + 1, state, visible, cache
 
     places = jnp.arange(prompt_length)
     stream, cache = _read(
         decoder,
-        heard,
+        audio,
         prompt.tokens,
-        decoder.empty_cache(heard.audio, len(slots)),
+        decoder.empty_cache(audio, len(slots)),
         0,
         jnp.maximum(places - prompt.padding[:, None], 0),
         behind_padding & (slots <= places[:, None]),
     )
-    logits = _logits(decoder, heard, jnp.stack([stream[:, -plan.start_length], stream[:, -1]], axis=1))
+    logits = _logits(decoder, encoded.scale, jnp.stack([stream[:, -plan.start_length], stream[:, -1]], axis=1))
     no_speech = jax.nn.softmax(logits[:, 0])[:, plan.no_speech]
     first_logits = jnp.broadcast_to(logits[:, 1:], (windows, group, logits.shape[-1]))
     visible = jnp.broadcast_to(behind_padding & (slots < prompt_length), (windows, group, len(slots)))
@@ -155,34 +167,48 @@ def decode(
     return Decoding(search.candidates(state), no_speech)
 
 
-def language_logits(decoder: StepwiseDecoder, heard: Heard, start: int) -> jax.Array:
+def language_logits(decoder: StepwiseDecoder, encoded: EncodedAudio, start: int) -> jax.Array:
     """Logits (B, V) of the token after the start of the transcript, where a language stands."""
-    windows = heard.audio.value[0].shape[0] // (1 if heard.scale is None else 2)
-    tokens = jnp.full((windows, 1), start, jnp.int32)
-    itself = jnp.ones((windows, 1, 1), bool)
-    stream, _ = _read(decoder, heard, tokens, decoder.empty_cache(heard.audio, 1), 0, jnp.zeros_like(tokens), itself)
-    return _logits(decoder, heard, stream)[:, 0]
+    audio = _with_plain(encoded)
+    tokens = jnp.full((encoded.audio.value[0].shape[0], 1), start, jnp.int32)
+    itself = jnp.ones((len(tokens), 1, 1), bool)
+    stream, _ = _read(decoder, audio, tokens, decoder.empty_cache(audio, 1), 0, jnp.zeros_like(tokens), itself)
+    return _logits(decoder, encoded.scale, stream)[:, 0]
+
+
+def _with_plain(encoded: EncodedAudio) -> ProjectedAudio:
+    """The windows and, where the two are compared, the same ones without their contexts behind them."""
+    return encoded.audio if encoded.plain is None else jax.tree.map(_beside, encoded.audio, encoded.plain)
 
 
 def _read(
     decoder: StepwiseDecoder,
-    heard: Heard,
+    audio: ProjectedAudio,
     tokens: jax.Array,
     cache: DecoderCache,
     slot: jax.Array | int,
     positions: jax.Array,
     visible: jax.Array,
 ) -> tuple[jax.Array, DecoderCache]:
-    """Feeds tokens to what is heard with context and, if the two are to be compared, to what is heard without."""
-    if heard.scale is not None:
-        tokens, positions, visible = (jnp.concatenate([rows, rows]) for rows in (tokens, positions, visible))
-    reading = decoder.read(tokens, heard.audio, cache, slot, positions, visible)
+    """Feeds tokens, and once more where the audio stands twice: encoded with context and without."""
+    if audio.value[0].shape[0] != len(tokens):
+        tokens, positions, visible = (_beside(rows, rows) for rows in (tokens, positions, visible))
+    reading = decoder.read(tokens, audio, cache, slot, positions, visible)
     return reading.stream, reading.cache
 
 
-def _logits(decoder: StepwiseDecoder, heard: Heard, stream: jax.Array) -> jax.Array:
+def _logits(decoder: StepwiseDecoder, scale: jax.Array | None, stream: jax.Array) -> jax.Array:
     logits = decoder.logits(stream)
-    if heard.scale is None:
+    if scale is None:
         return logits
-    informed, uninformed = jnp.split(logits, 2)
-    return uninformed + heard.scale * (informed - uninformed)
+    informed, plain = jnp.split(logits, 2)
+    return plain + scale[:, None, None] * (informed - plain)
+
+
+def _rows(values: jax.Array, array: jax.Array) -> jax.Array:
+    """(B,), shaped to go with an array (B, ...)."""
+    return values.reshape(-1, *(1,) * (array.ndim - 1))
+
+
+def _beside(first: jax.Array, second: jax.Array) -> jax.Array:
+    return jnp.concatenate([first, second])

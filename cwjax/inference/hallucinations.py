@@ -6,7 +6,7 @@ The rules are openai-whisper's (openai/whisper, transcribe.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cwjax.inference.decoding_options import APPENDED, PREPENDED
+from cwjax.inference.options import APPENDED, PREPENDED
 from cwjax.inference.recording import frames_of
 from cwjax.inference.segments import Draft
 from cwjax.inference.transcript import Word

@@ -74,14 +74,14 @@ class Sampling:
             logits: (B, G, V) of the next one.
             count: a scalar.
             keys: (B,) random keys, of this step; for `random`.
-            temperature: a scalar; for `random`.
+            temperature: (B,); for `random`.
             end_of_text: ends a hypothesis.
 
         Returns:
             The state with the token, and None: every hypothesis continues itself.
         """
         if self.random:
-            token = jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
+            token = jax.vmap(jax.random.categorical)(keys, logits / temperature[:, None, None]).astype(jnp.int32)
         else:
             token = first_highest(logits)
         chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]

@@ -1,87 +1,77 @@
 """The segments of a window, from the timestamps among its tokens."""
 
-from collections.abc import Sequence
+import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from cwjax.data.whisper_tokens import TIMESTAMP_STEP, WhisperTokens
-from cwjax.inference.recognizer import DecodedWindow
-from cwjax.inference.recording import FRAMES_PER_SECOND
-from cwjax.inference.transcript import TranscribedSegment, Word
+from cwjax.inference.recording import FRAMES_PER_SECOND, frames_of
+from cwjax.inference.transcript import Segment
 
 FRAMES_PER_STEP = round(TIMESTAMP_STEP * FRAMES_PER_SECOND)
 """Mel frames between neighbouring timestamps."""
 
 
-@dataclass
-class Draft:
-    """A segment that word times may still change.
+@dataclass(frozen=True)
+class DecodedWindow:
+    """The text of one window.
 
     Attributes:
-        start, end: seconds in the recording.
-        tokens: timestamps included.
-        text: of the tokens.
-        words: None as long as nobody has looked for them.
+        tokens: without prompt and end of text.
+        text: of the tokens, without timestamps.
+        avg_logprob: mean log-probability of the tokens and the end of text.
+        no_speech_prob: probability that there is no speech.
+        temperature: at which it was decoded.
     """
 
-    start: float
-    end: float
-    tokens: list[int]
+    tokens: tuple[int, ...]
     text: str
-    words: list[Word] | None = None
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
 
     @property
-    def is_empty(self) -> bool:
-        """Whether it takes no time or says nothing."""
-        return self.start == self.end or not self.text.strip()
-
-    def finish(self, number: int, seek: int, window: DecodedWindow) -> TranscribedSegment:
-        """The segment for the transcript; an empty one keeps its times only."""
-        words = None if self.words is None else tuple(self.words)
-        return TranscribedSegment(
-            id=number,
-            seek=seek,
-            start=self.start,
-            end=self.end,
-            text="" if self.is_empty else self.text,
-            tokens=() if self.is_empty else tuple(self.tokens),
-            temperature=window.temperature,
-            avg_logprob=window.avg_logprob,
-            compression_ratio=window.compression_ratio,
-            no_speech_prob=window.no_speech_prob,
-            words=() if self.is_empty else words,
-        )
+    def compression_ratio(self) -> float:
+        """Bytes of the text over those of its zlib compression."""
+        encoded = self.text.encode()
+        return len(encoded) / len(zlib.compress(encoded))
 
 
 class Cut(NamedTuple):
     """A window cut into segments.
 
     Attributes:
-        drafts: the segments, unfinished ones left out.
+        segments: numbered from 0, unfinished ones left out.
         frames: mel frames after which the next window begins.
         ends_in_silence: whether the tokens end in a single timestamp: nothing is said from there to the end.
         rest: the segment that the window's end cut off, as if it ended there; None if there is none.
     """
 
-    drafts: list[Draft]
+    segments: list[Segment]
     frames: int
     ends_in_silence: bool
-    rest: Draft | None
+    rest: Segment | None
+
+    def closed(self) -> "Cut":
+        """The cut of a window that ends in a pause: its last segment is whole, and what is behind that was not said."""
+        segments = [*self.segments, self.rest] if self.rest and self.rest.text.strip() else self.segments
+        began = self.segments[0].seek
+        return Cut(segments, frames_of(segments[-1].end) - began, self.ends_in_silence, None)
 
 
-def cut_into_segments(tokens: Sequence[int], vocabulary: WhisperTokens, seek: int, frames: int) -> Cut:
+def cut_into_segments(window: DecodedWindow, vocabulary: WhisperTokens, seek: int, frames: int) -> Cut:
     """Cuts a window's tokens between neighbouring timestamps.
 
     Where there are no two neighbours, the window is one segment, which ends at the last timestamp if there is one
     and it is not 0.00.
 
     Args:
-        tokens: of the window.
+        window: decoded.
         vocabulary: knows the timestamps.
         seek: mel frame of the recording where the window begins.
-        frames: mel frames of the window that were heard.
+        frames: mel frames of the window that were encoded.
     """
-    tokens = list(tokens)
+    tokens = list(window.tokens)
     began = seek / FRAMES_PER_SECOND
     ended = began + frames / FRAMES_PER_SECOND
     stamped = [token >= vocabulary.first_timestamp for token in tokens]
@@ -90,20 +80,31 @@ def cut_into_segments(tokens: Sequence[int], vocabulary: WhisperTokens, seek: in
     def time(token: int) -> float:
         return began + (token - vocabulary.first_timestamp) * TIMESTAMP_STEP
 
-    def draft(start: float, end: float, part: list[int]) -> Draft:
-        return Draft(start, end, part, vocabulary.text(part))
+    def segment(number: int, start: float, end: float, part: list[int]) -> Segment:
+        return Segment(
+            id=number,
+            seek=seek,
+            start=start,
+            end=end,
+            text=vocabulary.text(part),
+            tokens=tuple(part),
+            temperature=window.temperature,
+            avg_logprob=window.avg_logprob,
+            compression_ratio=window.compression_ratio,
+            no_speech_prob=window.no_speech_prob,
+        )
 
     bounds = [place for place in range(1, len(tokens)) if stamped[place - 1] and stamped[place]]
     if not bounds:
         last = next((token for token in reversed(tokens) if token >= vocabulary.first_timestamp), None)
         end = ended if last in (None, vocabulary.first_timestamp) else time(last)
-        return Cut([draft(began, end, tokens)], frames, ends_in_silence, None)
+        return Cut([segment(0, began, end, tokens)], frames, ends_in_silence, None)
     if ends_in_silence:
         bounds.append(len(tokens))
     parts = [tokens[first:last] for first, last in zip([0, *bounds], bounds, strict=False)]
-    drafts = [draft(time(part[0]), time(part[-1]), part) for part in parts]
+    segments = [segment(number, time(part[0]), time(part[-1]), part) for number, part in enumerate(parts)]
     if ends_in_silence:
-        return Cut(drafts, frames, ends_in_silence, None)
+        return Cut(segments, frames, ends_in_silence, None)
     rest = tokens[bounds[-1] :]
     frames = (parts[-1][-1] - vocabulary.first_timestamp) * FRAMES_PER_STEP
-    return Cut(drafts, frames, ends_in_silence, draft(min(time(rest[0]), ended), ended, rest))
+    return Cut(segments, frames, ends_in_silence, segment(len(segments), min(time(rest[0]), ended), ended, rest))

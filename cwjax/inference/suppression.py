@@ -10,7 +10,7 @@ import numpy as np
 
 from cwjax.data.whisper_tokens import TIMESTAMP_STEP, WhisperTokens
 from cwjax.errors import CwjaxError
-from cwjax.inference.decoding_options import DecodingOptions
+from cwjax.inference.options import DecodingOptions
 
 SYMBOLS = '"#()*+/:;<=>@[\\]^_`{|}~「」『』'
 GROUPS = "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪"

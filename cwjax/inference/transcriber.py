@@ -1,29 +1,27 @@
-"""From recordings to transcripts: the one thing that other rooms need to know of inference."""
+"""A model that transcribes: one recording or many, at once or segment by segment."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.inference.batched import BatchedTranscription
-from cwjax.inference.contexts import CHUNK_TOKENS, encode_chunks, join_contexts, last_chunk, split_context
-from cwjax.inference.decoding_options import DecodingOptions
-from cwjax.inference.explain import Explanation, explain_windows, locate_words
-from cwjax.inference.recognizer import Recognizer
+from cwjax.inference.contexts import Contexts
+from cwjax.inference.engine import Engine
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs
 from cwjax.inference.recording import Recording
-from cwjax.inference.sequential import Progress, SequentialTranscription
-from cwjax.inference.transcript import Transcript
-from cwjax.models.audio_encoder import ProjectedContext
+from cwjax.inference.transcript import Segment, Transcript
+from cwjax.inference.transcription import Event, Request, Transcription
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters
 
-Audio = str | Path | np.ndarray
+BATCH_SIZE = 8
+"""Windows at once where nobody says how many."""
 
-WINDOWS_AT_ONCE = 8
-"""Where one window after the other was asked for, but they do not depend on each other."""
+Progress = Callable[[float, float], None]
+"""Is told the seconds done and the seconds in all."""
 
 
 class Transcriber:
@@ -33,9 +31,9 @@ class Transcriber:
         config: of the model.
         parameters: of the model; their dtype is that of the computation.
         processor: the model's inputs.
-        alignment_heads: (layer, head) pairs for the times of words, see `Recognizer`.
+        alignment_heads: (layer, head) pairs for the times of words, see `Programs`.
         knows_timestamps: whether the model has learned them. One that has not cannot say where the speech of a window
-            ends, so its windows are cut in pauses and do not depend on each other, however it is asked to transcribe.
+            ends, so its windows are cut in pauses and do not depend on each other, whatever is asked for.
     """
 
     def __init__(
@@ -46,125 +44,187 @@ class Transcriber:
         alignment_heads: Sequence[tuple[int, int]] | None = None,
         knows_timestamps: bool = True,
     ):
-        self._processor = processor
-        self._chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings or CHUNK_TOKENS)
-        self._context_layers = config.context.layers_of(config.whisper.encoder_layers)
-        self._recognizer = Recognizer(config, parameters, processor, alignment_heads)
-        self._knows_timestamps = knows_timestamps
+        self.programs = Programs(config, parameters, processor, alignment_heads)
+        self.contexts = Contexts(self.programs, config)
+        self.context_layers = config.context.layers_of(config.whisper.encoder_layers)
+        self._engine = Engine(self.programs)
+        self.knows_timestamps = knows_timestamps
+
+    def use(self, parameters: Parameters) -> None:
+        """Goes on with other parameters of the same shapes, such as those of a later step of training."""
+        self.programs.parameters = parameters
+        self.contexts.forget()
+
+    def stream_many(
+        self, requests: Iterable[Request], batch_size: int | None = None, threaded: bool = True
+    ) -> Iterator[Event]:
+        """Transcribes recordings, and tells what becomes known as soon as it does.
+
+        Requests are asked for when there is room for them in the batches. A transcript does not depend on what else is
+        transcribed at the same time. Closing the generator cancels what is not done.
+
+        Args:
+            requests: any number.
+            batch_size: most windows that are decoded at once, of all requests.
+            threaded: let the engine's thread do it, which others share; False: this one.
+
+        Raises:
+            CwjaxError: `batch_size` is impossible. What is wrong with a request is an event of it.
+        """
+        batch_size = BATCH_SIZE if batch_size is None else batch_size
+        if batch_size < 1:
+            raise CwjaxError(f"batch_size is {batch_size}: it must be at least 1")
+        return self._stream_many(iter(requests), batch_size, threaded)
+
+    def _stream_many(self, requests: Iterator[Request], batch_size: int, threaded: bool) -> Iterator[Event]:
+        events: SimpleQueue[Event] = SimpleQueue()
+        running: dict[int, Transcription] = {}
+        more = True
+        try:
+            while True:
+                while more and sum(work.open_windows for work in running.values()) < batch_size:
+                    request = next(requests, None)
+                    more = request is not None
+                    if more:
+                        try:
+                            running[id(request)] = self._begin(request, events.put, batch_size)
+                        except Exception as error:
+                            yield Event(request, error=error)
+                        else:
+                            if threaded:
+                                self._engine.add(running[id(request)])
+                if not running:
+                    return
+                if not threaded and events.empty():
+                    self._engine.step(list(running.values()))
+                    continue
+                event = events.get()
+                if event.is_last:
+                    del running[id(event.request)]
+                yield event
+        finally:
+            for work in running.values():
+                work.cancel()
+
+    def _begin(self, request: Request, emit: Callable[[Event], None], batch_size: int) -> Transcription:
+        recording = request.audio if isinstance(request.audio, Recording) else Recording.open(request.audio)
+        options = self._checked(request.options)
+        return Transcription(request, recording, self.programs, self.contexts, options, emit, batch_size)
+
+    def stream(
+        self,
+        audio: Any,
+        context: str = "",
+        options: DecodingOptions | None = None,
+        batch_size: int | None = None,
+        **decoding: Any,
+    ) -> Iterator[Segment]:
+        """The segments of a recording, each as soon as it is known. Arguments as of `transcribe`."""
+        for event in self.stream_many([Request(audio, context, _options(options, decoding))], batch_size):
+            if event.error is not None:
+                raise event.error
+            if event.segment is not None:
+                yield event.segment
 
     def transcribe(
         self,
-        audio: Audio,
+        audio: Any,
         context: str = "",
         options: DecodingOptions | None = None,
         progress: Progress | None = None,
+        batch_size: int | None = None,
+        **decoding: Any,
     ) -> Transcript:
-        """Transcribes a recording of any length, one window after the other, as openai-whisper does.
+        """Transcribes a recording of any length.
 
         Args:
-            audio: a file, or mono samples at 16 kHz, (n,) float32.
+            audio: a file, samples, or a recording; see `Recording.open`.
             context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
             options: how.
             progress: is told the seconds done and the seconds in all after every window.
+            batch_size: most windows at once; matters with `independent_windows`.
+            decoding: fields of `DecodingOptions`, over those of `options`.
 
         Raises:
-            CwjaxError: the audio cannot be read, or an option does not go with the model.
+            CwjaxError: the audio cannot be read, or an option is impossible or does not go with the model.
         """
-        if not self._knows_timestamps:
-            return self.transcribe_batched([audio], [context], options, WINDOWS_AT_ONCE, progress)[0]
-        options = self._checked(options)
-        recording = Recording.open(audio)
-        known = self._read(split_context(context, self._processor, self._chunk_tokens))
+        request = Request(audio, context, _options(options, decoding))
+        return next(self._transcripts([request], batch_size, progress))
 
-        def context_after(previous: str) -> ProjectedContext | None:
-            if not options.context_from_history:
-                return known
-            return join_contexts([known, self._read(last_chunk(previous, self._processor, self._chunk_tokens))])
-
-        return SequentialTranscription(self._recognizer, recording, context_after, options).run(progress)
-
-    def transcribe_batched(
+    def transcribe_many(
         self,
-        recordings: Sequence[Audio],
+        recordings: Sequence[Any],
         contexts: Sequence[str] | None = None,
-        options: DecodingOptions | None = None,
-        batch_size: int = 16,
+        options: DecodingOptions | Sequence[DecodingOptions] | None = None,
+        batch_size: int | None = None,
         progress: Progress | None = None,
+        **decoding: Any,
     ) -> list[Transcript]:
-        """Transcribes several recordings, many windows at once: faster, without the text before each window.
+        """Transcribes several recordings, windows of all of them at once.
 
         Args:
-            recordings: files, or mono samples at 16 kHz.
+            recordings: see `transcribe`.
             contexts: of each recording, empty for none; None: no context for any.
-            options: how.
-            batch_size: windows at once.
-            progress: is told the seconds of speech done and those in all.
+            options: how, for all or for each.
+            batch_size: most windows at once.
+            progress: is told the seconds done and those in all.
+            decoding: fields of `DecodingOptions`, over those of `options`.
 
         Raises:
-            CwjaxError: audio cannot be read, there are more or fewer contexts than recordings, or an option does
-                not go with the model or needs one window after the other.
+            CwjaxError: as of `transcribe`, or there are more or fewer contexts or options than recordings.
         """
-        options = self._checked(options)
+        given = list(options) if isinstance(options, Sequence) else [options] * len(recordings)
         contexts = [""] * len(recordings) if contexts is None else contexts
-        if len(contexts) != len(recordings):
-            raise CwjaxError(f"there are {len(recordings)} recordings but {len(contexts)} contexts: give one for each")
-        opened = [Recording.open(audio) for audio in recordings]
-        read = {text: self._read(split_context(text, self._processor, self._chunk_tokens)) for text in set(contexts)}
-        known = [read[text] for text in contexts]
-        return BatchedTranscription(self._recognizer, opened, known, options, batch_size).run(progress)
+        for name, values in (("contexts", contexts), ("options", given)):
+            if len(values) != len(recordings):
+                raise CwjaxError(f"there are {len(recordings)} recordings but {len(values)} {name}: give one for each")
+        requests = [
+            Request(audio, context, _options(one, decoding))
+            for audio, context, one in zip(recordings, contexts, given, strict=True)
+        ]
+        return list(self._transcripts(requests, batch_size, progress))
 
-    def explain(
-        self,
-        audio: Audio,
-        context: str,
-        transcript: Transcript,
-        separate_windows: bool = False,
-        progress: Progress | None = None,
-    ) -> Explanation:
-        """Which words of the context each stretch of a recording attended to when it was transcribed.
+    def _transcripts(
+        self, requests: Sequence[Request], batch_size: int | None, progress: Progress | None
+    ) -> Iterator[Transcript]:
+        transcripts: dict[int, Transcript] = {}
+        done: dict[int, tuple[float, float]] = {}
+        for event in self.stream_many(requests, batch_size):
+            if event.error is not None:
+                raise event.error
+            if event.transcript is not None:
+                transcripts[id(event.request)] = event.transcript
+            if progress is not None and event.total and done.get(id(event.request)) != (event.done, event.total):
+                done[id(event.request)] = event.done, event.total
+                progress(*map(sum, zip(*done.values(), strict=True)))
+        for request in requests:
+            yield transcripts[id(request)]
 
-        Args:
-            audio: as it was transcribed.
-            context: with which it was transcribed.
-            transcript: that came out.
-            separate_windows: it was transcribed in batches, whose windows do not hear each other's sound.
-            progress: is told the seconds done and the seconds in all after every window.
+    def detect_language(self, audio: Any, **decoding: Any) -> dict[str, float]:
+        """The probability of every language that the model knows, the likeliest first.
 
-        Raises:
-            CwjaxError: the audio cannot be read, or there is no context.
+        Arguments and errors as of `transcribe`.
         """
-        chunks = split_context(context, self._processor, self._chunk_tokens)
-        if not chunks:
-            raise CwjaxError("there is no context to explain: give one")
-        ids, mask = encode_chunks(chunks, self._processor, self._chunk_tokens)
-        words, owners = locate_words(chunks, self._processor.context_tokenizer, ids.shape)
-        known = self._recognizer.read_context(ids, mask)
-        recording = Recording.open(audio)
-        windows = []
-        for window in explain_windows(
-            self._recognizer,
-            recording,
-            known,
-            transcript,
-            owners,
-            len(words),
-            separate_windows or not self._knows_timestamps,
-        ):
-            windows.append(window)
-            if progress is not None:
-                progress(window.end, recording.duration)
-        return Explanation(context, words, self._context_layers, tuple(windows))
+        request = Request(audio, options=_options(None, {**decoding, "language": None}), only_language=True)
+        (transcript,) = self._transcripts([request], None, None)
+        return transcript.language_probabilities
 
-    def _checked(self, options: DecodingOptions | None) -> DecodingOptions:
-        options = options or DecodingOptions()
-        tokens = self._processor.tokens
+    def _checked(self, options: DecodingOptions) -> DecodingOptions:
+        """The options as they hold for this model."""
         if options.language is not None:
-            tokens.language_code(options.language)
-        if options.task == "translate" and not tokens.is_multilingual:
+            self.programs.tokens.language_code(options.language)
+        if options.task == "translate" and not self.programs.tokens.is_multilingual:
             raise CwjaxError("task is 'translate', but this model knows English only: use 'transcribe'")
-        return options if self._knows_timestamps else replace(options, without_timestamps=True)
+        if self.knows_timestamps:
+            return options
+        return dataclasses.replace(options, without_timestamps=True, independent_windows=True)
 
-    def _read(self, chunks: Sequence[str]) -> ProjectedContext | None:
-        if not chunks:
-            return None
-        return self._recognizer.read_context(*encode_chunks(chunks, self._processor, self._chunk_tokens))
+
+def _options(options: DecodingOptions | None, decoding: dict[str, Any]) -> DecodingOptions:
+    """The options with some of them replaced."""
+    try:
+        return dataclasses.replace(options or DecodingOptions(), **decoding)
+    except TypeError:
+        known = DecodingOptions.__dataclass_fields__
+        unknown = ", ".join(name for name in decoding if name not in known)
+        raise CwjaxError(f"no option is called {unknown}; DecodingOptions has {', '.join(known)}") from None

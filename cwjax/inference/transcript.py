@@ -1,6 +1,8 @@
 """What a transcription gives: text, segments with their times, words when asked for."""
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -21,7 +23,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class TranscribedSegment:
+class Segment:
     """A stretch of speech between two timestamps.
 
     Attributes:
@@ -35,6 +37,7 @@ class TranscribedSegment:
         compression_ratio: of the window's text; high when it repeats itself.
         no_speech_prob: probability that the window holds no speech.
         words: None unless word times were asked for.
+        speaker: who speaks, where that is known; empty otherwise.
     """
 
     id: int
@@ -48,6 +51,30 @@ class TranscribedSegment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    speaker: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it takes no time or says nothing."""
+        return self.start == self.end or not self.text.strip()
+
+    def emptied(self) -> "Segment":
+        """Its times only."""
+        return dataclasses.replace(self, text="", tokens=(), words=())
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A stretch of a recording of which nothing was written.
+
+    Attributes:
+        start, end: seconds in the recording.
+        reason: why, such as "digital silence".
+    """
+
+    start: float
+    end: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -58,11 +85,17 @@ class Transcript:
         text: all of it.
         segments: in order of time.
         language: ISO 639-1 code, given or detected.
+        duration: seconds of the recording.
+        language_probabilities: code -> probability, the likeliest first; empty where the language was given.
+        skipped: what was left out, in order of time.
     """
 
     text: str
-    segments: tuple[TranscribedSegment, ...]
+    segments: tuple[Segment, ...]
     language: str
+    duration: float = 0.0
+    language_probabilities: dict[str, float] = dataclasses.field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The transcript as JSON values, under the keys of openai-whisper's result."""
@@ -72,8 +105,22 @@ class Transcript:
             "language": self.language,
         }
 
+    def save(self, path: str | Path, **layout: Any) -> Path:
+        """Writes the transcript as a file of the kind its suffix names.
 
-def _segment_dict(segment: TranscribedSegment) -> dict[str, Any]:
+        Args:
+            path: such as "talk.srt"; see `cwjax.inference.writers.FORMATS`.
+            layout: fields of `SubtitleLayout`.
+
+        Raises:
+            CwjaxError: the suffix names no format, or the file cannot be written.
+        """
+        from cwjax.inference.writers import SubtitleLayout, save_transcript
+
+        return save_transcript(self, path, SubtitleLayout(**layout))
+
+
+def _segment_dict(segment: Segment) -> dict[str, Any]:
     names = ("id", "seek", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio")
     values = {name: getattr(segment, name) for name in (*names, "no_speech_prob")}
     values["tokens"] = list(segment.tokens)
@@ -82,4 +129,6 @@ def _segment_dict(segment: TranscribedSegment) -> dict[str, Any]:
             {"word": word.text, "start": word.start, "end": word.end, "probability": word.probability}
             for word in segment.words
         ]
+    if segment.speaker:
+        values["speaker"] = segment.speaker
     return values

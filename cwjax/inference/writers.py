@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
-from cwjax.inference.transcript import TranscribedSegment, Transcript, Word
+from cwjax.inference.transcript import Segment, Transcript, Word
 
 LONG_PAUSE = 3.0
 """Seconds between the starts of two words from which subtitles of a fixed number of lines begin anew."""
@@ -123,7 +123,7 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleLayout], str]] = {
 
 
 def _cues(
-    segments: Sequence[TranscribedSegment], layout: SubtitleLayout, clock: Callable[[float], str]
+    segments: Sequence[Segment], layout: SubtitleLayout, clock: Callable[[float], str]
 ) -> Iterator[tuple[str, str, str]]:
     """Start, end and text of every subtitle."""
     if any(segment.words is None for segment in segments):
@@ -137,7 +137,7 @@ def _cues(
             yield clock(words[0].start), clock(words[-1].end), "".join(word.text for word in words)
 
 
-def _subtitles(segments: Sequence[TranscribedSegment], layout: SubtitleLayout) -> Iterator[list[Word]]:
+def _subtitles(segments: Sequence[Segment], layout: SubtitleLayout) -> Iterator[list[Word]]:
     """The words of every subtitle, their texts with the line breaks between them."""
     width, count = layout.max_line_width or UNLIMITED, layout.max_line_count
     flowing = layout.max_line_width is not None and count is not None
@@ -167,7 +167,7 @@ def _subtitles(segments: Sequence[TranscribedSegment], layout: SubtitleLayout) -
         yield subtitle
 
 
-def _groups(segments: Sequence[TranscribedSegment], size: int) -> Iterator[Sequence[Word]]:
+def _groups(segments: Sequence[Segment], size: int) -> Iterator[Sequence[Word]]:
     """Every segment's words, at most `size` at a time."""
     for segment in segments:
         words = segment.words or ()

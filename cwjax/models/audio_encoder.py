@@ -51,7 +51,7 @@ class ProjectedContext(NamedTuple):
     """Context attention's keys and values, which serve every window of a recording.
 
     Attributes:
-        key, value: (C, B, S, H, d).
+        key, value: (C, B, S, H, d); of a batch of 1 for one context that all windows share.
         mask: (B, S) bool.
     """
 
@@ -179,7 +179,10 @@ def _context_attention(
     mask: jax.Array,
 ) -> jax.Array:
     """What the context adds to the stream (B, A, D); exactly nothing for examples without context."""
-    attended = attn.attend(norm(stream), key, value, mask[:, None, None, :])
+    queries = norm(stream)
+    if len(key) == 1:  # one context for all windows is not copied for each
+        queries = queries.reshape(1, -1, queries.shape[-1])
+    attended = attn.attend(queries, key, value, mask[:, None, None, :]).reshape(stream.shape)
     if gate is not None:
         attended = attended * jnp.tanh(gate[...].astype(jnp.float32)).astype(attended.dtype)
     return jnp.where(mask.any(axis=-1)[:, None, None], attended, 0)

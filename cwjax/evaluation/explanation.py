@@ -8,14 +8,16 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from cwjax.inference.recognizer import Recognizer
+from cwjax.errors import CwjaxError
+from cwjax.inference.contexts import encode_chunks, split_context
 from cwjax.inference.recording import FRAMES_PER_SECOND, Recording
+from cwjax.inference.transcriber import Progress, Transcriber
 from cwjax.inference.transcript import Transcript
-from cwjax.models.audio_encoder import ProjectedContext
 
 POSITIONS_PER_SECOND = 50
 POSITIONS_PER_COLUMN = 5
@@ -90,32 +92,47 @@ def explain_window(
     return ExplainedWindow(start, tuple(map(int, chosen)), by_word[chosen].swapaxes(0, 1), by_word[rest].sum(axis=0))
 
 
-def explain_windows(
-    recognizer: Recognizer,
-    recording: Recording,
-    context: ProjectedContext,
+def explain(
+    transcriber: Transcriber,
+    audio: Any,
+    context: str,
     transcript: Transcript,
-    owners: np.ndarray,
-    word_count: int,
-    separate: bool,
-) -> Iterator[ExplainedWindow]:
-    """Explains a recording in the windows in which it was transcribed.
+    separate_windows: bool = False,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Which words of the context each stretch of a recording attended to when it was transcribed.
 
     Args:
-        recognizer: the model.
-        recording: what was transcribed.
-        context: as the model read it, one row.
-        transcript: knows where its windows began.
-        owners: of the context's tokens, see `locate_words`.
-        word_count: words of the context.
-        separate: whether a window heard nothing of the next one.
+        transcriber: that transcribed it.
+        audio: as it was transcribed.
+        context: with which it was transcribed.
+        transcript: that came out.
+        separate_windows: it was transcribed in independent windows, of which none knows the sound of the next.
+        progress: is told the seconds done and the seconds in all after every window.
+
+    Raises:
+        CwjaxError: the audio cannot be read, or there is no context.
     """
-    loudest = recognizer.loudest(recording)
-    for first, last in window_spans(transcript, recording.frames, recognizer.frames):
-        heard = min(recognizer.frames, (last if separate else recording.frames) - first)
-        samples = recording.window(first, recognizer.frames)[None]
-        contributions = recognizer.context_contributions(samples, [loudest], [heard], context, separate)[:, 0]
-        yield explain_window(first / FRAMES_PER_SECOND, -(-(last - first) // 2), contributions, owners, word_count)
+    programs, length = transcriber.programs, transcriber.contexts.chunk_tokens
+    chunks = split_context(context, programs.processor, length)
+    if not chunks:
+        raise CwjaxError("there is no context to explain: give one")
+    ids, mask = encode_chunks(chunks, programs.processor, length)
+    words, owners = locate_words(chunks, programs.processor.context_tokenizer, ids.shape)
+    encoded = programs.encode_context(ids, mask)
+    recording = Recording.open(audio)
+    max_log_mel = programs.max_log_mel(recording)
+    separate = separate_windows or not transcriber.knows_timestamps
+    windows = []
+    for first, last in window_spans(transcript, recording.frames, programs.frames):
+        frames = min(programs.frames, (last if separate else recording.frames) - first)
+        samples = recording.window(first, programs.frames)[None]
+        contributions = programs.context_contributions(samples, [max_log_mel], [frames], [separate], encoded)[:, 0]
+        start, positions = first / FRAMES_PER_SECOND, -(-(last - first) // 2)
+        windows.append(explain_window(start, positions, contributions, owners, len(words)))
+        if progress is not None:
+            progress(windows[-1].end, recording.duration)
+    return Explanation(context, words, transcriber.context_layers, tuple(windows))
 
 
 def window_spans(transcript: Transcript, frames: int, longest: int) -> Iterator[tuple[int, int]]:

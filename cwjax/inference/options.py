@@ -8,10 +8,27 @@ from typing import Any, Literal, get_args
 from cwjax.errors import CwjaxError
 
 Task = Literal["transcribe", "translate"]
+Vad = Literal["none", "energy", "silero"]
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
+
+
+COMPILED = (
+    "sample_len",
+    "best_of",
+    "beam_size",
+    "patience",
+    "length_penalty",
+    "suppress_tokens",
+    "suppress_blank",
+    "without_timestamps",
+    "max_initial_timestamp",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+)
+"""Options that are part of a compiled program or of the biases it is given."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -21,7 +38,8 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options of a transcription. Names, meanings and defaults are those of openai-whisper's `transcribe`.
+    """Options of a transcription. Names, meanings and defaults are those of openai-whisper's `transcribe`, and those of
+    faster-whisper where only that has them.
 
     Raises:
         CwjaxError: a value is impossible, or does not go with another.
@@ -58,12 +76,34 @@ class DecodingOptions:
     """Text whose mean log-probability is lower is decoded again at the next temperature."""
     no_speech_threshold: float | None = 0.6
     """A window whose no-speech probability is higher, and whose text failed `logprob_threshold`, is silence."""
-    initial_prompt: str | None = None
-    """Previous text for the first window: spelling and style to go on with."""
+    initial_prompt: str | Sequence[int] | None = None
+    """Previous text for the first window, or its tokens: spelling and style to go on with."""
+    hotwords: str | None = None
+    """Words to expect, put before the previous text of every window; without effect where there is a `prefix`."""
+    prefix: str | None = None
+    """The beginning of the first window's text."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
     condition_on_previous_text: bool = True
-    """Prompt each window with the text before it (one window after the other only)."""
+    """Prompt each window with the text before it; not with `independent_windows`."""
+    repetition_penalty: float = 1.0
+    """Divides the scores of tokens that the window has already; above 1 against repetition."""
+    no_repeat_ngram_size: int = 0
+    """Runs of so many tokens never occur twice in a window; 0: they may."""
+    multilingual: bool = False
+    """Detect the language of every window, for recordings of several languages."""
+    language_detection_segments: int = 1
+    """Windows that are looked at, at most, to detect the language."""
+    language_detection_threshold: float = 0.5
+    """A language this probable ends the detection; otherwise the most frequent of the windows' languages counts."""
+    chunk_length: float | None = None
+    """Seconds of a window; None: all that the model hears at once."""
+    vad: Vad = "none"
+    """Transcribe only what voice activity detection takes for speech: by loudness ("energy"), or by the network of the
+    extra `vad` ("silero")."""
+    independent_windows: bool = False
+    """Cut the recording in pauses into windows that do not depend on each other and fill a batch together: faster, but
+    no window knows the text before it."""
     word_timestamps: bool = False
     """Find the times of words."""
     prepend_punctuations: str = PREPENDED
@@ -77,12 +117,14 @@ class DecodingOptions:
     context_scale: float = 1.0
     """How much the context counts: 0 not at all (stock Whisper), 1 as trained, more than 1 exaggerated."""
     context_from_history: bool = False
-    """Let the text encoder read the text before each window, too (one window after the other only)."""
+    """Let the text encoder read the text before each window, too; not with `independent_windows`."""
 
     def __post_init__(self) -> None:
         self._normalise("temperature", self._numbers("temperature", self.temperature, float))
         self._normalise("suppress_tokens", self._numbers("suppress_tokens", self.suppress_tokens, int))
         self._normalise("clip_timestamps", self._numbers("clip_timestamps", self.clip_timestamps, float))
+        if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
+            self._normalise("initial_prompt", self._numbers("initial_prompt", self.initial_prompt, int))
         self._check_numbers()
         _require(self.task in get_args(Task), f"task is {self.task!r}: use 'transcribe' or 'translate'")
         _require(
@@ -97,13 +139,19 @@ class DecodingOptions:
             not self.carry_initial_prompt or self.initial_prompt is not None,
             "carry_initial_prompt has nothing to carry: give an initial_prompt",
         )
+        for name in ("context_from_history", "hallucination_silence_threshold"):
+            _require(
+                not (self.independent_windows and getattr(self, name)),
+                f"{name} needs one window after the other, and a model that has learned timestamps: leave it out, or "
+                "independent_windows",
+            )
 
     def _check_numbers(self) -> None:
         _require(
             bool(self.temperature) and all(0 <= value < math.inf for value in self.temperature),
             f"temperature is {self.temperature}: use one or more numbers of at least 0",
         )
-        for name in ("sample_len", "best_of", "beam_size"):
+        for name in ("sample_len", "best_of", "beam_size", "language_detection_segments"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} is {value}: it must be at least 1")
         _require(
@@ -114,6 +162,19 @@ class DecodingOptions:
             self.length_penalty is None or 0 <= self.length_penalty <= 1,
             f"length_penalty is {self.length_penalty}: use a number in 0..1",
         )
+        _require(
+            0 < self.repetition_penalty < math.inf,
+            f"repetition_penalty is {self.repetition_penalty}: use a number above 0 (1: none)",
+        )
+        _require(
+            self.no_repeat_ngram_size >= 0,
+            f"no_repeat_ngram_size is {self.no_repeat_ngram_size}: use a number of tokens, or 0",
+        )
+        _require(
+            self.chunk_length is None or 1 <= self.chunk_length < math.inf,
+            f"chunk_length is {self.chunk_length}: use seconds, at least 1",
+        )
+        _require(self.vad in get_args(Vad), f"vad is {self.vad!r}: use 'none', 'energy' or 'silero'")
         silence = self.hallucination_silence_threshold
         _require(
             silence is None or 0 <= silence < math.inf,
@@ -129,6 +190,11 @@ class DecodingOptions:
             0 <= self.context_scale < math.inf,
             f"context_scale is {self.context_scale}: use a number of at least 0 (1 is as trained)",
         )
+
+    @property
+    def decoding_part(self) -> "DecodingOptions":
+        """Those options that decide what is compiled; windows for which they are equal may share a batch."""
+        return DecodingOptions(**{name: getattr(self, name) for name in COMPILED})
 
     @property
     def beam_count(self) -> int:

@@ -1,0 +1,353 @@
+"""The engine: windows of all transcriptions at work in shared batches, on one thread that owns the device.
+
+A transcription hands out jobs, one for each window that can be decoded now, and receives their results; what it makes
+of them is its own business (see `cwjax.inference.transcribe`). The engine takes jobs round-robin from all
+transcriptions, batches those that the same compiled programs can do, and knows nothing of recordings beyond a window.
+"""
+
+import atexit
+import itertools
+import logging
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cwjax.errors import CwjaxError
+from cwjax.inference.decoding import EncodedAudio
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs, join_windows, select_windows
+from cwjax.inference.recording import Recording
+from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
+from cwjax.inference.timing import Alignment
+from cwjax.models.audio_encoder import ProjectedContext
+from cwjax.models.placement import is_split, platform
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.05
+"""Between looks at recordings that have to grow before there is something to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowJob:
+    """A window to be decoded.
+
+    Attributes:
+        recording: that it is a part of.
+        max_log_mel: of the recording.
+        seek: first mel frame.
+        frames: mel frames from there on that belong to it.
+        closed: it ends in a pause, so that the segment at its end is whole, and its padding is silence.
+        context: what is known; None: nothing.
+        options: how to decode.
+        language: code; None: to be detected in this window.
+        previous: tokens of the text before it.
+        prefix: tokens that the text begins with.
+        decoded: False: only the language is asked for.
+    """
+
+    recording: Recording
+    max_log_mel: float
+    seek: int
+    frames: int
+    closed: bool
+    context: ProjectedContext | None
+    options: DecodingOptions
+    language: str | None
+    previous: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    decoded: bool = True
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Jobs with equal keys may share a batch."""
+        if not self.decoded:
+            return (self.is_compared,)
+        options, drawn = self.options, self.options.temperature[0] > 0
+        shapes = bool(self.previous), len(self.prefix), self.is_compared, drawn
+        return options.decoding_part, options.word_timestamps, *shapes
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether the window is encoded without its context, too."""
+        return self.context is not None and self.options.context_scale not in (0, 1)
+
+
+class WindowResult(NamedTuple):
+    """What became of a job.
+
+    Attributes:
+        language: given or detected.
+        probabilities: of all languages, the likeliest first; None where the language was given.
+        window: its text; None where only the language was asked for.
+        cut: its segments; empty where there is no speech.
+        alignment: of the text tokens of its segments; None unless word times are asked for and there is a text.
+    """
+
+    language: str
+    probabilities: dict[str, float] | None
+    window: DecodedWindow | None = None
+    cut: Cut | None = None
+    alignment: Alignment | None = None
+
+
+class Work(Protocol):
+    """What the engine serves: a transcription. All methods but `cancel` are called on the engine's thread."""
+
+    batch_size: int
+    """Most windows of a batch that begins with a job of this one; rounded down to a power of two."""
+
+    def jobs(self) -> Sequence[WindowJob]:
+        """Jobs that can be done now and were not yet received."""
+
+    def receive(self, job: WindowJob, result: WindowResult) -> None:
+        """Takes the result of one of them."""
+
+    def fail(self, error: BaseException) -> None:
+        """Takes the news that there will be no results any more."""
+
+    def cancel(self) -> None:
+        """Makes it finished, from any thread."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will be no jobs any more."""
+
+
+_ENGINES: weakref.WeakSet["Engine"] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_engines() -> None:
+    for engine in list(_ENGINES):
+        engine.stop()
+
+
+class Engine:
+    """Does the jobs of any number of transcriptions at once.
+
+    Args:
+        programs: the model.
+    """
+
+    def __init__(self, programs: Programs):
+        self.programs = programs
+        self._most_windows = 1 << 30  # that memory is not known to be too small for
+        self._works: list[Work] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        _ENGINES.add(self)
+
+    def add(self, work: Work) -> None:
+        """Begins with a transcription, on the engine's thread, which ends when there is nothing to do."""
+        with self._changed:
+            self._works.append(work)
+            self._changed.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="cwjax-engine", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Ends all transcriptions after the windows that are at work."""
+        with self._changed:
+            thread, works = self._thread, list(self._works)
+        for work in works:
+            work.cancel()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                works = list(self._works)
+                if not works:
+                    self._thread = None
+                    return
+            left, was_idle = self.step(works)
+            with self._changed:
+                self._works = left + [work for work in self._works if work not in works]
+                if was_idle and left:
+                    self._changed.wait(IDLE_SECONDS)  # for a recording to grow
+
+    def step(self, works: list[Work]) -> tuple[list[Work], bool]:
+        """Does one batch.
+
+        Returns:
+            The unfinished transcriptions, those that were served last at the end, and whether there was nothing to do.
+        """
+        ready: list[tuple[Work, WindowJob]] = []
+        for work in works:
+            try:
+                ready += [(work, job) for job in work.jobs()]
+            except Exception as error:
+                work.fail(error)
+        if ready:
+            first, job = ready[0]
+            most = min(first.batch_size, self._most_windows)
+            batch = [pair for pair in ready if pair[1].key == job.key][: 1 << (most.bit_length() - 1)]
+            self._do_batch(batch)
+            served = [work for work, _ in batch]
+            works = sorted(works, key=lambda work: work in served)
+        return [work for work in works if not work.finished], not ready
+
+    def _do_batch(self, batch: list[tuple[Work, WindowJob]]) -> None:
+        try:
+            results = self.run([job for _, job in batch])
+        except Exception as error:
+            if _is_out_of_memory(error) and len(batch) > 1:
+                self._most_windows = len(batch) // 2
+                log.warning("out of memory with %d windows at once: going on with %d", len(batch), self._most_windows)
+                return  # the jobs are still to be done
+            if _is_out_of_memory(error):
+                error = CwjaxError(
+                    "out of memory with a single window: use a smaller model, fewer beams, or bfloat16 weights "
+                    "(--compute-dtype bfloat16)"
+                )
+            for work in {id(work): work for work, _ in batch}.values():
+                work.fail(error)
+            return
+        for (work, job), result in zip(batch, results, strict=True):
+            try:
+                work.receive(job, result)
+            except Exception as error:
+                work.fail(error)
+
+    def run(self, jobs: Sequence[WindowJob]) -> list[WindowResult]:
+        """Does jobs of equal keys as one batch; their results in their order."""
+        encoded = self._encode(jobs)
+        languages, probabilities = self._languages(jobs, encoded)
+        if not jobs[0].decoded:
+            return [WindowResult(*row) for row in zip(languages, probabilities, strict=True)]
+        starts = [
+            [*self.programs.tokens.prompt(language, not job.options.without_timestamps, job.options.task), *job.prefix]
+            for job, language in zip(jobs, languages, strict=True)
+        ]
+        windows = self._decode(jobs, encoded, starts)
+        cuts = [self._cut(job, window) for job, window in zip(jobs, windows, strict=True)]
+        alignments = self._align(jobs, encoded, languages, cuts)
+        return [WindowResult(*row) for row in zip(languages, probabilities, windows, cuts, alignments, strict=True)]
+
+    def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:
+        """The windows encoded, those that share a context together, and padded to a power of two."""
+        parts: list[EncodedAudio] = []
+        order: list[int] = []
+        contexts = {id(job.context): job.context for job in jobs}
+        for number, context in contexts.items():
+            rows = [row for row, job in enumerate(jobs) if id(job.context) == number]
+            for some in self._encoded_at_once(rows):
+                filled = _filled(some)
+                samples = [jobs[row].recording.window(jobs[row].seek, self.programs.frames) for row in filled]
+                encoded = self.programs.encode(
+                    np.stack(samples),
+                    [jobs[row].max_log_mel for row in filled],
+                    [jobs[row].frames for row in filled],
+                    [jobs[row].closed for row in filled],
+                    None if jobs[some[0]].options.context_scale == 0 else context,
+                    jobs[0].is_compared,
+                )
+                parts.append(encoded if len(filled) == len(some) else select_windows(encoded, range(len(some))))
+                order += some
+        encoded = join_windows(parts)
+        if order != sorted(order):
+            encoded = select_windows(encoded, np.argsort(order))
+        missing = len(_filled(order)) - len(order)
+        if missing:
+            encoded = select_windows(encoded, [*range(len(order)), *[len(order) - 1] * missing])
+        if encoded.plain is not None:
+            scales = [job.options.context_scale for job in jobs]
+            encoded = encoded._replace(scale=np.asarray(scales + scales[-1:] * missing, np.float32))
+        return encoded
+
+    def _encoded_at_once(self, rows: list[int]) -> Iterable[list[int]]:
+        """A CPU encodes window after window, so that what passes between layers stays in its caches."""
+        return ([row] for row in rows) if platform() == "cpu" and not is_split() else [rows]
+
+    def _languages(self, jobs: Sequence[WindowJob], encoded: EncodedAudio) -> tuple[list[str], list[Any]]:
+        if all(job.language for job in jobs):
+            return [job.language for job in jobs], [None] * len(jobs)
+        if not self.programs.tokens.is_multilingual:
+            return ["en"] * len(jobs), [{"en": 1.0}] * len(jobs)
+        rows = self.programs.language_probabilities(encoded)[: len(jobs)]
+        return (
+            [job.language or next(iter(row)) for job, row in zip(jobs, rows, strict=True)],
+            [None if job.language else row for job, row in zip(jobs, rows, strict=True)],
+        )
+
+    def _decode(
+        self, jobs: Sequence[WindowJob], encoded: EncodedAudio, starts: Sequence[Sequence[int]]
+    ) -> list[DecodedWindow]:
+        """Decodes windows at the first of their temperatures, and those that fail again at the next ones.
+
+        Radford et al. 2022, section 4.5. A window's result does not depend on the others.
+        """
+        results: list[DecodedWindow | None] = [None] * len(jobs)
+        for attempt in itertools.count():
+            failed = [
+                row
+                for row, (job, window) in enumerate(zip(jobs, results, strict=True))
+                if attempt < len(job.options.temperature) and (window is None or needs_another_try(window, job.options))
+            ]
+            if not failed:
+                return results
+            rows = _filled(failed)
+            windows = self.programs.decode(
+                encoded if attempt == 0 else select_windows(encoded, rows),
+                [starts[row] for row in rows],
+                [jobs[row].previous for row in rows],
+                jobs[0].options,
+                [jobs[row].options.temperature[attempt] for row in rows],
+                [jobs[row].seek for row in rows],
+            )
+            for row, window in zip(failed, windows, strict=False):
+                results[row] = window
+
+    def _cut(self, job: WindowJob, window: DecodedWindow) -> Cut:
+        if is_silent(window, job.options):
+            return Cut([], job.frames, True, None)
+        cut = cut_into_segments(window, self.programs.tokens, job.seek, job.frames)
+        return cut.closed() if job.closed else cut
+
+    def _align(
+        self, jobs: Sequence[WindowJob], encoded: EncodedAudio, languages: Sequence[str], cuts: Sequence[Cut]
+    ) -> list[Alignment | None]:
+        tokens = self.programs.tokens
+        texts = [
+            [token for segment in cut.segments for token in segment.tokens if token < tokens.end_of_text]
+            for cut in cuts
+        ]
+        if not jobs[0].options.word_timestamps or not any(texts):
+            return [None] * len(jobs)
+        rows = _filled(range(len(jobs)))
+        starts = [tokens.prompt(languages[row], timestamps=False, task=jobs[row].options.task) for row in rows]
+        frames = [jobs[row].frames for row in rows]
+        return self.programs.align(encoded, starts, [texts[row] for row in rows], frames)[: len(jobs)]
+
+
+def needs_another_try(window: DecodedWindow, options: DecodingOptions) -> bool:
+    """Whether a text repeats itself or is improbable, and the window is not silence."""
+    limit, silence = options.logprob_threshold, options.no_speech_threshold
+    improbable = limit is not None and window.avg_logprob < limit
+    if improbable and silence is not None and window.no_speech_prob > silence:
+        return False
+    ratio = options.compression_ratio_threshold
+    return improbable or (ratio is not None and window.compression_ratio > ratio)
+
+
+def is_silent(window: DecodedWindow, options: DecodingOptions) -> bool:
+    """Whether a window holds no speech: that is probable, and its text is not."""
+    if options.no_speech_threshold is None or window.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.logprob_threshold is None or window.avg_logprob <= options.logprob_threshold
+
+
+def _filled(rows: Sequence[int]) -> list[int]:
+    """Rows, the last one repeated up to a power of two, so that few programs are compiled."""
+    return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)

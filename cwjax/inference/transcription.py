@@ -1,0 +1,449 @@
+"""From recordings to transcripts.
+
+A recording is transcribed window after window, each beginning where the last finished segment of the one before ended.
+The algorithm is openai-whisper's (Radford et al. 2022, section 4.5; openai/whisper, transcribe.py), the reference for
+quality: no word is cut by the end of a window, and every window knows the text before it. With independent windows the
+recording is cut in its pauses into stretches that are each transcribed in the same way, but side by side and without
+the text before them.
+
+Either way is a generator that yields window jobs and receives their results, so that the engine can batch the windows
+of any number of recordings, and a transcription can end at any window.
+"""
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cwjax.inference.contexts import Contexts
+from cwjax.inference.engine import WindowJob, WindowResult
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.programs import Programs
+from cwjax.inference.recording import FRAMES_PER_SECOND, Recording, frames_of
+from cwjax.inference.segments import Cut
+from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_hallucinations
+from cwjax.inference.transcript import Segment, Skipped, Transcript
+from cwjax.inference.voice_activity import level, pack_windows, speech_spans
+
+DECODED_AGAIN = 0.7
+"""Seconds of speech behind the last timestamp of a window for which it is decoded again from there."""
+
+Windows = Generator[WindowJob | Segment, WindowResult | None, None]
+"""Yields jobs, for which it is sent results, and finished segments."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A recording to transcribe.
+
+    Attributes:
+        audio: a file, samples, or a recording; see `Recording.open`.
+        context: what is known about it: sentences, or lists such as "names: Ann, Bob".
+        options: how.
+        name: for messages.
+        only_language: ask for the language alone.
+    """
+
+    audio: Any
+    context: str = ""
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+    name: str = ""
+    only_language: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that became known about a request. The last event of each has a transcript or an error.
+
+    Attributes:
+        request: the request.
+        segment: the next segment of its transcript.
+        done, total: seconds of its audio that are done, and that there are to do.
+        transcript: all of it.
+        error: why there will be none.
+    """
+
+    request: Request
+    segment: Segment | None = None
+    done: float = 0.0
+    total: float = 0.0
+    transcript: Transcript | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing more will be known."""
+        return self.transcript is not None or self.error is not None
+
+
+@dataclass
+class _History:
+    """What was said before a window.
+
+    Attributes:
+        said: tokens, those of the initial prompt first.
+        prompt_since: place of the first one that prompts the next window.
+        last_speech: seconds where the last word ended.
+    """
+
+    said: list[int]
+    prompt_since: int = 0
+    last_speech: float = 0.0
+
+
+class _Strand:
+    """Windows that follow each other: a generator with its segments so far, and the job that it waits for."""
+
+    def __init__(self, windows: Windows):
+        self._windows = windows
+        self.segments: list[Segment] = []
+        self.job: WindowJob | None = None
+        self.send(None)
+
+    def send(self, result: WindowResult | None) -> None:
+        """Goes on to the next job, None at the end."""
+        item: WindowJob | Segment | None = None
+        try:
+            item = self._windows.send(result)
+            while isinstance(item, Segment):
+                self.segments.append(item)
+                item = next(self._windows)
+        except StopIteration:
+            item = None
+        self.job = item
+
+
+class Transcription:
+    """One recording on its way to a transcript; a `Work` of the engine.
+
+    Args:
+        request: what is asked for.
+        recording: of the request.
+        programs: the model.
+        contexts: of the model.
+        options: of the request, as they hold for this model.
+        emit: is called with events.
+        batch_size: most windows at once.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        recording: Recording,
+        programs: Programs,
+        contexts: Contexts,
+        options: DecodingOptions,
+        emit: Callable[[Event], None],
+        batch_size: int,
+    ):
+        self.batch_size = batch_size
+        self.finished = False
+        self._request, self._recording, self._options = request, recording, options
+        self._programs, self._tokens, self._contexts = programs, programs.tokens, contexts
+        self._emit = emit
+        self._window = programs.frames
+        if options.chunk_length is not None:
+            self._window = min(self._window, frames_of(options.chunk_length))
+        self._closed = options.independent_windows or options.vad != "none"
+        self._language = self._tokens.language_code(options.language) if options.language else None
+        self._probabilities: dict[str, float] = {}
+        self._initial = self._initial_tokens()
+        self._hotwords = self._tokens.encode(options.hotwords)[: programs.longest_previous] if options.hotwords else []
+        self._prefix = tuple(self._tokens.encode(options.prefix)) if options.prefix else ()
+        self._strands: list[_Strand] | None = None
+        self._detecting = False
+        self._segments: list[Segment] = []
+        self._speech: list[tuple[int, int]] = []
+        self._skipped: list[Skipped] = []
+        self._done: dict[int, int] = {}
+        self._total = 0
+
+    # What the engine asks.
+
+    @property
+    def open_windows(self) -> int:
+        """About how many windows could be decoded now."""
+        if not self._options.independent_windows:
+            return 1
+        if self._strands is None:
+            return -(-self._recording.frames // self._window)
+        return sum(strand.job is not None for strand in self._strands)
+
+    def jobs(self) -> list[WindowJob]:
+        """The next window of every strand."""
+        if self.finished:
+            return []
+        if self._strands is None:
+            self._begin()
+        jobs = [strand.job for strand in self._strands if strand.job is not None]
+        if not jobs and self._detecting:
+            self._transcribe()
+            return self.jobs()
+        if not jobs:
+            self._finish()
+        return jobs
+
+    def receive(self, job: WindowJob, result: WindowResult) -> None:
+        """Goes on behind a window."""
+        if self.finished:
+            return
+        strand = next(one for one in self._strands if one.job is job)
+        strand.send(result)
+        self._publish()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends with an error."""
+        if not self.finished:
+            self.finished = True
+            self._emit(Event(self._request, error=error))
+
+    def cancel(self) -> None:
+        """Ends without a result; a window that is being decoded is decoded to its end."""
+        self.finished = True
+
+    # From windows to segments.
+
+    def _begin(self) -> None:
+        """What has to be known before the first window."""
+        self._level = level(self._recording)
+        self._max_log_mel = self._programs.max_log_mel(self._recording)
+        self._stretches = list(self._cut_into_stretches())
+        self._total = sum(last - first for first, last in self._stretches)
+        if self._language is None and self._stretches:
+            self._detecting = True
+            self._strands = [_Strand(self._detect())]
+        else:
+            self._transcribe()
+
+    def _transcribe(self) -> None:
+        self._detecting = False
+        if self._request.only_language:
+            self._stretches = []
+        if self._options.independent_windows:
+            stretches: Iterable[list[tuple[int, int]]] = ([stretch] for stretch in self._stretches)
+        else:
+            stretches = [self._stretches]
+        self._strands = [_Strand(self._windows(some)) for some in stretches]
+
+    def _cut_into_stretches(self) -> Iterator[tuple[int, int]]:
+        """First mel frame of each stretch to transcribe, and the one behind its last."""
+        for first, last in clips(self._options, self._recording.frames):
+            if not self._closed:
+                yield first, last
+                continue
+            reached, part = first, self._level[first:last]
+            spans = speech_spans(part)
+            self._speech += [(first + begin, first + end) for begin, end in spans]
+            for begin, end in pack_windows(spans, part, self._window):
+                self._skip(reached, first + begin, "no voice activity")
+                reached = first + end
+                yield first + begin, reached
+            self._skip(reached, last, "no voice activity")
+
+    def _skip(self, first: int, last: int, reason: str) -> None:
+        if first < last:
+            self._skipped.append(Skipped(first / FRAMES_PER_SECOND, last / FRAMES_PER_SECOND, reason))
+
+    def _detect(self) -> Windows:
+        """Finds the language in the first windows: the first that is certain, or the most frequent."""
+        options = self._options
+        if self._closed:
+            firsts = self._stretches
+        else:
+            # openai-whisper encodes the silence behind a short recording here, too.
+            count = max(1, -(-self._recording.frames // self._window))
+            firsts = [(number * self._window, (number + 1) * self._window) for number in range(count)]
+        found: list[dict[str, float]] = []
+        for first, last in firsts[: options.language_detection_segments]:
+            job = self._job(first, min(last - first, self._window), _History([]), language=None)
+            result = yield dataclasses.replace(job, previous=(), prefix=(), decoded=False)
+            found.append(result.probabilities)
+            if max(result.probabilities.values()) >= options.language_detection_threshold:
+                found = found[-1:]
+                break
+        likeliest = [next(iter(probabilities)) for probabilities in found]  # they come sorted
+        self._language = max(likeliest, key=likeliest.count)
+        self._probabilities = found[likeliest.index(self._language)]
+
+    def _windows(self, stretches: Sequence[tuple[int, int]]) -> Windows:
+        """Window after window of some stretches, and their segments."""
+        options = self._options
+        history = _History(list(self._initial))
+        for first, last in stretches:
+            if self._closed:
+                history.last_speech = max(history.last_speech, first / FRAMES_PER_SECOND)
+            seek = first
+            while seek < last:
+                self._done[first] = seek - first
+                frames = min(self._window, last - seek)
+                if options.no_speech_threshold is not None and self._is_silence(seek, frames):
+                    self._skip(seek, seek + frames, "silence")
+                    seek += frames
+                    continue
+                job = self._job(seek, frames, history, None if options.multilingual else self._language)
+                result = yield job
+                if not result.cut.segments:
+                    self._skip(seek, seek + frames, f"no speech (probability {result.window.no_speech_prob:.2f})")
+                    seek += frames
+                    continue
+                segments, following = self._segments_of(job, result, history)
+                for segment in segments or ():
+                    yield self._within(segment, last if self._closed else self._recording.frames)
+                    history.said += segment.tokens
+                if segments is not None and (not options.condition_on_previous_text or result.window.temperature > 0.5):
+                    history.prompt_since = len(history.said)
+                if self._closed:
+                    following = self._where_speech_goes_on(seek, following, last)
+                seek = max(following, seek + 1)
+            self._done[first] = last - first
+
+    def _is_silence(self, seek: int, frames: int) -> bool:
+        """Whether a model that is asked what is said there would make something up."""
+        return bool((self._level[seek : seek + frames] < -60.0).all())
+
+    def _job(self, seek: int, frames: int, history: _History, language: str | None) -> WindowJob:
+        context = self._contexts.encode(self._request.context)
+        if self._options.context_from_history:
+            said = self._tokens.text(history.said[len(self._initial) :])
+            context = self._contexts.with_history(self._request.context, said)
+        return WindowJob(
+            recording=self._recording,
+            max_log_mel=self._max_log_mel,
+            seek=seek,
+            frames=frames,
+            closed=self._closed,
+            context=context,
+            options=self._options,
+            language=language,
+            previous=tuple(self._previous_text(history)),
+            prefix=self._prefix if seek == self._stretches[0][0] else (),
+        )
+
+    def _initial_tokens(self) -> list[int]:
+        prompt = self._options.initial_prompt
+        if not prompt:
+            return []
+        return self._tokens.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
+    def _previous_text(self, history: _History) -> list[int]:
+        """The tokens that prompt the next window."""
+        always = [*([] if self._options.prefix else self._hotwords)]
+        said = history.said[history.prompt_since :]
+        if self._options.independent_windows:
+            said = self._initial
+        elif self._options.carry_initial_prompt:
+            always += self._initial
+            said = history.said[max(len(self._initial), history.prompt_since) :]
+        room = self._programs.longest_previous - len(always)
+        return [*always, *(said[-room:] if room > 0 else [])]
+
+    def _segments_of(self, job: WindowJob, result: WindowResult, history: _History) -> tuple[list[Segment] | None, int]:
+        """A window's segments, empty ones without their text, and the mel frame from which to go on; no segments at
+        all where the window is to be decoded again from there."""
+        segments, following = result.cut.segments, job.seek + result.cut.frames
+        if self._options.word_timestamps:
+            segments, following = self._with_words(job, result, history)
+        if segments is None:
+            return None, following
+        if self._closed:
+            segments = [segment for segment in segments if not segment.is_empty]
+        return [segment.emptied() if segment.is_empty else segment for segment in segments], following
+
+    def _with_words(self, job: WindowJob, result: WindowResult, history: _History) -> tuple[list[Segment] | None, int]:
+        """The window's segments with their words, those left out that look invented."""
+        options, cut = self._options, result.cut
+        began = job.seek / FRAMES_PER_SECOND
+        segments = cut.segments
+        if result.alignment is not None:
+            segments = add_words(
+                segments, result.alignment, self._tokens, result.language, began, history.last_speech, options
+            )
+        following = job.seek + cut.frames
+        if not self._closed:
+            segments, following = self._past_words(job, cut, segments, following, history.last_speech)
+        history.last_speech = last_word_end(segments or ()) or history.last_speech
+        return segments, following
+
+    def _past_words(
+        self, job: WindowJob, cut: Cut, segments: list[Segment], following: int, last_speech: float
+    ) -> tuple[list[Segment] | None, int]:
+        """Where the next window begins by the times of words, and the segments that stay."""
+        began = job.seek / FRAMES_PER_SECOND
+        end = last_word_end(segments)
+        goes_by_words = not cut.ends_in_silence and end is not None and end > began
+        if goes_by_words:
+            following = frames_of(end)
+        threshold = self._options.hallucination_silence_threshold
+        if threshold is None:
+            return segments, following
+        window_end = (job.seek + self._window) / FRAMES_PER_SECOND
+        if goes_by_words and window_end - end <= threshold:
+            following = job.seek + job.frames
+        here = Surroundings(
+            seek=job.seek,
+            began=began,
+            ended=window_end,
+            heard=job.frames / FRAMES_PER_SECOND,
+            last_speech=last_speech,
+            frames=self._recording.frames,
+            duration=self._recording.duration,
+        )
+        kept = skip_hallucinations(segments, following, threshold, here)
+        return (None, kept) if isinstance(kept, int) else kept
+
+    def _where_speech_goes_on(self, seek: int, following: int, last: int) -> int:
+        """The mel frame from which on a window has to be decoded again, because the model stopped before its speech
+        did; or the end of its stretch."""
+        for begin, end in self._speech:
+            begin, end = max(begin, following), min(end, last)
+            if end - begin >= DECODED_AGAIN * FRAMES_PER_SECOND and following > seek:
+                return begin
+        return last
+
+    def _within(self, segment: Segment, last: int) -> Segment:
+        """A segment whose times do not reach beyond a mel frame, nor beyond the recording."""
+        end = min(last / FRAMES_PER_SECOND, self._recording.duration)
+        if segment.end <= end and all(word.end <= end for word in segment.words or ()):
+            return segment
+        words = segment.words and tuple(
+            dataclasses.replace(word, start=min(word.start, end), end=min(word.end, end)) for word in segment.words
+        )
+        return dataclasses.replace(segment, start=min(segment.start, end), end=min(segment.end, end), words=words)
+
+    # What others are told.
+
+    def _publish(self) -> None:
+        """Tells of the segments that no earlier one can precede any more."""
+        done = sum(self._done.values()) / FRAMES_PER_SECOND
+        for strand in self._strands:
+            for segment in strand.segments:
+                segment = dataclasses.replace(segment, id=len(self._segments))
+                self._segments.append(segment)
+                self._emit(Event(self._request, segment, done, self._total / FRAMES_PER_SECOND))
+            strand.segments.clear()
+            if strand.job is not None:
+                break
+        self._emit(Event(self._request, None, done, self._total / FRAMES_PER_SECOND))
+
+    def _finish(self) -> None:
+        self.finished = True
+        transcript = Transcript(
+            text=self._tokens.text([token for segment in self._segments for token in segment.tokens]),
+            segments=tuple(self._segments),
+            language=self._language or "en",
+            duration=self._recording.duration,
+            language_probabilities=self._probabilities,
+            skipped=tuple(sorted(self._skipped, key=lambda one: one.start)),
+        )
+        total = self._total / FRAMES_PER_SECOND
+        self._emit(Event(self._request, None, total, total, transcript))
+
+
+def clips(options: DecodingOptions, frames: int) -> Iterator[tuple[int, int]]:
+    """First mel frame of each clip of a recording to transcribe, and the one behind its last."""
+    points = [frames_of(seconds) for seconds in options.clip_timestamps] or [0]
+    if len(points) % 2:
+        points.append(frames)
+    for first, last in zip(points[::2], points[1::2], strict=True):
+        if first < min(last, frames):
+            yield first, min(last, frames)

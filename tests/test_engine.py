@@ -1,0 +1,274 @@
+"""The engine: recordings in shared batches come out as each alone, end at any window, and survive a lack of memory."""
+
+import gc
+import logging
+import threading
+import weakref
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from references import wide_parameters
+from test_batched import PLAIN, RATE, talk
+from test_contexts import model  # noqa: F401
+from test_transcriber import text_only
+
+from cwjax.errors import CwjaxError
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.recording import Recording
+from cwjax.inference.segments import DecodedWindow, cut_into_segments
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import Transcript
+from cwjax.inference.transcription import Event, Request, Transcription
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+CONTEXTS = ["they sail on the sea.", "", "the wind", "a bear is bare in the forest. names: market, sail"]
+
+
+@pytest.fixture(scope="module")
+def transcriber(model) -> Transcriber:  # noqa: F811
+    return Transcriber(model.config, wide_parameters(model.config), model.processor)
+
+
+def requests_of(transcriber: Transcriber, count: int) -> list[Request]:
+    """Recordings of unlike length, each with a context and options of its own."""
+    random = np.random.default_rng(3)
+    plain = text_only(transcriber)
+    kinds = [
+        plain,
+        replace(plain, independent_windows=True, compression_ratio_threshold=1.0, temperature=(0.0, 0.4)),
+        replace(plain, condition_on_previous_text=False, context_scale=1.5),
+    ]
+    return [
+        Request(
+            talk((0.3, 0), (random.uniform(0.3, 5), 0.3), (0.8, 0), (random.uniform(0.2, 2), 0.2), noise=0.002),
+            CONTEXTS[number % len(CONTEXTS)],
+            kinds[number % len(kinds)],
+            name=str(number),
+        )
+        for number in range(count)
+    ]
+
+
+def collect(events) -> tuple[dict[str, Transcript], dict[str, list[Event]]]:
+    by_name: dict[str, list[Event]] = {}
+    for event in events:
+        assert event.error is None, event.error
+        by_name.setdefault(event.request.name, []).append(event)
+    return {name: some[-1].transcript for name, some in by_name.items()}, by_name
+
+
+def tokens_of(transcript: Transcript) -> list:
+    return [(one.id, one.seek, one.start, one.end, one.tokens) for one in transcript.segments]
+
+
+def test_twenty_recordings_at_once_are_those_of_each_alone(transcriber: Transcriber) -> None:
+    requests = requests_of(transcriber, 20)
+    together, events = collect(transcriber.stream_many(requests, batch_size=4))
+    assert len(together) == 20
+    for request in requests:
+        alone = transcriber.transcribe(request.audio, request.context, request.options, batch_size=1)
+        assert tokens_of(together[request.name]) == tokens_of(alone)
+        assert together[request.name].text == alone.text
+        own = events[request.name]
+        segments = [event.segment for event in own if event.segment is not None]
+        assert segments == list(together[request.name].segments), "what was told on the way is what comes out"
+        assert [event.done for event in own] == sorted(event.done for event in own)
+        assert own[-1].done == own[-1].total > 0
+
+
+def test_segments_come_as_soon_as_they_are_known(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = talk((12, 0.3), noise=0.002)
+    decoded = count_windows(transcriber, monkeypatch)
+    stream = transcriber.stream(samples, "the wind", text_only(transcriber))
+    next(stream)
+    seen = len(decoded)
+    stream.close()
+    assert seen <= 2, "the first segment needs the first window"
+
+
+def count_windows(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are decoded from now on."""
+    sizes: list[int] = []
+    decode = transcriber.programs.decode
+
+    def counting(encoded, starts, *others):
+        sizes.append(len(starts))
+        return decode(encoded, starts, *others)
+
+    monkeypatch.setattr(transcriber.programs, "decode", counting)
+    return sizes
+
+
+def test_cancelling_at_any_moment_ends_within_a_window(transcriber: Transcriber, monkeypatch) -> None:
+    random = np.random.default_rng(5)
+    options = text_only(transcriber)
+    decoded = count_windows(transcriber, monkeypatch)
+    kept = []
+    for _ in range(50):
+        recording = Recording(talk((12, 0.3), noise=0.002))
+        kept.append(weakref.ref(recording))
+        stream = transcriber.stream(recording, "the wind", options)
+        for _ in range(int(random.integers(4))):
+            next(stream)
+        stream.close()
+        before = len(decoded)
+        thread = transcriber._engine._thread
+        if thread is not None:
+            thread.join()
+        assert len(decoded) <= before + 1
+        del recording, stream
+    gc.collect()
+    assert not any(one() is not None for one in kept), "a cancelled recording stays in memory"
+
+
+def test_one_that_fails_leaves_the_others_alone(transcriber: Transcriber) -> None:
+    plain = text_only(transcriber)
+    sound = talk((2, 0.3), noise=0.002)
+    requests = [
+        Request(sound, "", plain, "good"),
+        Request("nothing.wav", "", plain, "missing"),
+        Request(sound, "", replace(plain, language="klingon"), "unknown"),
+        Request(sound, "", replace(plain, suppress_tokens=(10**6,)), "impossible"),
+        Request(sound, "", plain, "good too"),
+    ]
+    last = {event.request.name: event for event in transcriber.stream_many(requests, batch_size=4) if event.is_last}
+    assert all(isinstance(last[name].error, CwjaxError) for name in ("missing", "unknown", "impossible"))
+    assert last["good"].transcript == last["good too"].transcript
+
+
+def test_a_lack_of_memory_halves_the_batch(transcriber: Transcriber, monkeypatch, caplog) -> None:
+    options = replace(text_only(transcriber), independent_windows=True)
+    samples = talk(*[(1, 0.3), (0.8, 0)] * 8, noise=0.002)
+    expected = transcriber.transcribe(samples, "", options, batch_size=1)
+    sizes, decode = [], transcriber.programs.decode
+
+    def short_of_memory(encoded, starts, *others):
+        sizes.append(len(starts))
+        if len(starts) > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+        return decode(encoded, starts, *others)
+
+    monkeypatch.setattr(transcriber.programs, "decode", short_of_memory)
+    engine = transcriber._engine
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = transcriber.transcribe(samples, "", options, batch_size=8)
+        assert tokens_of(found) == tokens_of(expected)
+        assert sizes[:3] == [8, 4, 2]
+        assert max(sizes[3:]) == 2
+        assert "going on with 4" in caplog.text
+        assert "going on with 2" in caplog.text
+        monkeypatch.setattr(transcriber.programs, "decode", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(CwjaxError, match="out of memory with a single window: use a smaller model"):
+            transcriber.transcribe(samples, "", options)
+    finally:
+        engine._most_windows = 1 << 30
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_no_batch_is_larger_than_asked_for(transcriber: Transcriber, monkeypatch, batch_size: int) -> None:
+    """Not where windows are decoded again, either."""
+    sizes = count_windows(transcriber, monkeypatch)
+    options = replace(
+        text_only(transcriber), independent_windows=True, compression_ratio_threshold=0.0, temperature=(0.0, 0.5)
+    )
+    transcriber.transcribe(talk(*[(1, 0.3), (0.8, 0)] * 7, noise=0.002), "", options, batch_size=batch_size)
+    assert max(sizes) <= batch_size
+    assert len(sizes) > 7 / batch_size
+
+
+def test_threads_share_batches(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = text_only(transcriber)
+    samples = [talk((4, 0.3 - 0.05 * number), noise=0.002) for number in range(4)]
+    expected = [transcriber.transcribe(some, "", options) for some in samples]
+    sizes = count_windows(transcriber, monkeypatch)
+    found: dict[int, Transcript] = {}
+
+    def work(number: int) -> None:
+        found[number] = transcriber.transcribe(samples[number], "", options)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [tokens_of(found[number]) for number in range(4)] == [tokens_of(one) for one in expected]
+    assert max(sizes) > 1
+
+
+class Scripted:
+    """Stands in for the engine: tells a transcription what each of its windows says."""
+
+    def __init__(self, transcriber: Transcriber, samples: np.ndarray, options: DecodingOptions):
+        self.tokens = transcriber.programs.tokens
+        self.events: list[Event] = []
+        recording = Recording.open(samples)
+        programs = SimpleNamespace(
+            frames=3000, tokens=self.tokens, longest_previous=200, max_log_mel=lambda recording: 0.0
+        )
+        contexts = SimpleNamespace(encode=lambda text: None)
+        self.work = Transcription(Request(samples), recording, programs, contexts, options, self.events.append, 4)
+
+    def run(self, *windows: list[float | str]) -> Transcript:
+        """Each window's timestamps and texts."""
+        for said in windows:
+            (job,) = self.work.jobs()
+            tokens = []
+            for one in said:
+                tokens += [self.tokens.timestamp(one)] if isinstance(one, float) else self.tokens.encode(one)
+            window = DecodedWindow(tuple(tokens), "", -0.1, 0.0, 0.0)
+            cut = cut_into_segments(window, self.tokens, job.seek, job.frames)
+            cut = cut.closed() if job.closed else cut
+            self.work.receive(job, SimpleNamespace(language="en", window=window, cut=cut, alignment=None))
+        assert not self.work.jobs()
+        return self.events[-1].transcript
+
+
+@pytest.mark.parametrize("mode", [{"independent_windows": True}, {"vad": "energy"}])
+@pytest.mark.parametrize("end", [[4.0, 4.0], [4.0]])
+def test_what_a_model_stops_before_is_decoded_again(transcriber: Transcriber, mode: dict, end: list[float]) -> None:
+    """Two speakers with a pause, in one window: the model writes down the first and ends."""
+    samples = talk((0.5, 0), (3.5, 0.3), (2, 0), (4, 0.2), (1, 0))
+    script = Scripted(transcriber, samples, DecodingOptions(language="en", **mode))
+    transcript = script.run([0.0, "the first", *end], [0.3, "the second", 4.2, 4.2])
+    assert [segment.text for segment in transcript.segments] == [" the first", " the second"]
+    first, second = transcript.segments
+    assert first.end < 5 < second.start < second.end <= 10.2
+
+
+def test_times_end_with_the_recording(transcriber: Transcriber) -> None:
+    script = Scripted(transcriber, talk((5, 0.3)), DecodingOptions(language="en"))
+    transcript = script.run([0.0, "all of it", 9.0])
+    assert (transcript.segments[0].end, transcript.duration) == (5.0, 5.0)
+
+
+def test_what_is_left_out_is_told(transcriber: Transcriber) -> None:
+    samples = np.concatenate([talk((2, 0.3)), np.zeros(35 * RATE, np.float32), talk((2, 0.3))])
+    script = Scripted(transcriber, samples, DecodingOptions(language="en", independent_windows=True))
+    (one, other) = script.work.jobs()
+    assert (one.seek, other.seek) == (0, pytest.approx(3680, abs=2))
+    assert [(skipped.reason, round(skipped.end - skipped.start)) for skipped in script.work._skipped] == [
+        ("no voice activity", 35)
+    ]
+
+
+def test_options_are_checked_by_name(transcriber: Transcriber) -> None:
+    with pytest.raises(CwjaxError, match="no option is called beam; DecodingOptions has language, "):
+        transcriber.transcribe(talk((1, 0.3)), beam=3)
+    plain = transcriber.transcribe(talk((1, 0.3)), "", PLAIN, without_timestamps=True)
+    assert plain == transcriber.transcribe(talk((1, 0.3)), "", replace(PLAIN, without_timestamps=True))
+
+
+def test_languages_are_detected(transcriber: Transcriber) -> None:
+    samples = talk((3, 0.3), noise=0.002)
+    probabilities = transcriber.detect_language(samples)
+    assert set(probabilities) == set(transcriber.programs.tokens.languages)
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
+    found = transcriber.transcribe(samples, "", replace(text_only(transcriber), language=None))
+    assert found.language == next(iter(probabilities))
+    assert found.language_probabilities == probabilities
+    assert found.duration == 3.0
