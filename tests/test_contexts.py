@@ -2,6 +2,8 @@
 
 import logging
 import re
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -9,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from references import wide_parameters
 from test_whisper_tokens import TEXTS
 from tiny import WORDS, write_bert
+from tokenizers import Tokenizer, models, pre_tokenizers
 from tolerance import assert_close, largest_logit, text_encoder_terms, whisper_terms
+from transformers import PreTrainedTokenizerFast
 
 from cwjax.data.log_mel import compress, mel_decades
 from cwjax.data.processor import Processor, read_context_tokenizer
@@ -106,33 +112,119 @@ def test_sentences_stay_whole_and_none_is_lost(model: SimpleNamespace) -> None:
     assert len(chunks) < len(sentences), "short sentences share a chunk"
 
 
-def test_two_thousand_entries_are_all_read_in_whatever_order(model: SimpleNamespace) -> None:
+def test_two_thousand_entries_are_all_read_in_their_order(model: SimpleNamespace) -> None:
     random = np.random.default_rng(0)
-    entries = list({" ".join(random.choice(WORDS, 4)) for _ in range(2500)})[:2000]
-    contexts = [", ".join(random.permutation(entries)) for _ in range(2)] + ["\n".join(random.permutation(entries))]
-    one, other, lines = (split(model, text, 128) for text in contexts)
-    assert one == other == lines
-    assert sorted(entry for chunk in one for entry in chunk.split(", ")) == sorted(entries)
-    assert max(tokens_of(model, chunk) for chunk in one) <= 128
-    labelled = split(model, "words: " + contexts[0], 128)
+    entries = [" ".join(random.choice(WORDS, 4)) for _ in range(2000)]
+    for text in (", ".join(entries), "\n".join(entries), ",\n".join(entries), ",".join(entries)):
+        chunks = split(model, text, 128)
+        assert "".join(" ".join(chunks).split()) == "".join(text.split())
+        found = [entry for chunk in chunks for entry in re.findall(r"[^ ,]+ [^ ,]+ [^ ,]+ [^ ,]+", chunk)]
+        assert found == entries, "none is cut, none is missing, and those given twice stand twice"
+        assert max(tokens_of(model, chunk) for chunk in chunks) <= 128
+    labelled = split(model, "words: " + ", ".join(entries), 128)
     assert all(chunk.startswith("words: ") for chunk in labelled)
-    assert sorted(entry for chunk in labelled for entry in chunk[7:].split(", ")) == sorted(entries)
+    assert [entry for chunk in labelled for entry in chunk[7:].rstrip(",").split(", ")] == entries
 
 
 def test_sentences_and_lists_may_stand_together(model: SimpleNamespace) -> None:
-    assert split(model, "the sea is water.\nword: wind, bear; a sail.\nthey sail on.", 64) == [
-        "the sea is water. word: a sail, bear, wind they sail on."
-    ]
+    text = "the sea is water.\nword: wind, bear; a sail.\nthey sail on."
+    assert split(model, text, 64) == ["the sea is water. word: wind, bear; a sail. they sail on."]
     # A colon within a sentence makes no list.
     text = "they sail on the sea: the wind is in the water of the sea, and the bear is bare."
     assert split(model, text, 64) == [text]
+
+
+@pytest.mark.parametrize("join", ["\n", ". ", "; "])
+def test_a_list_may_stand_behind_a_sentence(model: SimpleNamespace, join: str) -> None:
+    names = "sea, wind, bear, the sail, water, forest, a market, animal"
+    text = f"they sail on the sea{join}word: {names}; price: sail, sale, bare. the wind is on the sea."
+    assert split(model, text, 14) == [
+        f"they sail on the sea{join.rstrip()} word: sea, wind,",
+        "word: bear, the sail, water, forest,",
+        "word: a market, animal; price: sail,",
+        "price: sale, bare.",
+        "the wind is on the sea.",
+    ]
+
+
+def test_titles_and_wrapped_lines_end_nothing(model: SimpleNamespace) -> None:
+    text = "word: Dr. sea, A. sail,\nProf. bear, wind"
+    assert split(model, text, 18) == ["word: Dr. sea, A. sail,", "word: Prof. bear, wind"]
+    wrapped = "the wind is in the water of the\nsea and they sail. the bear is on the sea."
+    assert split(model, wrapped) == ["the wind is in the water of the sea and they sail.", "the bear is on the sea."]
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """Of T5's kind: spaces are parts of tokens, and rare text falls into letters."""
+    pieces = ["▁", "▁the", "▁sea", "▁sa", "il", "le", "▁w", "ord", *":,;.", *map(chr, range(97, 123)), "。海風"]
+    scores = [("<unk>", 0.0), *((piece, -0.7 * len(piece) - 1) for piece in pieces)]
+    backend = Tokenizer(models.Unigram(scores, 0, False))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+MARKS = " \n,;:.<[(\"'海。、「：\u00a0\u2028"
+PIECES = st.sampled_from([*WORDS[:6], *MARKS, "Word", "word:", "Dr.", "A.", "sail,", "bear.", "1,5", "sail" * 60])
+
+
+@pytest.mark.parametrize("kind", ["bert", "unigram"])
+@given(pieces=st.lists(st.tuples(PIECES, st.sampled_from(["", " "])), max_size=60))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_no_text_anything_is_lost_moved_or_added(model: SimpleNamespace, kind: str, pieces: list) -> None:
+    processor = model.processor
+    if kind == "unigram":
+        processor = replace(processor, context_tokenizer=unigram_tokenizer())
+    text = "".join(map("".join, pieces))
+    chunks = split_context(text, processor, LONGEST)
+    for chunk in chunks:
+        assert len(processor.context_tokenizer.encode(chunk)) <= LONGEST
+    whole = " ".join(text.split())
+    if len(processor.context_tokenizer.encode(whole)) <= LONGEST:
+        assert chunks == ([whole] if whole else [])
+    rest = whole.replace(" ", "")
+    for chunk in chunks:
+        plain = chunk.replace(" ", "")
+        label = (
+            ""
+            if rest.startswith(plain)
+            else next(
+                plain[:end]
+                for end in range(1, len(plain) + 1)
+                if plain[end - 1] in ":：" and rest.startswith(plain[end:])
+            )
+        )
+        assert label in whole.replace(" ", "")
+        rest = rest[len(plain) - len(label) :]
+    assert not rest
+    end = last_chunk(text, processor, LONGEST)
+    assert bool(end) == bool(whole)
+    for chunk in end:
+        assert whole.endswith(chunk)
+        assert len(processor.context_tokenizer.encode(chunk)) <= LONGEST
+
+
+@pytest.mark.parametrize("start", ["", "word:"])
+@pytest.mark.parametrize("repeated", [*" ,;:.([<\"'\n。", "a ", "a,", "a; b: "])
+def test_time_grows_with_the_length_of_a_text(model: SimpleNamespace, start: str, repeated: str) -> None:
+    """Sixteen times the text takes 16 times as long, and up to 64 in a noisy machine; quadratic time would be 256."""
+
+    def seconds(length: int) -> float:
+        text = start + repeated * (length // len(repeated)) + "a"
+        began = time.process_time()
+        split_context(text, model.processor, LONGEST)
+        last_chunk(text, model.processor, LONGEST)
+        return time.process_time() - began
+
+    seconds(2000)
+    short = min(seconds(2000) for _ in range(3))
+    assert min(seconds(32_000) for _ in range(2)) < 64 * max(short, 2e-3)
 
 
 def test_what_has_no_breaks_is_cut_with_a_warning(model: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
     endless = " ".join(np.random.default_rng(0).choice(WORDS, 100))
     with caplog.at_level(logging.WARNING):
         chunks = split(model, endless)
-    assert "without a break" in caplog.text
+    assert "sentences or entries of more than 16 tokens: they are cut" in caplog.text
     assert " ".join(chunks) == endless
     assert max(tokens_of(model, chunk) for chunk in chunks) <= LONGEST
     letters = "sail" * 40
@@ -143,7 +235,7 @@ def test_what_is_too_much_is_left_out_with_a_warning(model: SimpleNamespace, cap
     with caplog.at_level(logging.WARNING):
         chunks = split(model, "the wind is in the water. " * 2000)
     assert len(chunks) == MOST_CHUNKS
-    assert re.search(r"only its first \d+ sentences and entries are read, 128 chunks of 16 tokens", caplog.text)
+    assert re.search(r"only its first \d+ of 2000 sentences and entries are read, 128 chunks of 16 tokens", caplog.text)
 
 
 def test_the_end_of_previous_text_is_kept(model: SimpleNamespace) -> None:

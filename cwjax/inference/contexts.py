@@ -1,16 +1,19 @@
 """Contexts of any length for the text encoder.
 
 A text encoder reads a limited number of tokens at once. A longer context is cut into chunks that are read one by one;
-the audio encoder attends to all of them, as if they stood side by side. Sentences and entries of lists are not cut.
-A list has no order: its entries are sorted, so that it is read the same in whatever order they are given.
+the audio encoder attends to all of them, as if they stood side by side. Chunks hold the context as it is given, in its
+order: sentences and entries of lists are not cut, and a list goes on in the next chunk under its label.
 
 Legend: C chunks, S tokens of a chunk.
 """
 
 import logging
 import re
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,15 +34,26 @@ KEPT = 32
 FEWEST_TOKENS = 16
 """Lengths of single chunks are padded to this, or to it times a power of two."""
 
-Count = Callable[[str], int]
-LABELLED = re.compile(r"^\s*([^:,;.!?]{1,40}:)?\s*(.*?)\s*[.;,]?\s*$")
 LONGEST_ENTRY = 6
-"""Words; what has more between its commas is no list but a sentence."""
+"""Words of a label, or of an entry; what has more between its commas is no list but a sentence."""
 UNLABELLED_ENTRIES = 8
-"""A line without a label is a list from so many entries on."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+"""What has no label is a list from so many entries on."""
 LONGEST_TOKEN = 20
-"""Characters; only so much of a text without breaks is looked at to cut off a chunk."""
+"""Characters; only so many for each token are looked at to find the last chunk of a text."""
+WORD_START = re.compile(r"(?= )|(?<=[。！？，、；：])(?=[\w「『])|(?<=[,;])(?=[^\W\d])")
+"""Looks at single characters, so that the time is linear; spaces may be missing behind commas, but not in numbers."""
+COMMAS, SEMICOLONS, COLONS, STOPS = tuple(",，、"), tuple(";；"), tuple(":："), tuple(".!?。！？")
+CLOSING = "\"')]}»”’」』"
+TITLES = ("Dr.", "Mr.", "Mrs.", "Ms.", "Prof.", "St.")
+
+Count = Callable[[Sequence[str]], list[int]]
+
+
+class Unit(NamedTuple):
+    """What stays whole: a sentence or an entry, and the label it stands under where it begins a chunk."""
+
+    text: str
+    label: str = ""
 
 
 def encode_chunks(chunks: Sequence[str], processor: Processor, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,53 +61,56 @@ def encode_chunks(chunks: Sequence[str], processor: Processor, longest: int) -> 
 
     Both axes are padded to a few sizes, so that few programs are compiled. No chunk may exceed `longest` tokens.
     """
-    most = max(map(_count(processor), chunks))
+    count, room = _measure(processor, longest)
+    most = max(count(chunks)) + longest - room
     length = min(max(FEWEST_TOKENS, 1 << (most - 1).bit_length()), longest)
-    room = 1 << (len(chunks) - 1).bit_length()
-    return processor.context([*chunks, *[""] * (room - len(chunks))], length)
+    rows = 1 << (len(chunks) - 1).bit_length()
+    return processor.context([*chunks, *[""] * (rows - len(chunks))], length)
 
 
 def split_context(context: str, processor: Processor, longest: int) -> list[str]:
-    """The chunks of a context, none for an empty one.
+    """The chunks of a context, none for an empty one; white space becomes single spaces.
 
-    A line "label: one, two, three" is a list, and so are many entries without a label and successive lines of a few
-    words without a full stop. A list goes on in the next chunk under its label.
+    A list is "label: one, two, three", on a line of its own, as a sentence, or behind the semicolon of one. Many short
+    entries are a list without a label, too. A sentence or an entry is cut only if it alone is longer than a chunk.
 
     Args:
         context: what is known about a recording.
         processor: knows the text encoder's tokens.
         longest: most tokens of a chunk.
     """
-    count = _count(processor)
-    units = [unit for block in _blocks(context) for unit in block]
-    whole = _join(units)
-    if not whole or count(whole) <= longest:
+    count, room = _measure(processor, longest)
+    whole = " ".join(context.split())
+    if count([whole])[0] <= room:
         return [whole] if whole else []
+    given = [unit for words in _paragraphs(context) for unit in _units(words)]
+    units = list(_fitting(given, count, room))
+    if len(units) > len(given):
+        log.warning("the context has sentences or entries of more than %d tokens: they are cut", longest)
+    # Words are tokenised each by itself: sums are right but for the label and for words without spaces between them.
+    totals = [0, *accumulate(count([unit.text for unit in units]))]
     chunks: list[str] = []
-    pending: list[tuple[str, str]] = []
-    for position, unit in enumerate(_fitting(units, count, longest)):
-        if pending and count(_join([*pending, unit])) > longest:
-            chunks.append(_join(pending))
-            pending = []
-            if len(chunks) == MOST_CHUNKS:
-                log.warning(
-                    "the context is too long: only its first %d sentences and entries are read, %d chunks of %d tokens",
-                    position,
-                    MOST_CHUNKS,
-                    longest,
-                )
-                return chunks
-        pending.append(unit)
-    return [*chunks, _join(pending)]
+    first = 0
+    while first < len(units) and len(chunks) < MOST_CHUNKS:
+        end = max(first + 1, bisect_right(totals, totals[first] + room) - 1)
+        while end > first + 1 and count([_join(units[first:end])])[0] > room:
+            end -= 1
+        chunks.append(_join(units[first:end]))
+        first = end
+    if first < len(units):
+        read = f"only its first {first} of {len(units)} sentences and entries are read"
+        log.warning("the context is too long: %s, %d chunks of %d tokens", read, MOST_CHUNKS, longest)
+    return chunks
 
 
 def last_chunk(text: str, processor: Processor, longest: int) -> list[str]:
     """The end of a text, as much as fits into one chunk; none for an empty one."""
-    count = _count(processor)
-    words = text.split()[-longest:]
-    while words and count(" ".join(words)) > longest:
+    count, room = _measure(processor, longest)
+    words = [Unit(word) for word in _words(text[-longest * LONGEST_TOKEN :])]
+    words = list(_fitting(words, count, room))[-room:]
+    while words and count([_join(words)])[0] > room:
         words = words[max(1, len(words) // 8) :]
-    return [" ".join(words)] if words else []
+    return [_join(words)] if words else []
 
 
 def join_contexts(contexts: Iterable[ProjectedContext | None]) -> ProjectedContext | None:
@@ -105,70 +122,92 @@ def join_contexts(contexts: Iterable[ProjectedContext | None]) -> ProjectedConte
     return ProjectedContext(jnp.concatenate(keys, 2), jnp.concatenate(values, 2), jnp.concatenate(masks, 1))
 
 
-def _count(processor: Processor) -> Count:
+def _measure(processor: Processor, longest: int) -> tuple[Count, int]:
+    """How to count the tokens of texts, and how many a chunk holds of them."""
     tokenizer = processor.context_tokenizer
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=True, verbose=False))
+
+    def count(texts: Sequence[str]) -> list[int]:
+        encoded = tokenizer([*texts, ""], add_special_tokens=False, verbose=False)  # no list of texts may be empty
+        return [len(ids) for ids in encoded["input_ids"][:-1]]
+
+    return count, longest - tokenizer.num_special_tokens_to_add()
 
 
-# A unit is a label, which is empty for sentences, and a sentence or an entry.
+def _words(text: str) -> list[str]:
+    """Each with the space before it: joined, they are the text."""
+    return [word for word in WORD_START.split(" " + " ".join(text.split())) if word.strip()]
 
 
-def _blocks(context: str) -> Iterator[list[tuple[str, str]]]:
-    """The units of each paragraph, those of lists in alphabetical order."""
-    short: list[str] = []
-    for line in [*context.splitlines(), ""]:
-        if line.strip() and _is_entry(line):
-            short.append(line)
-            continue
-        if short:
-            yield _entries(None, short) if len(short) > 1 else [("", short[0].strip())]
-            short = []
-        if not line.strip():
-            continue
-        label, rest = LABELLED.match(line).groups()
-        entries = re.split(r"[,;]", rest)
-        is_list = len(entries) >= (2 if label else UNLABELLED_ENTRIES)
-        if is_list and all(len(entry.split()) <= LONGEST_ENTRY for entry in entries):
-            yield _entries(label, entries)
+def _ends(word: str, marks: tuple[str, ...]) -> bool:
+    plain = word.strip()
+    is_initial = len(plain) == 2 and plain[0].isupper() and plain[1] == "."
+    return word.rstrip(CLOSING).endswith(marks) and not is_initial and plain not in TITLES
+
+
+def _split(words: Sequence[str], marks: tuple[str, ...]) -> list[list[str]]:
+    """Cuts behind words that end in one of the marks."""
+    ends = [place for place, word in enumerate(words, start=1) if _ends(word, marks)]
+    parts = [words[first:last] for first, last in pairwise([0, *ends, len(words)])]
+    return [part for part in parts if part]
+
+
+def _label(words: Sequence[str]) -> list[str]:
+    """The words up to a colon, if it comes soon and no comma before it."""
+    start = _split(words[:LONGEST_ENTRY], COMMAS + SEMICOLONS + COLONS)[:1]
+    return start[0] if start and _ends(start[0][-1], COLONS) else []
+
+
+def _paragraphs(context: str) -> Iterator[list[str]]:
+    """The words of each line, and of those behind it where it ends in a comma or within a sentence."""
+    paragraph: list[str] = []
+    before: list[str] = []
+    for line in map(_words, context.splitlines()):
+        goes_on = len(before) > LONGEST_ENTRY and line and line[0].strip()[0].islower() and not _label(line)
+        if paragraph and not (goes_on or (line and _ends(paragraph[-1], COMMAS))):
+            yield paragraph
+            paragraph = []
+        paragraph += line
+        before = line
+    yield paragraph
+
+
+def _units(paragraph: list[str]) -> Iterator[Unit]:
+    for sentence in _split(paragraph, STOPS):
+        clauses: list[list[str]] = []
+        for clause in _split(sentence, SEMICOLONS):
+            if clauses and not _label(clause):
+                clauses[-1] += clause
+            else:
+                clauses.append(clause)
+        prose = ""
+        for clause in clauses:
+            label = _label(clause)
+            entries = _split(clause[len(label) :], COMMAS + SEMICOLONS)
+            if len(entries) >= (2 if label else UNLABELLED_ENTRIES) and max(map(len, entries)) <= LONGEST_ENTRY:
+                yield from [Unit(prose)] if prose else []
+                yield Unit("".join(label + entries[0]))
+                yield from (Unit("".join(entry), "".join(label).strip()) for entry in entries[1:])
+                prose = ""
+            else:
+                prose += "".join(clause)
+        yield from [Unit(prose)] if prose else []
+
+
+def _fitting(units: Sequence[Unit], count: Count, room: int) -> Iterator[Unit]:
+    """The units; one that is longer than a chunk is cut into words, and such a word anywhere."""
+    for unit, tokens in zip(units, count([_join([unit]) for unit in units]), strict=True):
+        text = unit.text
+        if tokens <= room or len(text) < 2:
+            yield unit
         else:
-            yield [("", sentence.strip()) for sentence in SENTENCE_END.split(line.strip()) if sentence.strip()]
+            words, size = _words(text), max(1, len(text) * room // tokens)
+            parts = words if len(words) > 1 else [text[at : at + size] for at in range(0, len(text), size)]
+            yield from _fitting([Unit(part) for part in parts], count, room)
 
 
-def _is_entry(line: str) -> bool:
-    return len(line.split()) <= LONGEST_ENTRY and not re.search(r"[.!?:,;]\s*$|:\s", line)
-
-
-def _entries(label: str | None, entries: Iterable[str]) -> list[tuple[str, str]]:
-    unique = {" ".join(entry.split()) for entry in entries} - {""}
-    return [(label or ",", entry) for entry in sorted(unique, key=lambda entry: (entry.casefold(), entry))]
-
-
-def _join(units: Iterable[tuple[str, str]]) -> str:
-    """The text of units; entries of a list stand behind its label, with commas between them."""
-    text, current = "", ""
-    for label, unit in units:
-        if label and label == current:
-            text += f", {unit}"
-        else:
-            lead = f"{label} " if label.endswith(":") else ""
-            text += f"{' ' if text else ''}{lead}{unit}"
-        current = label
-    return text
-
-
-def _fitting(units: Iterable[tuple[str, str]], count: Count, longest: int) -> Iterator[tuple[str, str]]:
-    """The units; one that is longer than a chunk is cut, between words if it has any."""
-    for label, unit in units:
-        if count(_join([(label, unit)])) > longest:
-            log.warning("the context has a stretch of %d characters without a break: it is cut", len(unit))
-        while unit:
-            end = min(len(unit), longest * LONGEST_TOKEN)
-            while (tokens := count(_join([(label, unit[:end])]))) > longest and end > 1:
-                end = max(1, min(end - 1, end * longest // tokens))
-            if end < len(unit) and (space := unit.rfind(" ", 0, end + 1)) > 0:
-                end = space
-            yield label, unit[:end]
-            unit = unit[end:].strip()
+def _join(units: Sequence[Unit]) -> str:
+    """The text of a chunk."""
+    return f"{units[0].label} {''.join(unit.text for unit in units).strip()}".strip()
 
 
 class Contexts:
