@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.image
@@ -13,9 +14,9 @@ from test_writers import speech
 from tolerance import assert_close
 
 from cwjax.evaluation.explanation import WORDS_KEPT, Explanation, explain_window
-from cwjax.evaluation.explanation_page import explanation_page
+from cwjax.evaluation.explanation_page import SECONDS_OF_A_LETTER, explanation_page
 from cwjax.evaluation.page import audio_uri
-from cwjax.inference.transcript import Transcript
+from cwjax.inference.transcript import Transcript, Word
 
 RANDOM = np.random.default_rng(0)
 
@@ -121,7 +122,46 @@ def test_words_stand_where_they_are_said(page):
     assert [*said[0], *said[1]] == starts
     assert said[1][0] == "5.60"
     queen = rows[0].find_class("place")[1]
-    assert queen.get("style") == "left:16.00%"
+    assert queen.get("style").split(";")[0] == "left:16.00%"
+
+
+def boxes(row) -> list[tuple[float, float, float]]:
+    """Left and right end in seconds, and top in rem, of all that stands over the waveform of a row."""
+    seconds = float(row.get("data-to")) - float(row.get("data-from"))
+    found = []
+    for place in row.find_class("place"):
+        style = dict(part.split(":") for part in place.get("style").split(";"))
+        left, top = float(style["left"].rstrip("%")) * seconds / 100, float(style["top"].removesuffix("rem"))
+        (button,) = place.find_class("word")
+        notes = button.findall("small")
+        word = button.text_content().removesuffix("".join(note.text for note in notes))
+        found.append((left, left + SECONDS_OF_A_LETTER * len(word), top))
+        for note in notes:
+            below = float(note.get("style").removeprefix("top:").removesuffix("rem"))
+            found.append((left, left + SECONDS_OF_A_LETTER * len(note.text), round(top + below, 3)))
+    return found
+
+
+@pytest.mark.parametrize("seconds", [3.0, 10.0])
+def test_nothing_overprints_anything_nor_leaves_the_page(seconds):
+    names = ["Ruttner,", "Ada,", "Lovelace-Byron,", "Bo", "and", "Friedrich-Wilhelm"]
+    times = [seconds - 1.5, seconds - 1.0, seconds - 0.6, seconds - 0.4, seconds - 0.2, seconds - 0.01]
+    words = [Word(f" {name}", start, start + 0.1, 1.0) for name, start in zip(names, times, strict=True)]
+    other = [replace(word, text=f" {name[::-1].strip(',')}") for word, name in zip(words, names, strict=True)]
+    transcripts = [Transcript("", (replace(WITH.segments[0], words=tuple(said)),), "en") for said in (words, other)]
+    window = explain_window(0.0, round(seconds * 50), np.ones((2, round(seconds * 50), 2)), [0, 1], 2)
+    text = explanation_page(
+        "t", "a.ogg", np.zeros(160_000, np.float32), *transcripts, Explanation("a b", ("a", "b"), (0, 1), (window,))
+    )
+    (row,) = lxml_html.fromstring(text).find_class("row")
+    found = boxes(row)
+    assert len(found) > len(names), "with what was heard without context"
+    assert all(left >= 0 and right <= 10.0 for left, right, _ in found)
+    for place, (left, right, top) in enumerate(found):
+        for others_left, others_right, others_top in found[:place]:
+            assert top != others_top or right <= others_left or others_right <= left
+    height = float(row.find_class("words")[0].get("style").removeprefix("height:").removesuffix("rem"))
+    assert height >= max(top for *_, top in found) + 1.4 - 1e-6
 
 
 def test_changes_are_told_without_colour(page):

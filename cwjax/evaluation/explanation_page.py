@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import east_asian_width
 
 import matplotlib.image
 import numpy as np
@@ -19,10 +20,10 @@ from cwjax.inference.writers import timestamp
 
 ROW_SECONDS = 10.0
 """Audio that fits into the width of the page."""
-WORD_LINES = 3
-"""Lines over each other that give close words room."""
+LINE_HEIGHT = 1.4
+"""Of a line of words, in rem."""
 SECONDS_OF_A_LETTER = 0.085
-"""How much of the time axis a letter takes."""
+"""How much of the time axis a letter takes at most; where the page is too narrow for that, rows can be scrolled."""
 WORDS_SHOWN = 8
 """Context words in the map of a row."""
 WAVE_POINTS = 400
@@ -210,8 +211,7 @@ class _Painter:
         return (
             f"<section class=row aria-label='{span}' data-from={row.start:.2f} data-to={row.end:.2f}>"
             f"<div class=time>{span}</div><div class=lane {width}>"
-            f"<div class=words>{_placed_words(row)}</div>"
-            f"{self._waveform(row)}</div>"
+            f"{_placed_words(row)}{self._waveform(row)}</div>"
             f"<ol class=labels>{labels}</ol><div class=lane {width}>{chart}</div>"
             f"<details><summary>as a table</summary>{self._table(row)}</details>"
             f"<details><summary>layer by layer</summary><div class=grid>{layers}</div></details></section>"
@@ -260,20 +260,43 @@ class _Painter:
 
 
 def _placed_words(row: _Row) -> str:
-    """Words over the places where they begin, in the first of a few lines that has room, the fullest at worst."""
-    taken = [row.start] * WORD_LINES
-    pieces = []
+    """Words over the places where they begin, or before the right edge, in as many lines as give all of them room.
+
+    What was heard without context stands below all words, in lines of its own.
+    """
+    edge = row.start + ROW_SECONDS
+    word_ends: list[float] = []
+    note_ends: list[float] = []
+    placed = []
     for one in row.heard:
-        text, start = one.word.text.strip(), one.word.start
-        line = next((line for line, end in enumerate(taken) if end <= start), int(np.argmin(taken)))
-        taken[line] = start + SECONDS_OF_A_LETTER * (len(text) + 1)
+        text = one.word.text.strip()
+        note = "" if one.was is None else f"without: {one.was or '–'}"
+        start = max(row.start, min(one.word.start, edge - max(_width(text), _width(note))))
+        line = _free_line(word_ends, start, _width(text))
+        placed.append((one, text, note, start, line, _free_line(note_ends, start, _width(note)) if note else 0))
+    pieces = []
+    for one, text, note, start, line, note_line in placed:
         shown = html.escape(text)
-        if one.was is not None:
-            shown = f"<mark>{shown}</mark><small>without: {html.escape(one.was) or '–'}</small>"
-        left = 100 * min(max((start - row.start) / (row.end - row.start), 0), 0.99)
-        where = f"right:{100 - left:.2f}%" if left > 94 else f"left:{left:.2f}%"
-        pieces.append(f"<span class='place line{line}' style='{where}'>{_button(one.word, shown)}</span>")
-    return "".join(pieces)
+        if note:
+            below = LINE_HEIGHT * (len(word_ends) - line + note_line)
+            shown = f"<mark>{shown}</mark><small style='top:{below:.1f}rem'>{html.escape(note)}</small>"
+        left = 100 * (start - row.start) / (row.end - row.start)
+        where = f"left:{left:.2f}%;top:{LINE_HEIGHT * line:.1f}rem"
+        pieces.append(f"<span class=place style='{where}'>{_button(one.word, shown)}</span>")
+    height = LINE_HEIGHT * (len(word_ends) + len(note_ends))
+    return f"<div class=words style='height:{height:.1f}rem'>{''.join(pieces)}</div>"
+
+
+def _width(text: str) -> float:
+    """Of a text and a space, in seconds; Chinese characters are as wide as two letters."""
+    return SECONDS_OF_A_LETTER * (len(text) + 1 + sum(east_asian_width(letter) in "WF" for letter in text))
+
+
+def _free_line(ends: list[float], start: float, width: float) -> int:
+    """The first line that has room from `start` on, a new one if none has; `ends` says how far each is filled."""
+    line = next((line for line, end in enumerate(ends) if end <= start), len(ends))
+    ends[line : line + 1] = [start + width]
+    return line
 
 
 def _button(word: Word, content: str) -> str:
