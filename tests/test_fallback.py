@@ -52,8 +52,6 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
         asked.append((temperatures[0], rows.tolist()))
         assert list(seeds) == [100 + row for row in rows]
         assert list(previous) == [(row,) for row in rows]
-        if temperatures[0] == 0:  # the whole batch, padded
-            rows = [*range(5), 4, 4, 4]
         assert list(starts) == [[row] for row in rows]
         return [
             replace(GOOD if temperature >= good_from[row] else IMPROBABLE, temperature=temperature, text=str(row))
@@ -62,7 +60,7 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
 
     options = DecodingOptions(temperature=(0.0, 0.2, 0.4))
     jobs = [WindowJob(None, 0.0, 100 + row, 3000, False, None, options, "en", previous=(row,)) for row in range(5)]
-    audio = jnp.arange(8)[:, None]
+    audio = jnp.asarray([0, 1, 2, 3, 4, 4, 4, 4])[:, None]  # padded, as the engine does
     encoded = EncodedAudio(ProjectedAudio((audio,), (audio,)))
     engine = Engine(SimpleNamespace(decode=decode))
     results = engine._decode(jobs, encoded, [[row] for row in range(5)])

@@ -10,8 +10,8 @@ from transformers import WhisperTokenizer
 from cwjax.data.segment import Utterance
 from cwjax.data.whisper_tokens import WhisperTokens, special_tokens, train_tokenizer
 from cwjax.errors import CwjaxError
+from cwjax.inference.logit_rules import suppression
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.suppression import suppression
 
 TEXTS = ["They talked about the sail again.", "A bear sleeps; the night is long.", "Öl, 5 km – naïve?"] * 5
 

@@ -5,6 +5,7 @@ start of transcript, the languages, the tasks, markers, and 1501 timestamps 0.02
 (Radford et al. 2022, section 2.3; openai/whisper, tokenizer.py).
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,7 +49,10 @@ class WhisperTokens:
         return cls(tokenizer)
 
     def __len__(self) -> int:
-        """How many ids have a meaning; older tokenizers do not name the timestamps, which come last."""
+        """How many ids have a meaning; older tokenizers do not name the timestamps.
+
+        Tokens that were added for further training stand behind those.
+        """
         return max(len(self.tokenizer), self.first_timestamp + TIMESTAMPS)
 
     def id(self, token: str) -> int:
@@ -71,6 +75,21 @@ class WhisperTokens:
     def first_timestamp(self) -> int:
         """Id of `<|0.00|>`; `<|t|>` is `t / 0.02` above it."""
         return self.id("<|notimestamps|>") + 1
+
+    def is_timestamp(self, token: int) -> bool:
+        """Whether an id is that of a timestamp."""
+        return self.first_timestamp <= token < self.first_timestamp + TIMESTAMPS
+
+    def is_text(self, token: int) -> bool:
+        """Whether an id is that of text: of the vocabulary, or of an added token that is not special."""
+        return token < self.end_of_text or token in self._added
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        """Id -> text of the tokens that were added behind the timestamps as text."""
+        added = self.tokenizer.added_tokens_decoder
+        behind = self.first_timestamp + TIMESTAMPS
+        return {number: token.content for number, token in added.items() if number >= behind and not token.special}
 
     @cached_property
     def is_multilingual(self) -> bool:
@@ -126,7 +145,11 @@ class WhisperTokens:
 
     def utf8(self, tokens: Iterable[int]) -> bytes:
         """Bytes of the text of tokens, which may begin and end within a character."""
-        return b"".join(self._bytes[token] for token in tokens if token < self.end_of_text)
+        return b"".join(
+            self._bytes[token] if token < self.end_of_text else self._added[token].encode()
+            for token in tokens
+            if self.is_text(token)
+        )
 
     @cached_property
     def _bytes(self) -> list[bytes]:
@@ -140,13 +163,7 @@ class WhisperTokens:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of the tokens before the first end of text, special and timestamp tokens left out."""
-        kept = []
-        for token in tokens:
-            if token == self.end_of_text:
-                break
-            if token < self.end_of_text:
-                kept.append(int(token))
-        return self.tokenizer.decode(kept).strip()
+        return self.text(itertools.takewhile(lambda token: token != self.end_of_text, tokens)).strip()
 
     def timestamp(self, seconds: float) -> int:
         """Id of the timestamp token nearest to a time within the window."""

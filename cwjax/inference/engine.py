@@ -316,8 +316,7 @@ class Engine:
     ) -> list[Alignment | None]:
         tokens = self.programs.tokens
         texts = [
-            [token for segment in cut.segments for token in segment.tokens if token < tokens.end_of_text]
-            for cut in cuts
+            [token for segment in cut.segments for token in segment.tokens if tokens.is_text(token)] for cut in cuts
         ]
         if not jobs[0].options.word_timestamps or not any(texts):
             return [None] * len(jobs)

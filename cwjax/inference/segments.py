@@ -74,7 +74,7 @@ def cut_into_segments(window: DecodedWindow, vocabulary: WhisperTokens, seek: in
     tokens = list(window.tokens)
     began = seek / FRAMES_PER_SECOND
     ended = began + frames / FRAMES_PER_SECOND
-    stamped = [token >= vocabulary.first_timestamp for token in tokens]
+    stamped = [vocabulary.is_timestamp(token) for token in tokens]
     ends_in_silence = stamped[-2:] == [False, True]
 
     def time(token: int) -> float:
@@ -96,7 +96,7 @@ def cut_into_segments(window: DecodedWindow, vocabulary: WhisperTokens, seek: in
 
     bounds = [place for place in range(1, len(tokens)) if stamped[place - 1] and stamped[place]]
     if not bounds:
-        last = next((token for token in reversed(tokens) if token >= vocabulary.first_timestamp), None)
+        last = next((token for token in reversed(tokens) if vocabulary.is_timestamp(token)), None)
         end = ended if last in (None, vocabulary.first_timestamp) else time(last)
         return Cut([segment(0, began, end, tokens)], frames, ends_in_silence, None)
     if ends_in_silence:

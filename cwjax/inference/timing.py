@@ -188,7 +188,7 @@ def add_words(
         last_speech: seconds in the recording where the last word before the window ended.
         options: which punctuation belongs to the word after it, and which to the one before.
     """
-    tokens = [[token for token in segment.tokens if token < vocabulary.end_of_text] for segment in segments]
+    tokens = [[token for token in segment.tokens if vocabulary.is_text(token)] for segment in segments]
     aligned = [token for text in tokens for token in text][: len(alignment.probabilities)]
     words = split_into_words(aligned, vocabulary, language)
     bounds = np.cumsum([0, *(count for _, count in words)])

@@ -1,4 +1,4 @@
-"""Which tokens may come next, against openai-whisper's own filters."""
+"""Which tokens may come next, against openai-whisper's own filters and those of transformers."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,16 @@ from test_whisper_tokens import TEXTS, multilingual_whisper
 
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
+from cwjax.inference.logit_rules import (
+    apply_repetition_penalty,
+    apply_timestamp_rules,
+    forbid_repeated_ngrams,
+    non_speech_tokens,
+    suppression,
+)
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.suppression import non_speech_tokens, suppression, transcript_only
-from cwjax.inference.timestamp_rules import apply_timestamp_rules
+from cwjax.inference.segments import DecodedWindow, cut_into_segments
+from cwjax.inference.transcript import Segment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -136,18 +143,110 @@ def test_where_tokens_are_letters_a_text_may_begin_with_a_space(tmp_path) -> Non
     assert np.isinf(biases.always[letters.pieces("#")]).all()
 
 
-def test_a_plain_transcript_has_no_special_token_but_its_end(tokens: WhisperTokens) -> None:
-    allowed = np.isfinite(transcript_only(tokens, 51865).always)
-    assert allowed[: tokens.end_of_text + 1].all()
-    assert not allowed[tokens.end_of_text + 1 :].any()
-
-
 def test_rows_of_the_model_beyond_the_last_token_are_never_decoded(tokens: WhisperTokens) -> None:
-    for biases in (suppression(tokens, 51900, DecodingOptions()), transcript_only(tokens, 51900)):
-        assert np.isinf(biases.always[51865:]).all()
-    assert np.isfinite(suppression(tokens, 51900, DecodingOptions()).always[50364:51865]).all()
+    always = suppression(tokens, 51900, DecodingOptions()).always
+    assert np.isinf(always[51865:]).all()
+    assert np.isfinite(always[50364:51865]).all()
 
 
 def test_ids_beyond_the_vocabulary_are_refused(tokens: WhisperTokens) -> None:
     with pytest.raises(CwjaxError, match="suppress_tokens has 51865, but this model's vocabulary ends at 51864"):
         suppression(tokens, 51865, DecodingOptions(suppress_tokens=[51865]))
+
+
+ADDED, SPECIAL = 51865, 51867
+"""Ids of the text tokens " Ruttner" and "Bo", and of a special token, in a vocabulary with added tokens."""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> WhisperTokens:
+    """A vocabulary that was extended for further training: text and a special token behind the timestamps."""
+    directory = tmp_path_factory.mktemp("extended")
+    tokenizer = multilingual_whisper(directory).tokenizer
+    tokenizer.add_tokens([" Ruttner", "Bö"])
+    tokenizer.add_tokens(["<|speaker|>"], special_tokens=True)
+    tokenizer.save_pretrained(directory)
+    return WhisperTokens.read(directory)
+
+
+def test_added_tokens_are_text_and_no_timestamps(extended: WhisperTokens) -> None:
+    first = extended.first_timestamp
+    said = [*extended.encode("They met"), ADDED, *extended.pieces(" and "), ADDED + 1]
+    assert len(extended) == 51868
+    assert extended.text([first, *said, SPECIAL, first + 1500]) == " They met Ruttner and Bö"
+    assert extended.decode([first, *said, first + 1500, extended.end_of_text]) == "They met Ruttner and Bö"
+    assert extended.utf8([ADDED + 1]) == "Bö".encode()
+
+    def cut(*tokens: int) -> list[Segment]:
+        return cut_into_segments(DecodedWindow(tokens, "", 0.0, 0.0, 0.0), extended, 0, 3000).segments
+
+    segments = cut(first, *said, first + 50, first + 50, ADDED, ADDED + 1, first + 100)
+    assert [(segment.start, segment.end, segment.text) for segment in segments] == [
+        (0.0, 1.0, " They met Ruttner and Bö"),
+        (1.0, 2.0, " RuttnerBö"),
+    ]
+    assert [(segment.start, segment.end) for segment in cut(first, *said)] == [(0.0, 30.0)]
+
+
+def test_added_text_is_decoded_and_added_special_tokens_are_not(extended: WhisperTokens) -> None:
+    for options in (DecodingOptions(), DecodingOptions(without_timestamps=True)):
+        always, first = suppression(extended, 51900, options)
+        assert np.isfinite(always[ADDED : ADDED + 2]).all()
+        assert np.isinf(always[SPECIAL:]).all()
+        assert np.isinf(first[ADDED]) == (not options.without_timestamps), "a window begins with its time"
+    assert np.isinf(suppression(extended, 51868, DecodingOptions(max_initial_timestamp=None)).first[ADDED])
+
+
+def test_rules_for_timestamps_take_added_tokens_for_text() -> None:
+    """The same logits and texts with the added tokens in front, where openai-whisper has all text, give the same."""
+    random = np.random.default_rng(0)
+    first, added, count = 30, 5, 6
+    size = first + 1501
+    for _ in range(50):
+        plain = random.normal(size=(2, 3, added + size)).astype(np.float32)
+        plain[..., added + first :] += random.choice([-9, -6, 0])
+        text = random.choice([0, 1, 2, 3, 4, 7, added + first + 3, added + first + 9], size=(2, 3, count))
+        expected = apply_timestamp_rules(plain, text, count, added + 20, added + first)
+        moved = np.concatenate([plain[..., added:], plain[..., :added]], axis=-1)
+        ours = apply_timestamp_rules(moved, np.where(text < added, size + text, text - added), count, 20, first)
+        np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(np.roll(expected, -added, axis=-1)))
+
+
+def hypotheses(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Logits, texts of few words, so that they repeat, and how many tokens count."""
+    count = int(random.integers(0, 12))
+    logits = random.normal(size=(2, 3, 8)).astype(np.float32)
+    return logits, random.integers(0, 4, size=(2, 3, 12)), count
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3])
+def test_repetition_penalty_is_that_of_transformers(penalty: float) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    rule = jax.jit(apply_repetition_penalty)
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        logits, texts, count = hypotheses(random)
+        ours = rule(logits, texts, count, penalty)
+        rows = torch.tensor(texts[..., :count].reshape(6, count))
+        expected = RepetitionPenaltyLogitsProcessor(penalty)(rows, torch.tensor(logits.reshape(6, 8)))
+        np.testing.assert_allclose(ours.reshape(6, 8), expected.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_repeated_ngrams_are_those_of_transformers(size: int) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import NoRepeatNGramLogitsProcessor
+
+    rule = jax.jit(forbid_repeated_ngrams, static_argnums=3)
+    random = np.random.default_rng(0)
+    forbidden = 0
+    for _ in range(100):
+        logits, texts, count = hypotheses(random)
+        ours = rule(logits, texts, count, size)
+        rows = torch.tensor(texts[..., :count].reshape(6, count))
+        expected = NoRepeatNGramLogitsProcessor(size)(rows, torch.tensor(logits.reshape(6, 8)))
+        np.testing.assert_array_equal(ours.reshape(6, 8), expected.numpy())
+        forbidden += int(np.isinf(ours).sum())
+    assert forbidden
