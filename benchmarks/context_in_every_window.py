@@ -49,7 +49,7 @@ def main() -> None:
                 if way == "sequential":
                     transcript = model.transcribe(samples, context, plan)
                 else:
-                    transcript = model.transcriber.transcribe_batched([samples], [context], plan, 4)[0]
+                    transcript = model.transcribe(samples, context, plan, independent_windows=True, batch_size=4)
                 for place in ("first", "last"):
                     heard = [
                         found

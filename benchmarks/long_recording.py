@@ -41,7 +41,9 @@ options = DecodingOptions(
 )
 def transcribe(audio):
     if batch_size:
-        return model.transcriber.transcribe_batched([audio], ["bees and honey"], options, batch_size)[0]
+        return model.transcribe(
+            audio, "bees and honey", options, independent_windows=True, batch_size=batch_size
+        )
     return model.transcribe(audio, "bees and honey", options)
 import numpy as np
 transcribe(np.random.default_rng(0).normal(0, 0.1, 16_000 * 30 * max(batch_size, 1)).astype(np.float32))

@@ -40,6 +40,7 @@ from references import openai_model, real_vocabulary, transformers_model
 
 from cwjax.data.log_mel import HOP_LENGTH
 from cwjax.data.processor import Processor
+from cwjax.inference.engine import Engine, WindowJob
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
 from cwjax.inference.recording import Recording
@@ -118,19 +119,22 @@ def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, flo
 def _ours(
     config: ContextWhisperConfig, parameters: Parameters, processor: Processor, tokens: int
 ) -> Callable[[np.ndarray], list[list[int]]]:
-    recognizer = Programs(config, parameters, processor)
+    engine = Engine(Programs(config, parameters, processor))
     never = [-1, processor.tokens.end_of_text, *range(processor.tokens.first_timestamp, len(processor.tokens))]
-    plan = DecodingOptions(language="en", without_timestamps=True, suppress_tokens=never, sample_len=tokens)
+    plan = DecodingOptions(
+        language="en", temperature=0.0, without_timestamps=True, suppress_tokens=never, sample_len=tokens
+    )
 
     def transcribe(samples: np.ndarray) -> list[list[int]]:
         recordings = [Recording.open(row) for row in samples]
-        loudest = [recognizer.loudest(recording) for recording in recordings]
         frames = WINDOW_SAMPLES // HOP_LENGTH
-        windows = np.stack([recording.window(0, frames) for recording in recordings])
-        count = len(recordings)
-        heard = recognizer.hear(windows, loudest, [frames] * count)
-        decoded = recognizer.decode(heard, ["en"] * count, [[]] * count, plan, 0.0, [0] * count)
-        return [list(window.tokens) for window in decoded]
+        results = engine.run(
+            [
+                WindowJob(recording, engine.programs.max_log_mel(recording), 0, frames, False, None, plan, "en")
+                for recording in recordings
+            ]
+        )
+        return [list(result.window.tokens) for result in results]
 
     return transcribe
 

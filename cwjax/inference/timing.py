@@ -365,7 +365,7 @@ def skip_hallucinations(
     if spoken and is_anomalous(spoken[0][1]) and (gap := spoken[0][1].start - here.began) > threshold:
         return here.seek + frames_of(gap)
     last_end = here.last_speech
-    for (place, segment), (_, following) in zip(spoken, [*spoken[1:], (None, None)], strict=True):
+    for (place, segment), (_, following) in zip(spoken, [*spoken[1:], (None, None)], strict=False):
         if is_anomalous(segment):
             before, start = segment.start - last_end, segment.start
             next_start = following.words[0].start if following else here.began + here.heard
