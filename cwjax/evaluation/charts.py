@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cwjax.evaluation.transcription import CONDITIONS
+from cwjax.evaluation.transcription import CONDITIONS, LABELS
 
 COLOURS = {"right": "#2b6cb0", "none": "#8a8f98", "wrong": "#dd7a1f"}
 """Blue, grey and orange: told apart by colour-blind readers too."""
-LABELS = {"right": "right context", "none": "no context", "wrong": "wrong context"}
 
 INK = "#3d434b"
 GRID = "#d9dce1"

@@ -10,11 +10,10 @@ import numpy as np
 
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.charts import LABELS, as_svg, error_rate_chart, homophone_chart, save_chart, training_curves
 from cwjax.evaluation.differences import compare
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.page import audio_uri, frame
-from cwjax.evaluation.transcription import CONDITIONS, Transcription
+from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
 from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
 from cwjax.files import write_text
 
@@ -82,6 +81,8 @@ def write_report(
     Raises:
         CwjaxError: the files cannot be written.
     """
+    from cwjax.evaluation.charts import homophone_chart, save_chart  # slow to import: matplotlib
+
     page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts)
     try:
         write_text(
@@ -127,6 +128,8 @@ def _page(
     read_audio: Callable[[Segment], np.ndarray],
     facts: dict[str, str],
 ) -> str:
+    from cwjax.evaluation.charts import as_svg, error_rate_chart, homophone_chart, training_curves
+
     sections = [f"<h1>{html.escape(title)}</h1>", f"<p class=lead>{_headline(summary)}</p>"]
     if "homophones" in summary:
         sections.append(f"<figure>{as_svg(homophone_chart(summary))}</figure>")

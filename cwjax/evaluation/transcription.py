@@ -6,6 +6,7 @@ from cwjax.data.segment import Segment
 
 CONDITIONS = ("right", "none", "wrong")
 """The three contexts every segment is transcribed under: its own, an empty one, another article's."""
+LABELS = {"right": "right context", "none": "no context", "wrong": "wrong context"}
 
 
 @dataclass(frozen=True)
