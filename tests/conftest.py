@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+from quickly import compile_quickly
 
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -30,12 +31,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Compiles the programs of a module, and of processes that it starts, without most optimizations: in half the time.
+    """Compiles the programs of a module, and of processes that it starts, in a third of the time: little is optimized.
 
     For tests of what programs do that run for milliseconds. Tests of arithmetic compile as users do.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
         jax.config.update("jax_disable_most_optimizations", True)
+        compile_quickly(patch)
         yield
         jax.config.update("jax_disable_most_optimizations", False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from quickly import compile_as_told
 
 from cwjax.config import Config, DataSettings, MeshSettings, OptimizerSettings, TrainSettings
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
@@ -89,4 +90,5 @@ def main(out: str, *meshes: str) -> None:
 
 
 if __name__ == "__main__":
+    compile_as_told()
     main(*sys.argv[1:])
