@@ -136,14 +136,14 @@ def test_two_stopped_two_of_which_one_is_killed_and_four_do_what_one_does(
 
 def test_different_configurations_are_refused_by_all(config: Path, tmp_path: Path) -> None:
     address = free_address()
-    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(tmp_path / "run")]
     started = [
-        subprocess.Popen(
-            [*command, "--distributed", f"{address},2,{number}", "--optim.learning-rate", rate],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE,
-            text=True,
+        tiny_runs.start(
+            config,
+            tmp_path / "run",
+            "--distributed",
+            f"{address},2,{number}",
+            "--optim.learning-rate",
+            rate,
         )
         for number, rate in enumerate(("0.001", "0.5"))
     ]

@@ -12,6 +12,7 @@ from cwjax.cli import main
 from cwjax.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
+CHILD = Path(__file__).with_name("child.py")
 
 CONFIG = """
 from cwjax.config import *
@@ -84,7 +85,7 @@ def losses(workdir: Path) -> dict[int, float]:
 def start(config: Path, workdir: Path, *options: str, pause_after: int | None = None) -> subprocess.Popen:
     """A run in a process of its own. It waits after noting a step, if told so, until its standard input is closed, as
     `communicate` does."""
-    command = [sys.executable, "launch/train.py", "--config", str(config), "--workdir", str(workdir), *options]
+    command = [sys.executable, str(CHILD), "train", "--config", str(config), "--workdir", str(workdir), *options]
     pausing = {} if pause_after is None else {"PAUSE_AFTER": str(pause_after)}
     return subprocess.Popen(
         command,
