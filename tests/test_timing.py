@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from references import SMALL, openai_model, real_vocabulary, wide_parameters
 from test_whisper_tokens import multilingual_whisper
@@ -214,6 +214,11 @@ def align_by_hand(window: Window, tokens: WhisperTokens) -> tuple[list[Segment],
     return segments, Alignment(begins, np.linspace(0.1, 0.9, count, dtype=np.float32))
 
 
+LONG_FIRST_WORD = ([(" a. b. c.", 28, 1400)], [30, 50, 50, 50, 50, 50], 0.0, 0.0)
+"""Half a second before its segment, in a window of long words."""
+
+
+@example(window=LONG_FIRST_WORD)
 @given(window=spoken_windows())
 def test_word_times_are_openai_whispers(tokens: WhisperTokens, window: Window) -> None:
     """Their function is given the words as it would have found them."""
@@ -258,6 +263,7 @@ def test_word_times_are_openai_whispers(tokens: WhisperTokens, window: Window) -
         ]
 
 
+@example(window=LONG_FIRST_WORD, share=1.0, language="en")
 @given(window=spoken_windows(), share=st.floats(0, 1), language=st.sampled_from(["en", "ja"]))
 def test_words_end_after_they_start(tokens: WhisperTokens, window: Window, share: float, language: str) -> None:
     segments, alignment = align_by_hand(window, tokens)
@@ -303,6 +309,7 @@ def test_most_of_a_segments_first_words_make_it_anomalous() -> None:
         ([spoken(HURRIED)], 2000),  # the window is to begin with it
         ([spoken(SAID), spoken(HURRIED)], (1, 2000)),
         ([spoken(SAID), segment_of(11, 11), spoken(HURRIED), spoken(SAID, 15)], (2, 2000)),
+        ([spoken(SAID), spoken(HURRIED), spoken(HURRIED, 0.6)], (1, 2000)),  # another invented one follows
         ([spoken(SAID), spoken(HURRIED), spoken(SAID, 11)], (3, 3700)),  # speech follows at once
         ([spoken(SAID, 8.5), spoken(HURRIED), spoken(SAID, 15)], (3, 3700)),  # speech comes right before
         ([spoken(SAID, 8.5), spoken(HURRIED), spoken(HURRIED, 3)], (2, 2300)),  # silence before the second
