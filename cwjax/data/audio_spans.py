@@ -63,11 +63,8 @@ def read_spans(
 
 
 def _require_complete(path: str | Path, decoded: float) -> None:
-    """Compares the decoded length (s) with the header's, if the file is of a kind that has one."""
-    try:
-        announced = audio_duration(path)
-    except CwjaxError:
-        return  # decoded by ffmpeg, which complains itself
+    """Compares the decoded length (s) with the header's."""
+    announced = audio_duration(path)
     if abs(announced - decoded) > _tolerance(path):
         raise CwjaxError(
             f"{path}: is damaged: of {announced:.2f} s that its header announces, {decoded:.2f} s can be decoded; "
@@ -77,14 +74,3 @@ def _require_complete(path: str | Path, decoded: float) -> None:
 
 def _tolerance(path: str | Path) -> float:
     return MPEG_TOLERANCE if Path(path).suffix.lower() == ".mp3" else TOLERANCE
-
-
-def measured_duration(path: str | Path) -> float:
-    """Length of an audio file in seconds: from its header, or by decoding what only ffmpeg reads.
-
-    Raises CwjaxError if the file is missing or damaged.
-    """
-    try:
-        return audio_duration(path)
-    except CwjaxError:
-        return sum(map(len, audio_blocks(path))) / SAMPLING_RATE

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 
-from cwjax.data.audio_spans import measured_duration
+from cwjax.data.audio import audio_duration
 from cwjax.data.corpus import Piece, Reading, Span
 from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.data.segmentation_settings import SegmentationSettings
@@ -133,7 +133,7 @@ def _durations(root: Path, article: ListedArticle) -> tuple[dict[str, float], li
     problems: list[str] = []
     for audio in dict.fromkeys(one.audio for one in article.utterances):
         try:
-            durations[audio] = measured_duration(root / audio)
+            durations[audio] = audio_duration(root / audio)
         except CwjaxError as error:
             problems.append(str(error))
     if not durations:
