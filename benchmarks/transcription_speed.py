@@ -40,10 +40,10 @@ from references import openai_model, real_vocabulary, transformers_model
 
 from cwjax.data.log_mel import HOP_LENGTH
 from cwjax.data.processor import Processor
+from cwjax.inference.audio import Recording
 from cwjax.inference.engine import Engine, WindowJob
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
-from cwjax.inference.recording import Recording
 from cwjax.machine import available_cores
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.parameters import Parameters, flatten

@@ -84,7 +84,7 @@ class Model:
             model.transcribe("talk.mp3", context="bee keeping; names: Ada, Bo", language="en", word_timestamps=True)
 
         Args:
-            audio: a file, bytes, a file object, or samples; see `cwjax.inference.recording.Recording.open`.
+            audio: a file, bytes, a file object, or samples; see `cwjax.inference.audio.Recording.open`.
             context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
             options: how.
             progress: is told the seconds done and the seconds in all after every window.

@@ -1,6 +1,5 @@
-"""Pauses, windows cut in them, and many windows at once."""
+"""Many windows at once."""
 
-import itertools
 import re
 
 import numpy as np
@@ -12,10 +11,8 @@ from tolerance import amplitudes, assert_close
 from cwjax.data.log_mel import FFT_LENGTH
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.recording import Recording
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript
-from cwjax.inference.voice_activity import level, pack_windows, speech_spans
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -38,46 +35,6 @@ def talk(*parts: tuple[float, float], noise: float = 0.0) -> np.ndarray:
     ]
     whole = np.concatenate(samples)
     return (whole + noise * random.normal(size=len(whole))).astype(np.float32)
-
-
-def spans(samples: np.ndarray) -> list[tuple[int, int]]:
-    return speech_spans(level(Recording.open(samples)))
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.001, 0.01])
-def test_speech_is_found_between_pauses(noise: float) -> None:
-    # A gap within speech stays, a click is no speech, quiet speech counts beside loud.
-    samples = talk((2, 0), (3, 0.3), (0.3, 0), (1, 0.1), (2, 0), (0.03, 0.5), (2, 0), (2, 0.3), (1.5, 0), noise=noise)
-    found = spans(samples)
-    expected = [(180, 650), (1013, 1253)]
-    assert len(found) == len(expected)
-    np.testing.assert_allclose(found, expected, atol=12)
-
-
-def test_silence_has_no_speech_and_noise_alone_is_left_to_the_model() -> None:
-    assert spans(np.zeros(5 * RATE, np.float32)) == []
-    assert spans(talk((5, 0), noise=1e-5)) == []
-    found = spans(talk((5, 0), noise=0.05))
-    assert found[0][0] < 50
-    assert found[-1][1] > 450
-
-
-def test_windows_hold_all_speech_and_are_cut_where_it_is_quiet() -> None:
-    random = np.random.default_rng(0)
-    loudness = random.uniform(-30, -20, 20_000)
-    loudness[5400:5420] = -50
-    speech = [(100, 700), (760, 900), (1150, 2500), (3000, 7000), (7500, 7600), (12_000, 12_100)]
-    windows = pack_windows(speech, loudness, 3000)
-    assert all(0 < last - first <= 3000 for first, last in windows)
-    assert all(one[1] <= other[0] for one, other in itertools.pairwise(windows))
-    for first, last in speech:
-        inside = np.zeros(20_000, bool)
-        for one, other in windows:
-            inside[one:other] = True
-        assert inside[first:last].all()
-    assert windows[0] == (100, 2500), "short stretches share a window"
-    assert any(5400 <= last <= 5420 for _, last in windows), "a long one is cut in its pause"
-    assert windows[-1] == (12_000, 12_100), "a long pause parts windows"
 
 
 def in_batches(transcriber: Transcriber, recordings, contexts, options, **others) -> list[Transcript]:

@@ -12,10 +12,10 @@ from flax import nnx
 from references import SMALL, openai_model, real_vocabulary, transformers_model, wide_parameters
 from tolerance import assert_close, largest_logit, whisper_terms
 
+from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Biases, EncodedAudio, Plan, Prompt, decode
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
-from cwjax.inference.recording import Recording
 from cwjax.inference.search import BeamSearch, Sampling
 from cwjax.inference.segments import DecodedWindow
 from cwjax.models.text_decoder import TextDecoder

@@ -15,8 +15,8 @@ from test_contexts import model  # noqa: F401
 from test_transcriber import text_only
 
 from cwjax.errors import CwjaxError
+from cwjax.inference.audio import Recording
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.recording import Recording
 from cwjax.inference.segments import DecodedWindow, cut_into_segments
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript

@@ -16,9 +16,9 @@ from test_whisper_tokens import multilingual_whisper
 from tolerance import assert_close, largest_logit, whisper_terms
 
 from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.inference.audio import Recording
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
 from cwjax.inference.programs import Programs
-from cwjax.inference.recording import Recording
 from cwjax.inference.timing import (
     POSITIONS_PER_SECOND,
     Alignment,

@@ -19,8 +19,8 @@ from cwjax.errors import CwjaxError
 from cwjax.evaluation.homophones import Homophones, partner_articles
 from cwjax.evaluation.report import summarise, write_report
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
+from cwjax.inference.audio import Recording
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.recording import Recording
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcription import Request
 from cwjax.training.metrics import read_metrics

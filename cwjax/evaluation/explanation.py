@@ -14,8 +14,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cwjax.errors import CwjaxError
+from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.contexts import encode_chunks, split_context
-from cwjax.inference.recording import FRAMES_PER_SECOND, Recording
 from cwjax.inference.transcriber import Progress, Transcriber
 from cwjax.inference.transcript import Transcript
 

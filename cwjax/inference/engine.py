@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cwjax.errors import CwjaxError
+from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs, join_windows, select_windows
-from cwjax.inference.recording import Recording
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
 from cwjax.models.audio_encoder import ProjectedContext

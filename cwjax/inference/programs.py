@@ -16,10 +16,10 @@ from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
 from cwjax.data.processor import Processor
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
 from cwjax.inference.logit_rules import suppression
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.recording import Recording
 from cwjax.inference.search import BeamSearch, Candidates, Sampling, Search
 from cwjax.inference.segments import DecodedWindow
 from cwjax.inference.timing import Alignment, align

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cwjax.data.whisper_tokens import TIMESTAMP_STEP, WhisperTokens
-from cwjax.inference.recording import FRAMES_PER_SECOND, frames_of
+from cwjax.inference.audio import FRAMES_PER_SECOND, frames_of
 from cwjax.inference.transcript import Segment
 
 FRAMES_PER_STEP = round(TIMESTAMP_STEP * FRAMES_PER_SECOND)

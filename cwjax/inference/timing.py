@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.inference.audio import frames_of
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
-from cwjax.inference.recording import frames_of
 from cwjax.inference.transcript import Segment, Word
 from cwjax.models.text_decoder import StepwiseDecoder
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
+from cwjax.inference.audio import Recording
 from cwjax.inference.contexts import Contexts
 from cwjax.inference.engine import Engine
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
-from cwjax.inference.recording import Recording
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.transcription import Event, Request, Transcription
 from cwjax.models.context_whisper import ContextWhisperConfig

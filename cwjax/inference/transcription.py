@@ -15,15 +15,25 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from cwjax.inference.audio import (
+    FRAMES_PER_SECOND,
+    Recording,
+    frames_of,
+    level,
+    pack_windows,
+    silent_frames,
+    speech_spans,
+    voice,
+)
 from cwjax.inference.contexts import Contexts
 from cwjax.inference.engine import WindowJob, WindowResult
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
-from cwjax.inference.recording import FRAMES_PER_SECOND, Recording, frames_of
 from cwjax.inference.segments import Cut
 from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_hallucinations
 from cwjax.inference.transcript import Segment, Skipped, Transcript
-from cwjax.inference.voice_activity import level, pack_windows, speech_spans
 
 DECODED_AGAIN = 0.7
 """Seconds of speech behind the last timestamp of a window for which it is decoded again from there."""
@@ -205,9 +215,13 @@ class Transcription:
 
     def _begin(self) -> None:
         """What has to be known before the first window."""
-        self._level = level(self._recording)
+        loudness = level(self._recording)
+        self._is_silent = silent_frames(loudness)
+        if self._closed:
+            detector = "energy" if self._options.vad == "none" else self._options.vad
+            self._speech = speech_spans(loudness, voice(self._recording, detector))
         self._max_log_mel = self._programs.max_log_mel(self._recording)
-        self._stretches = list(self._cut_into_stretches())
+        self._stretches = list(self._cut_into_stretches(loudness))
         self._total = sum(last - first for first, last in self._stretches)
         if self._language is None and self._stretches:
             self._detecting = True
@@ -225,19 +239,18 @@ class Transcription:
             stretches = [self._stretches]
         self._strands = [_Strand(self._windows(some)) for some in stretches]
 
-    def _cut_into_stretches(self) -> Iterator[tuple[int, int]]:
+    def _cut_into_stretches(self, loudness: np.ndarray) -> Iterator[tuple[int, int]]:
         """First mel frame of each stretch to transcribe, and the one behind its last."""
         for first, last in clips(self._options, self._recording.frames):
             if not self._closed:
                 yield first, last
                 continue
-            reached, part = first, self._level[first:last]
-            spans = speech_spans(part)
-            self._speech += [(first + begin, first + end) for begin, end in spans]
-            for begin, end in pack_windows(spans, part, self._window):
-                self._skip(reached, first + begin, "no voice activity")
-                reached = first + end
-                yield first + begin, reached
+            spans = [(max(begin, first), min(end, last)) for begin, end in self._speech if begin < last and end > first]
+            reached = first
+            for begin, end in pack_windows(spans, loudness, self._window):
+                self._skip(reached, begin, "no voice activity")
+                reached = end
+                yield begin, end
             self._skip(reached, last, "no voice activity")
 
     def _skip(self, first: int, last: int, reason: str) -> None:
@@ -276,7 +289,8 @@ class Transcription:
             while seek < last:
                 self._done[first] = seek - first
                 frames = min(self._window, last - seek)
-                if options.no_speech_threshold is not None and self._is_silence(seek, frames):
+                if options.no_speech_threshold is not None and self._is_silent[seek : seek + frames].all():
+                    # A model that is asked what is said there would make something up.
                     self._skip(seek, seek + frames, "silence")
                     seek += frames
                     continue
@@ -296,10 +310,6 @@ class Transcription:
                     following = self._where_speech_goes_on(seek, following, last)
                 seek = max(following, seek + 1)
             self._done[first] = last - first
-
-    def _is_silence(self, seek: int, frames: int) -> bool:
-        """Whether a model that is asked what is said there would make something up."""
-        return bool((self._level[seek : seek + frames] < -60.0).all())
 
     def _job(self, seek: int, frames: int, history: _History, language: str | None) -> WindowJob:
         context = self._contexts.encode(self._request.context)
