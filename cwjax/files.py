@@ -1,6 +1,8 @@
 """Paths, and writing files so that an interruption leaves the old one or the new one, never a part."""
 
+import os
 import re
+import uuid
 from pathlib import Path
 
 from cwjax.errors import CwjaxError
@@ -19,10 +21,13 @@ def local_path(path: str | Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file aside and renames it. Raises OSError as `Path.write_text` does."""
-    aside = path.with_name(path.name + ".partial")
+    """Writes a UTF-8 file aside, on to the disk, and renames it. Raises OSError as `Path.write_text` does."""
+    aside = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")  # short, so that it fits wherever `path` does
     try:
-        aside.write_text(text, encoding="utf-8")
+        with aside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

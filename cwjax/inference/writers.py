@@ -1,13 +1,18 @@
-"""Transcripts as files: plain text, subtitles, tables, JSON, byte for byte what openai-whisper writes.
+"""Transcripts as files: plain text, subtitles, tables, lyrics, JSON.
 
-The formats are those of openai-whisper's `whisper.utils.get_writer`; subtitles are WebVTT (W3C) and SubRip.
+txt, vtt, srt, tsv and json are byte for byte those of openai-whisper's `whisper.utils.get_writer`, unless speakers are
+known; subtitles are WebVTT (W3C) and SubRip.
 """
 
+import csv
 import dataclasses
+import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
@@ -45,37 +50,26 @@ class SubtitleLayout:
                 raise CwjaxError(f"--{name.replace('_', '-')} is {limit}: it must be at least 1, or none")
 
 
-def write_transcript(
-    transcript: Transcript,
-    directory: str | Path,
-    name: str,
-    formats: Sequence[str],
-    layout: SubtitleLayout | None = None,
-) -> list[Path]:
-    """Writes a transcript, each file whole or not at all.
+def save_transcript(transcript: Transcript, path: str | Path, layout: SubtitleLayout | None = None) -> Path:
+    """Writes a transcript as the kind of file that the suffix names, whole or not at all.
 
     Args:
         transcript: to write.
-        directory: existing.
-        name: of the files without their suffix.
-        formats: of `FORMATS`.
+        path: in a folder that exists; its suffix is one of `FORMATS`, in small letters or capitals.
         layout: of subtitles.
 
-    Returns:
-        The files, in the order of `formats`.
-
     Raises:
-        CwjaxError: the directory cannot be written.
+        CwjaxError: the suffix names no format, or the file cannot be written.
     """
-    paths = [Path(directory) / f"{name}.{suffix}" for suffix in formats]
-    for path, suffix in zip(paths, formats, strict=True):
-        try:
-            write_text(path, FORMATS[suffix](transcript, layout or SubtitleLayout()))
-        except OSError as error:
-            raise CwjaxError(
-                f"{path}: cannot be written ({error.strerror}); choose another --output-dir or make room"
-            ) from error
-    return paths
+    path = Path(path)
+    write = FORMATS.get(path.suffix[1:].lower())
+    if write is None:
+        raise CwjaxError(f"{path}: is no format of transcripts; end the name in .{', .'.join(FORMATS)}")
+    try:
+        write_text(path, write(transcript, layout or SubtitleLayout()))
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be written ({error.strerror}); choose another folder or make room") from error
+    return path
 
 
 def timestamp(seconds: float, decimal_marker: str = ".", always_hours: bool = False) -> str:
@@ -87,25 +81,43 @@ def timestamp(seconds: float, decimal_marker: str = ".", always_hours: bool = Fa
 
 
 def _txt(transcript: Transcript, _: SubtitleLayout) -> str:
-    return "".join(f"{segment.text.strip()}\n" for segment in transcript.segments)
+    return "".join(f"{_label(segment.speaker)}{segment.text.strip()}\n" for segment in transcript.segments)
 
 
 def _vtt(transcript: Transcript, layout: SubtitleLayout) -> str:
     cues = _cues(transcript.segments, layout, timestamp)
-    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in cues)
+    voices = ((start, end, f"<v {_name(speaker)}>" if speaker else "", text) for start, end, speaker, text in cues)
+    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{voice}{text}\n\n" for start, end, voice, text in voices)
 
 
 def _srt(transcript: Transcript, layout: SubtitleLayout) -> str:
     cues = _cues(transcript.segments, layout, lambda seconds: timestamp(seconds, ",", always_hours=True))
-    return "".join(f"{number}\n{start} --> {end}\n{text}\n\n" for number, (start, end, text) in enumerate(cues, 1))
+    return "".join(
+        f"{number}\n{start} --> {end}\n{_label(speaker)}{text}\n\n"
+        for number, (start, end, speaker, text) in enumerate(cues, 1)
+    )
+
+
+def _lrc(transcript: Transcript, _: SubtitleLayout) -> str:
+    """Lyrics, a line a segment, with minutes and hundredths of a second."""
+    lines = []
+    for segment in transcript.segments:
+        minutes, hundredths = divmod(round(segment.start * 100), 6000)
+        text = _label(segment.speaker) + " ".join(segment.text.split())
+        lines.append(f"[{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}]{text}\n")
+    return "".join(lines)
 
 
 def _tsv(transcript: Transcript, _: SubtitleLayout) -> str:
-    rows = [("start", "end", "text")]
-    for segment in transcript.segments:
-        text = segment.text.strip().replace("\t", " ")
-        rows.append((str(round(1000 * segment.start)), str(round(1000 * segment.end)), text))
-    return "".join("\t".join(row) + "\n" for row in rows)
+    return "".join("\t".join(str(cell).replace("\t", " ") for cell in row) + "\n" for row in _rows(transcript))
+
+
+def _csv(transcript: Transcript, _: SubtitleLayout) -> str:
+    """A table as RFC 4180 has it: every text in quotes."""
+    header, *rows = _rows(transcript)
+    table = io.StringIO(newline="")
+    csv.writer(table, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(rows)
+    return ",".join(header) + "\n" + table.getvalue()
 
 
 def _json(transcript: Transcript, _: SubtitleLayout) -> str:
@@ -118,23 +130,46 @@ FORMATS: dict[str, Callable[[Transcript, SubtitleLayout], str]] = {
     "srt": _srt,
     "tsv": _tsv,
     "json": _json,
+    "csv": _csv,
+    "lrc": _lrc,
 }
 """File suffix -> what such a file holds."""
+OPENAI_FORMATS = ("txt", "vtt", "srt", "tsv", "json")
+"""What openai-whisper calls all formats."""
+
+
+def _rows(transcript: Transcript) -> list[tuple[Any, ...]]:
+    """A header and the segments, times in milliseconds; with the speakers where any is known."""
+    rows: list[tuple[Any, ...]] = [("start", "end", "text", "speaker")]
+    for one in transcript.segments:
+        rows.append((round(1000 * one.start), round(1000 * one.end), one.text.strip(), _name(one.speaker)))
+    return rows if any(one.speaker for one in transcript.segments) else [row[:3] for row in rows]
+
+
+def _label(speaker: str) -> str:
+    return f"{_name(speaker)}: " if speaker else ""
+
+
+def _name(speaker: str) -> str:
+    """A speaker on one line, without what would end a voice tag of WebVTT."""
+    return " ".join(speaker.replace(">", " ").split())
 
 
 def _cues(
     segments: Sequence[Segment], layout: SubtitleLayout, clock: Callable[[float], str]
-) -> Iterator[tuple[str, str, str]]:
-    """Start, end and text of every subtitle."""
+) -> Iterator[tuple[str, str, str, str]]:
+    """Start, end, speaker and text of every subtitle; no subtitle holds words of two speakers."""
     if any(segment.words is None for segment in segments):
         for segment in segments:
-            yield clock(segment.start), clock(segment.end), segment.text.strip().replace("-->", "->")
+            text = segment.text.strip().replace("-->", "->")
+            yield clock(segment.start), clock(segment.end), segment.speaker, text
         return
-    for words in _subtitles(segments, layout):
-        if layout.highlight_words:
-            yield from _highlighted(words, clock)
-        else:
-            yield clock(words[0].start), clock(words[-1].end), "".join(word.text for word in words)
+    for speaker, said in itertools.groupby(segments, lambda segment: segment.speaker):
+        for words in _subtitles(list(said), layout):
+            if layout.highlight_words:
+                yield from ((start, end, speaker, text) for start, end, text in _highlighted(words, clock))
+            else:
+                yield clock(words[0].start), clock(words[-1].end), speaker, "".join(word.text for word in words)
 
 
 def _subtitles(segments: Sequence[Segment], layout: SubtitleLayout) -> Iterator[list[Word]]:
