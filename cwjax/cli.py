@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cwjax import __version__
 from cwjax.commands import convert, prepare
+from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.machine import cache_directory
 
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[TerminalHandler(sys.stderr)],
+        force=True,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # nothing fails where a terminal lacks a letter
@@ -61,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CwjaxError as error:
         if debug:
             raise
-        print(f"cwjax: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     except KeyboardInterrupt:
         print("cwjax: interrupted", file=sys.stderr)
         return 130
+    finally:
+        mute_closed_streams()
 
 
 def _train(arguments: list[str]) -> int:

@@ -1,9 +1,12 @@
-"""`cwjax transcribe` with a stand-in for the model: files, failures, contexts, batches, what is printed."""
+"""`cwjax transcribe` with a stand-in for the model: files, failures, contexts, channels, what is printed."""
 
+import contextlib
+import dataclasses
 import io
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,17 +19,27 @@ from test_writers import speech
 from cwjax.cli import main
 from cwjax.commands.comparison import GREEN, PLAIN, RED, comparison
 from cwjax.commands.progress import AudioProgress, clock
+from cwjax.commands.terminal import printable
+from cwjax.commands.transcribe import join_channels
 from cwjax.errors import CwjaxError
+from cwjax.inference.transcript import Skipped
 
 RATE = 16_000
 
 
 class StandIn:
-    """Hears the loudness of a recording, and says the context after it; fails where it is told to."""
+    """Hears the loudness of a recording, and says the context after it, a segment each; fails where it is told to.
+
+    In batches it takes as many recordings as fit, hears a segment of each in turn, and the last is done first.
+    """
+
+    takes_context, context_is_inert = True, False
 
     def __init__(self):
-        self.processor = SimpleNamespace(window_samples=RATE, tokens=SimpleNamespace(language_code=self.language_code))
+        self.tokens = SimpleNamespace(language_code=self.language_code)
+        self.loads: list[tuple] = []
         self.calls: list[tuple] = []
+        self.pulled = 0
         self.on_call = lambda: None
 
     @staticmethod
@@ -35,24 +48,52 @@ class StandIn:
             raise CwjaxError(f"language {language!r} is not known to this model; it knows en")
         return language
 
-    def transcribe(self, audio, context="", options=None, progress=None):
-        self.calls.append(("one", context, options))
-        self.on_call()
-        return self._hear(audio, context, progress)
+    def stream_many(self, requests, batch_size):
+        requests = iter(requests)
+        while group := [request for _, request in zip(range(batch_size or 1), requests, strict=False)]:
+            self.pulled += len(group)
+            heard = [self._hear(request, batch_size) for request in group]
+            for place in range(max(map(len, heard))):
+                for events in reversed(heard):
+                    yield from events[place : place + 1]
 
-    def transcribe_batched(self, recordings, contexts, options, batch_size, progress=None):
-        self.calls.append((len(recordings), tuple(contexts), batch_size))
+    def _hear(self, request, batch_size) -> list:
+        self.calls.append((request.context, request.options, batch_size, request.name))
         self.on_call()
-        return [self._hear(*pair, progress) for pair in zip(recordings, contexts, strict=True)]
+        try:
+            samples = read(request.audio) if isinstance(request.audio, Path) else request.audio.samples
+            loudness = round(100 * float(np.abs(samples).max()))
+            if loudness == 66:
+                raise CwjaxError("too loud for this model")
+            if loudness == 77:
+                raise ValueError("what is\nthis?")
+        except Exception as error:
+            return [event(request, error=error)]
+        seconds = len(samples) / RATE
+        transcript = speech(*f"heard {loudness} {request.context}".strip().split(" | "))
+        transcript = dataclasses.replace(
+            transcript,
+            duration=seconds,
+            language_probabilities={"en": 0.966, "de": 0.034},
+            skipped=(Skipped(1.0, 2.5, "digital silence"), Skipped(5.0, 5.5, "digital silence")),
+        )
+        said = [event(request, segment=one, done=seconds / 2, total=seconds) for one in transcript.segments]
+        return [*said, event(request, transcript=transcript, done=seconds, total=seconds)]
 
-    def _hear(self, audio, context, progress):
-        loudness = round(100 * float(np.abs(audio).max()))
-        if loudness == 66:
-            raise CwjaxError("too loud for this model")
-        if loudness == 77:
-            raise ValueError("what is\nthis?")
-        progress(len(audio) / RATE, len(audio) / RATE)
-        return speech(*f"heard {loudness} {context}".strip().split(" | "))
+    def explain(self, audio, context, transcript, progress=None):
+        raise CwjaxError("explains nothing")
+
+
+def read(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            return soundfile.read(file, always_2d=True)[0].mean(axis=1)
+    except soundfile.LibsndfileError:
+        raise CwjaxError(f"{path}: cannot be read as audio") from None
+
+
+def event(request, segment=None, transcript=None, error=None, done=0.0, total=0.0) -> SimpleNamespace:
+    return SimpleNamespace(request=request, segment=segment, done=done, total=total, transcript=transcript, error=error)
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +107,21 @@ def _without_handlers_of_earlier_tests():
 @pytest.fixture
 def model(monkeypatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr("cwjax.commands.transcribe.load_transcriber", lambda _: (stand_in, stand_in.processor))
+
+    def load(*how):
+        stand_in.loads.append(how)
+        return stand_in
+
+    monkeypatch.setattr("cwjax.commands.transcribe.load_model", load)
     return stand_in
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 def record(*loudness: int, folder: Path = Path()) -> list[str]:
@@ -94,25 +142,21 @@ def errors(capsys) -> list[str]:
 def test_bad_files_are_named_and_the_others_are_done(folder, model, capsys):
     files = record(10, 66, 20, 77, 30)
     Path("text.wav").write_text("this is no sound")
-    Path("empty.wav").write_bytes(b"")
-    soundfile.write("nan.wav", np.array([0, np.nan]), RATE, subtype="FLOAT")
-    files[1:1] = ["missing.ogg", "text.wav", "empty.wav", "nan.wav", str(folder)]
+    Path("without").mkdir()
+    files[1:1] = ["missing.ogg", "text.wav", "without"]
     assert transcribe(*files, "--output-dir", "out/here", "--output-format", "txt") == 1
     assert sorted(os.listdir("out/here")) == ["10.txt", "20.txt", "30.txt"]
     assert Path("out/here/20.txt").read_text() == "heard 20\n"
+    reasons = {
+        "missing.ogg": "no such audio",
+        "without": "no recordings in this folder",
+        "text.wav": "cannot be read as audio",
+        "66.wav": "too loud",
+        "77.wav": "ValueError: what is this?",
+    }
     told = errors(capsys)
-    reasons = (
-        "no such audio",
-        "cannot be read as audio",
-        "is empty",
-        "not finite",
-        "no such",
-        "too loud",
-        "ValueError",
-    )
-    names = ("missing.ogg", "text.wav", "empty.wav", "nan.wav", str(folder), "66.wav", "77.wav")
-    assert len(told) == len(names)
-    for line, name, reason in zip(told, names, reasons, strict=True):
+    assert len(told) == len(reasons)
+    for line, (name, reason) in zip(told, reasons.items(), strict=True):
         assert line.startswith(f"cwjax: error: {name}: "), line
         assert reason in line
 
@@ -128,17 +172,18 @@ def test_all_formats_by_default_and_what_is_printed(folder, model, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_what_is_done_is_written_at_once(folder, model):
+def test_what_is_done_is_written_at_once(folder, model, capsys):
     def interrupt():
-        if len(model.calls) == 3:
+        if model.pulled == 3:
             assert Path("10.json").exists()
             assert json.loads(Path("20.json").read_text())["text"] == " heard 20"
             raise KeyboardInterrupt
 
     model.on_call = interrupt
     assert transcribe(*record(10, 20, 30)) == 130
+    assert "2 of 3 recordings were transcribed" in capsys.readouterr().err
     assert not Path("30.json").exists()
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".*"))
 
 
 def test_the_transcript_is_written_before_the_comparison_begins(folder, model):
@@ -156,7 +201,7 @@ def test_contexts_come_from_the_line_a_file_or_a_list(folder, model, capsys):
     Path("context.txt").write_text("bees\nand wax\n")
     Path("list.json").write_text(json.dumps([{"audio": files[1], "context": "sails"}, {"audio": files[2]}]))
     assert transcribe(files[0], "--context-file", "context.txt", "--list", "list.json") == 0
-    assert [context for _, context, _ in model.calls] == ["bees\nand wax\n", "sails", "bees\nand wax\n"]
+    assert [call[0] for call in model.calls] == ["bees\nand wax\n", "sails", "bees\nand wax\n"]
     for wrong in (["--context", "bees", "--context-file", "context.txt"], ["--context-file", "missing.txt"]):
         assert transcribe(files[0], *wrong) == 1
     assert len(model.calls) == 3
@@ -167,18 +212,46 @@ def test_contexts_come_from_the_line_a_file_or_a_list(folder, model, capsys):
 
 def test_options_reach_the_model(folder, model):
     transcribe(*record(10), "--beam_size", "3", "--language", "en", "--task", "translate", "--context-scale", "2")
-    options = model.calls[0][2]
+    options = model.calls[0][1]
     assert (options.beam_size, options.language, options.task, options.context_scale) == (3, "en", "translate", 2.0)
 
 
-def test_batches_are_filled_from_several_files_and_fail_one_by_one(folder, model, capsys):
-    assert transcribe(*record(1, 2, 3, 4, 5, 66, 7, 8, 9), "--batch-size", "1", "-f", "txt", "--context", "bees") == 1
-    # Half a window each, four batches of one at once; the failed group is done one by one.
-    assert [count for count, _, _ in model.calls] == [8, *[1] * 8, 1]
-    assert {path.stem for path in folder.glob("*.txt")} == set("12345789")
-    (line,) = errors(capsys)
-    assert "66.wav: too loud" in line
-    assert Path("9.txt").read_text() == "heard 9 bees\n"
+def test_several_files_at_once_fail_one_by_one_and_print_one_after_the_other(folder, model, capsys):
+    assert transcribe(*record(1, 2, 66, 4, 5), "--batch-size", "3", "-f", "txt", "--context", "bees | wax") == 1
+    assert {path.stem for path in folder.glob("*.txt")} == set("1245")
+    assert [(call[1].independent_windows, call[2]) for call in model.calls] == [(True, 3)] * 5
+    printed = capsys.readouterr()
+    assert printed.out == "".join(
+        f"{one}.wav:\n[00:00.000 --> 00:04.000]  heard {one} bees\n[00:04.000 --> 00:08.000]  wax\n"
+        for one in (1, 2, 4, 5)
+    )
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("cwjax: error: ")]
+    assert line == "cwjax: error: 66.wav: too loud for this model"
+
+
+def test_segments_are_printed_as_they_come(folder, model, capsys):
+    """The first of two files at once is printed while it is transcribed, the second when the first is done."""
+    seen = []
+    stream = model.stream_many
+
+    def watched(requests, batch_size):
+        for one in stream(requests, batch_size):
+            seen.append((one.request.name, one.transcript is not None, capsys.readouterr().out))
+            yield one
+        seen.append(("", False, capsys.readouterr().out))
+
+    model.stream_many = watched
+    assert transcribe(*record(1, 2), "--batch-size", "2", "-f", "txt", "--context", "bees | wax") == 0
+    first, second = ("[00:00.000 --> 00:04.000]  heard {} bees\n", "[00:04.000 --> 00:08.000]  wax\n")
+    assert seen == [
+        ("2.wav", False, ""),
+        ("1.wav", False, ""),
+        ("2.wav", False, "1.wav:\n" + first.format(1)),
+        ("1.wav", False, ""),
+        ("2.wav", True, second),
+        ("1.wav", True, ""),
+        ("", False, "2.wav:\n" + first.format(2) + second),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -187,22 +260,31 @@ def test_batches_are_filled_from_several_files_and_fail_one_by_one(folder, model
         ([], "no audio to transcribe"),
         (["--list", "list.txt", "10.wav"], "list.txt"),
         (["10.wav", "--batch-size", "0"], "--batch-size"),
-        (["10.wav", "--batch-size", "2", "--context-from-history"], "--context-from-history needs one window"),
+        (["10.wav", "--threads", "0"], "--threads is 0"),
+        (["10.wav", "--batch-size", "2", "--context-from-history"], "context_from_history needs one window"),
         (
             ["10.wav", "--batch-size", "2", "--word-timestamps", "--hallucination-silence-threshold", "1"],
-            "--hallucination-silence-threshold needs one",
+            "hallucination_silence_threshold needs one",
         ),
         (["10.wav", "--explain", "--context", "a", "--context-from-history"], "leave out --context-from-history"),
         (["10.wav", "--beam-size", "0"], "beam_size"),
         (["10.wav", "--highlight-words"], "--word-timestamps"),
         (["10.wav", "--explain"], "--explain needs a context"),
         (["10.wav", "--compare-context", "--context", " "], "--compare-context needs a context"),
+        (["10.wav", "--explain", "--context", "a", "--channel", "each"], "--explain shows one channel"),
+        (["10.wav", "--overwrite", "--skip-existing"], "leave one out"),
+        (["10.wav", "--context-file", "none.txt"], "none.txt: cannot be read"),
+        (["missing.wav"], "missing.wav: no such audio file"),
+        (["https://example.org/talk.mp3"], "https://example.org/talk.mp3: is an address: download it first"),
+        (["no*.wav"], "no*.wav: no such audio, and as a pattern it matches nothing"),
+        (["a\0b.wav"], r"a\x00b.wav: is no path"),
+        (["x" * 300 + ".wav"], "File name too long"),
         (["10.wav", "--output-dir", "10.wav"], "--output-dir 10.wav: cannot be written"),
         (["10.wav", "--output-dir", "10.wav/below"], "--output-dir 10.wav/below: cannot be written"),
     ],
 )
 def test_what_can_be_known_before_the_model_is_loaded(folder, monkeypatch, capsys, arguments, reason):
-    monkeypatch.setattr("cwjax.commands.transcribe.load_transcriber", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr("cwjax.commands.transcribe.load_model", lambda *_: pytest.fail("loaded"))
     record(10)
     assert transcribe(*arguments) == 1
     (line,) = errors(capsys)
@@ -219,18 +301,18 @@ def test_an_unknown_language(folder, model, capsys):
 def test_a_missing_model(folder, capsys):
     assert transcribe(*record(10)) == 1
     (line,) = errors(capsys)
-    assert "m: no such directory" in line
+    assert line.startswith("cwjax: error: m: ")
 
 
 def test_a_full_disk_spares_the_other_files(folder, model, monkeypatch, capsys):
-    real = Path.write_text
+    real = Path.replace
 
-    def write(path: Path, text: str, **options) -> int:
-        if path.name.startswith("20.vtt"):
+    def put(aside: Path, path: Path) -> Path:
+        if path.name == "20.vtt":
             raise OSError(28, os.strerror(28))
-        return real(path, text, **options)
+        return real(aside, path)
 
-    monkeypatch.setattr(Path, "write_text", write)
+    monkeypatch.setattr(Path, "replace", put)
     assert transcribe(*record(10, 20, 30)) == 1
     assert {"10.json", "20.txt", "30.json"} <= set(os.listdir())
     (line,) = errors(capsys)
@@ -251,7 +333,7 @@ def test_comparing(folder, model, capsys):
         "10.wav:\nwithout context: heard 10 [...]\nwith context:    heard 10 [bees]\nthe context changes 1 of 3 words\n"
     )
     assert "20.wav: has no context" in printed.err
-    assert [context for _, context, _ in model.calls] == ["bees", "", ""]
+    assert [call[0] for call in model.calls] == ["bees", "", ""]
 
 
 def test_differences_are_marked_with_colour_only_on_request():
@@ -292,3 +374,219 @@ def test_progress_is_a_bar_on_terminals_and_lines_elsewhere(monkeypatch, caplog)
     assert " 0% |" in terminal.getvalue()
     assert "100% |" in terminal.getvalue()
     assert clock(59.6) == "01:00"
+
+
+INPUTS = pytest.mark.parametrize(
+    ("arguments", "inputs"),
+    [
+        (["10.wav", "--context-file", "10.txt"], ["10.txt"]),
+        (["10.wav", "--context-file", "10.TXT"], ["10.TXT"]),
+        (["--list", "10.json"], ["10.json"]),
+        (["10.wav", "10.txt", "--context", "bees"], ["10.txt"]),
+        (["10.wav", "--context-file", "linked/../elsewhere.txt"], ["elsewhere.txt"]),
+    ],
+)
+
+
+@INPUTS
+def test_no_input_is_overwritten(folder, model, capsys, arguments, inputs):
+    record(10)
+    os.mkdir("linked")
+    for name in inputs:
+        Path(name).write_text('[{"audio": "10.wav"}]')
+    if "elsewhere.txt" in inputs:
+        os.link("elsewhere.txt", "10.txt")
+    for more in ([], ["--overwrite"]):
+        assert transcribe(*arguments, *more) == 1
+        (line,) = errors(capsys)
+        assert "is an input and would be overwritten; choose another --output-dir" in line
+    assert not model.loads
+    assert Path(inputs[0]).read_text() == '[{"audio": "10.wav"}]'
+
+
+def test_files_of_other_hands_are_replaced_only_on_request(folder, model, capsys):
+    record(10)
+    Path("10.srt").write_text("made by hand")
+    assert transcribe("10.wav") == 1
+    (line,) = errors(capsys)
+    assert line.startswith("cwjax: error: 10.srt: would be replaced")
+    assert not model.loads
+    assert (Path("10.srt").read_text(), Path("10.txt").exists()) == ("made by hand", False)
+    assert transcribe("10.wav", "--overwrite") == 0
+    assert "heard 10" in Path("10.srt").read_text()
+    # The same command again, and another, replace what this command wrote, until somebody works on it.
+    assert transcribe("10.wav") == transcribe("10.wav", "--context", "bees") == 0
+    assert "bees" in Path("10.srt").read_text()
+    Path("10.srt").write_text(Path("10.srt").read_text() + "corrected")
+    assert transcribe("10.wav") == 1
+    assert Path("10.srt").read_text().endswith("corrected")
+
+
+def test_recordings_that_have_their_transcripts_are_left_out(folder, model, capsys):
+    record(10, 20)
+    Path("10.srt").write_text("made by hand")
+    assert transcribe("10.wav", "20.wav", "-f", "srt", "--skip-existing") == 0
+    assert [call[3] for call in model.calls] == ["20.wav"]
+    assert transcribe("10.wav", "20.wav", "-f", "srt", "--skip-existing") == 0
+    assert len(model.loads) == 1
+    assert "2 of 2 recordings have their transcripts already" in capsys.readouterr().err
+    assert Path("10.srt").read_text() == "made by hand"
+
+
+def test_long_names(folder, model):
+    names = ["ü" * 122 + ".wav", "x" * 251 + ".wav", "x" * 250 + "y.wav"]
+    for name in names:
+        record(10)
+        os.rename("10.wav", name)
+    assert transcribe(*names, "-f", "json,txt") == 0
+    written = sorted(name for name in os.listdir() if name not in names)
+    assert len(written) == 6
+    assert {"ü" * 122 + ".json", "ü" * 122 + ".txt"} < set(written)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are Unicode")
+def test_names_that_are_no_text_and_no_control_character_reaches_the_terminal(folder, model, capsys):
+    record(10, 20)
+    names = [os.fsdecode(b"\xff\x1b[2J\n.wav"), "-rf.wav"]
+    for old, new in zip(("10.wav", "20.wav"), names, strict=True):
+        os.rename(old, new)
+    context = "\x1b]0;title\x07 bees \x9b1m"
+    assert transcribe("-f", "txt", "--context", context, "--compare-context", "--", *names, "gone\x1b.wav") == 1
+    assert b"\xff\x1b[2J\n.txt" in os.listdir(b".")
+    assert Path("-rf.txt").exists()
+    shown = capsys.readouterr()
+    assert set("".join(shown)) & set(map(chr, [*range(32), *range(127, 160)])) == {"\n"}
+    assert "\\xff\\x1b[2J\\x0a.wav:\n" in shown.out
+    assert "\\x1b]0;title\\x07 bees \\x9b1m" in shown.out
+    assert printable("za\u200dż 蜂\ud800") == "za\u200dż 蜂\\ud800"
+
+
+def test_recordings_from_stdin(folder, model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(record(10)[0]).read_bytes())))
+    assert transcribe("-", "-f", "txt") == 0
+    assert Path("stdin.txt").read_text() == "heard 10\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no sound")))
+    assert transcribe("-", "-f", "txt") == 1
+    (line,) = errors(capsys)
+    assert line.startswith("cwjax: error: stdin: cannot be read as audio")
+
+
+PIPED = """
+import sys
+sys.path[:0] = {path!r}
+import test_transcribe_command, cwjax.commands.transcribe
+cwjax.commands.transcribe.load_model = lambda *_: test_transcribe_command.StandIn()
+from cwjax.cli import main
+sys.exit(main(["transcribe", "--model", "m", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+@pytest.mark.parametrize("pipe", ["| head -n 1", "2>&1 | true"])
+def test_a_reader_who_goes_is_no_failure(folder, pipe):
+    files = record(*range(1, 40))
+    Path("run.py").write_text(PIPED.format(path=sys.path))
+    command = f'("$0" run.py "$@"; echo $? > status) {pipe}'
+    context = " | ".join(["bees and wax " * 500] * 3)
+    arguments = ["sh", "-c", command, sys.executable, *files, "-f", "txt", "--context", context]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert Path("status").read_text() == "0\n", run.stderr
+    assert len(list(folder.glob("[0-9]*.txt"))) == 39
+    assert "Broken" not in run.stderr
+
+
+def test_language_and_what_was_left_out_are_said(folder, model, capsys):
+    assert transcribe(*record(10)) == 0
+    said = capsys.readouterr().err
+    assert "10.wav: language en (97 %)" in said
+    assert "10.wav: 2.0 s left out (digital silence), in 2 stretches" in said
+
+
+@pytest.mark.parametrize(
+    ("takes_context", "inert", "warning"),
+    [(False, False, "stock Whisper and takes no context"), (True, True, "no context has an effect"), (True, False, "")],
+)
+def test_models_to_which_a_context_is_nothing(folder, model, capsys, takes_context, inert, warning):
+    model.takes_context, model.context_is_inert = takes_context, inert
+    assert transcribe(*record(10, 20)) == 0
+    assert "context" not in capsys.readouterr().err
+    assert transcribe(*record(10, 20), "--context", "bees") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [warning in line for line in lines].count(True) == (1 if warning else len(lines))
+    assert {call[0] for call in model.calls[2:]} == {"bees" if takes_context else ""}
+    assert transcribe(*record(10, 20), "--context", "bees", "--compare-context") == (0 if takes_context else 1)
+
+
+def test_how_the_model_is_loaded(folder, model, monkeypatch):
+    threads = []
+    monkeypatch.setattr("cwjax.machine.set_threads", threads.append, raising=False)
+    assert transcribe(*record(10)) == 0
+    line = ["--device", "cuda:1", "--compute_dtype", "bfloat16", "--threads", "3"]
+    assert main(["transcribe", "--model", "small", *line, "10.wav"]) == 0
+    assert model.loads == [("m", None, None), ("small", "bfloat16", "cuda:1")]
+    assert threads == [3]
+
+
+@pytest.fixture
+def channels(monkeypatch):
+    """Stand-ins for what reads channels."""
+
+    def open_recording(path, channel):
+        samples = soundfile.read(path, always_2d=True)[0]
+        samples = samples.mean(axis=1) if channel is None else samples[:, channel]
+        return SimpleNamespace(samples=samples, duration=len(samples) / RATE)
+
+    monkeypatch.setattr("cwjax.commands.transcribe.open_recording", open_recording)
+    monkeypatch.setattr("cwjax.commands.transcribe.channels_of", lambda path: soundfile.info(path).channels)
+
+
+def test_every_channel_is_a_speaker(folder, model, channels, capsys):
+    soundfile.write("two.wav", np.tile([0.2, 0.4], (RATE, 1)), RATE)
+    soundfile.write("three.wav", np.tile([0.1, 0.2, 0.66], (RATE, 1)), RATE)
+    soundfile.write("one.wav", np.full(RATE, 0.5), RATE)
+    arguments = ["two.wav", "three.wav", "one.wav", "--channel", "each", "--batch-size", "2", "--context", "bees | wax"]
+    assert transcribe(*arguments, "--compare-context") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith(
+        "two.wav:\n"
+        "[00:00.000 --> 00:04.000] left:  heard 20 bees\n[00:00.000 --> 00:04.000] right:  heard 40 bees\n"
+        "[00:04.000 --> 00:08.000] left:  wax\n[00:04.000 --> 00:08.000] right:  wax\n"
+        "one.wav:\n[00:00.000 --> 00:04.000]  heard 50 bees\n[00:04.000 --> 00:08.000]  wax\n"
+    )
+    assert "cwjax: error: three.wav: too loud" in shown.err
+    assert "two.wav: 2.0 s left out (right: digital silence)" in shown.err
+    segments = json.loads(Path("two.json").read_text())["segments"]
+    assert [(one["id"], one["speaker"], one["text"]) for one in segments] == [
+        (0, "left", " heard 20 bees"),
+        (1, "right", " heard 40 bees"),
+        (2, "left", " wax"),
+        (3, "right", " wax"),
+    ]
+    assert not Path("three.json").exists()
+
+
+@pytest.mark.parametrize(("channel", "heard"), [("mix", 30), ("left", 20), ("right", 40), ("1", 20), ("2", 40)])
+def test_one_channel(folder, model, channels, channel, heard):
+    soundfile.write("two.wav", np.tile([0.2, 0.4], (RATE, 1)), RATE)
+    assert transcribe("two.wav", "--channel", channel, "-f", "txt") == 0
+    assert Path("two.txt").read_text() == f"heard {heard}\n"
+
+
+def test_the_language_of_channels_is_that_of_most_text():
+    parts = [speech("a"), dataclasses.replace(speech("bee keeping"), language="de", duration=9.0)]
+    joined = join_channels(parts, ["left", "right"])
+    assert (joined.language, joined.duration, joined.text) == ("de", 9.0, " a bee keeping")
+
+
+def test_a_model_that_breaks_off_is_one_line(folder, model, capsys):
+    def broken(requests, batch_size):
+        yield from list(model._hear(next(iter(requests)), batch_size))
+        raise RuntimeError("the device\nis gone")
+
+    model.stream_many = broken
+    assert transcribe(*record(10, 20), "-f", "txt") == 1
+    (line,) = errors(capsys)
+    assert "broke off after 1 of 2 recordings (RuntimeError: the device is gone)" in line
+    assert Path("10.txt").exists()
+    with pytest.raises(CwjaxError), contextlib.redirect_stderr(io.StringIO()):
+        transcribe(*record(10, 20), "-f", "txt", "--debug")

@@ -11,7 +11,7 @@ import pytest
 from cwjax.commands.transcribe_options import decoding_options, parse_options, subtitle_layout
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.writers import SubtitleLayout
+from cwjax.inference.writers import OPENAI_FORMATS, SubtitleLayout
 
 
 def decoded(*arguments: str) -> DecodingOptions:
@@ -22,7 +22,8 @@ def test_defaults_are_those_of_openai_whispers_command():
     temperatures = tuple(np.arange(0, 1.0 + 1e-6, 0.2))
     assert decoded() == DecodingOptions(beam_size=5, best_of=5, temperature=temperatures)
     options = parse_options(["--model", "m", "a.ogg"])
-    assert (options.output_dir, options.output_format, options.verbose, options.batch_size) == (".", "all", True, None)
+    assert (options.output_dir, options.output_format) == (".", OPENAI_FORMATS)
+    assert (options.verbose, options.batch_size, options.channel) == (True, None, None)
     assert subtitle_layout(options) == SubtitleLayout()
 
 
@@ -31,7 +32,7 @@ def test_every_option_of_openai_whispers_command_is_understood():
     source = open(transcribe.__file__, encoding="utf-8").read()  # noqa: SIM115
     theirs = set(re.findall(r'add_argument\("--(\w+)"', source))
     # What belongs to PyTorch and its downloads; one name for each.
-    theirs -= {"model_dir", "device", "fp16", "threads"}
+    theirs -= {"model_dir", "fp16"}
     assert len(theirs) > 25
     ours = vars(parse_options(["--model", "m", "a.ogg"]))
     assert theirs <= ours.keys()
@@ -43,7 +44,10 @@ def test_underscores_switches_and_none():
         --suppress_tokens -1,220 --logprob_threshold none --no-speech-threshold NONE --language German
         --condition_on_previous_text False --hallucination_silence_threshold 2 --clip_timestamps 1,2.5
         --compression_ratio_threshold 3 --length_penalty 0.5 --sample-len 9
-        --context-scale 1.5 --context-from-history --task translate
+        --context-scale 1.5 --context-from-history --task translate --hotwords bees --prefix Well
+        --repetition_penalty 1.2 --no_repeat_ngram_size 3 --multilingual --language_detection_segments 4
+        --language_detection_threshold 0.7 --chunk_length 15 --vad energy --suppress_blank False
+        --without_timestamps --max_initial_timestamp none
     """
     options = decoded(*shlex.split(line))
     assert options == DecodingOptions(
@@ -65,6 +69,18 @@ def test_underscores_switches_and_none():
         context_scale=1.5,
         context_from_history=True,
         task="translate",
+        hotwords="bees",
+        prefix="Well",
+        repetition_penalty=1.2,
+        no_repeat_ngram_size=3,
+        multilingual=True,
+        language_detection_segments=4,
+        language_detection_threshold=0.7,
+        chunk_length=15.0,
+        vad="energy",
+        suppress_blank=False,
+        without_timestamps=True,
+        max_initial_timestamp=None,
         temperature=tuple(np.arange(0, 1.0 + 1e-6, 0.2)),
     )
 
@@ -74,6 +90,32 @@ def test_names_of_files_are_left_alone():
     assert options.audio == ["a_b.ogg", "--c_d.ogg"]
     assert parse_options(["a.ogg", "--model", "m", "b.ogg", "--explain", "c.ogg"]).audio == ["a.ogg", "b.ogg", "c.ogg"]
     assert (options.model, options.output_dir, options.explain) == ("x_y", "o_p", True)
+
+
+def test_every_way_to_decode_is_an_option():
+    assert DecodingOptions.__dataclass_fields__.keys() <= vars(parse_options(["--model", "m"])).keys()
+
+
+def test_names_behind_two_hyphens_are_recordings():
+    options = parse_options(["a.ogg", "--model", "m", "--", "-rf.wav", "--language", "--", "-1.wav"])
+    assert options.audio == ["a.ogg", "-rf.wav", "--language", "--", "-1.wav"]
+
+
+def test_batches_are_of_independent_windows():
+    assert not decoded().independent_windows
+    assert decoded("--batch-size", "4").independent_windows
+    assert not decoded("--batch-size", "4", "--independent-windows", "False").independent_windows
+    assert decoded("--independent_windows").independent_windows
+
+
+def test_formats_and_channels():
+    def parsed(*arguments: str) -> tuple:
+        options = parse_options(["--model", "m", *arguments])
+        return options.output_format, options.channel
+
+    assert parsed("-f", "srt,csv,srt", "--channel", "right") == (("srt", "csv"), 1)
+    assert parsed("-f", "lrc", "--channel", "3") == (("lrc",), 2)
+    assert parsed("--output_format", "all", "--channel", "each") == (("txt", "vtt", "srt", "tsv", "json"), "each")
 
 
 @pytest.mark.parametrize("start", [0.0, 0.3, 1.0])
@@ -119,7 +161,9 @@ def test_impossible_values_are_one_line(arguments, reason):
         (["--word-timestamps=maybe"], "argument --word-timestamps: 'maybe' is neither True nor False"),
         (["--beam-size", "many"], "argument --beam-size: invalid int or none value: 'many'"),
         (["--beams", "3"], "unrecognized arguments: --beams"),
-        (["--output-format", "doc"], "choose from"),
+        (["--output-format", "srt,doc"], "'doc' is unknown: choose from txt, vtt"),
+        (["--channel", "0"], "'0' is unknown: choose from mix, left, right"),
+        (["--vad", "loud"], "choose from"),
     ],
 )
 def test_wrong_usage_is_told_with_the_usage(capsys, arguments, reason):

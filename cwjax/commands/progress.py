@@ -3,9 +3,12 @@
 import logging
 import sys
 import time
+from collections.abc import Hashable
 from types import TracebackType
 
 from tqdm import tqdm
+
+from cwjax.commands.terminal import printable
 
 log = logging.getLogger(__name__)
 
@@ -22,33 +25,41 @@ def clock(seconds: float) -> str:
 class AudioProgress:
     """A bar on a terminal; elsewhere a line every half minute.
 
-    Call it with the seconds of audio that are done and those in all.
+    Call it with the seconds of audio that are done and those in all, of one recording.
 
     Args:
         name: of what is transcribed.
+        recordings: how many there are. The bar moves by recordings, whose lengths are not known before they are read.
     """
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, recordings: int = 1):
+        self._name, self._recordings = printable(name), recordings
+        self._states: dict[Hashable, tuple[float, float]] = {}
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar = tqdm(
-            total=1,
-            desc=name,
+            total=recordings,
+            desc=self._name,
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
             leave=False,
             disable=not sys.stderr.isatty(),
         )
 
-    def __call__(self, done: float, total: float) -> None:
-        """Shows how much is done."""
-        done = min(done, total)
-        state = f"{clock(done)} of {clock(total)} of audio"
+    def __call__(self, done: float, total: float, recording: Hashable = None) -> None:
+        """Shows how much is done; `recording` is the key of the one that it is about."""
+        self._states[recording] = (min(done, total), total)
+        if self._bar.disable and time.monotonic() < self._next_line:
+            return
+        heard, known = (sum(seconds) for seconds in zip(*self._states.values(), strict=True))
+        state = f"{clock(heard)} of {clock(known)} of audio"
+        if self._recordings > 1:
+            finished = sum(done == total for done, total in self._states.values())
+            state = f"{finished} of {self._recordings} done, {clock(heard)} of audio"
         if not self._bar.disable:
-            self._bar.n, self._bar.total = done, total
+            self._bar.n = sum(done / total if total else 1.0 for done, total in self._states.values())
             self._bar.set_postfix_str(state)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            log.info("%s: %s", self._name, state)
+            return
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        log.info("%s: %s", self._name, state)
 
     def __enter__(self) -> "AudioProgress":
         return self

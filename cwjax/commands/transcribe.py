@@ -4,37 +4,30 @@ import argparse
 import logging
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
-from cwjax.commands.audio_files import AudioFile, gather_audio_files, read_text
+from cwjax.commands.audio_files import AudioFile, AudioFiles, read_text
 from cwjax.commands.comparison import comparison
+from cwjax.commands.outputs import Outputs
 from cwjax.commands.progress import AudioProgress, clock
+from cwjax.commands.terminal import InOrder, printable, say_error
 from cwjax.commands.transcribe_options import decoding_options, parse_options, subtitle_layout
-from cwjax.data.audio import read_audio
-from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
-from cwjax.inference.options import DecodingOptions
-from cwjax.inference.transcript import Transcript
-from cwjax.inference.writers import FORMATS, timestamp, write_transcript
+from cwjax.inference.transcript import Segment, Transcript
+from cwjax.inference.writers import save_transcript, timestamp
 
 log = logging.getLogger(__name__)
 
-BATCHES_AT_ONCE = 4
-"""Recordings are gathered until they fill so many batches: enough to keep batches full, little to lose."""
 EMBEDDED_SECONDS = 600
 """Longer recordings are not put into the page that explains them, which then plays the file itself."""
-
-Loaded = tuple[AudioFile, np.ndarray]
 
 
 def transcribe(arguments: Sequence[str], debug: bool = False) -> int:
@@ -50,7 +43,27 @@ def transcribe(arguments: Sequence[str], debug: bool = False) -> int:
     Raises:
         CwjaxError: nothing can be transcribed as asked; what can be known is known before the model is loaded.
     """
-    return TranscribeCommand(parse_options(arguments), debug).run()
+    with closing(TranscribeCommand(parse_options(arguments), debug)) as command:
+        return command.run()
+
+
+@dataclass
+class _Job:
+    """A recording that is being transcribed; each of its channels may be heard for itself.
+
+    Attributes:
+        file: the recording.
+        channels: to hear, counted from 0; None: all together.
+        speakers: what the channels are called.
+        heard: seconds of each channel that are done.
+        transcripts: of the channels that are done.
+    """
+
+    file: AudioFile
+    channels: Sequence[int | None]
+    speakers: Sequence[str]
+    heard: dict[int, float] = field(default_factory=dict)
+    transcripts: dict[int, Transcript] = field(default_factory=dict)
 
 
 class TranscribeCommand:
@@ -63,159 +76,288 @@ class TranscribeCommand:
 
     def __init__(self, options: argparse.Namespace, debug: bool):
         self._options, self._debug = options, debug
-        self._decoding: DecodingOptions = decoding_options(options)
-        self._layout = subtitle_layout(options)
-        self._formats = tuple(FORMATS) if options.output_format == "all" else (options.output_format,)
-        _check_combinations(options)
-        self._files = gather_audio_files(options.audio, options.list, _common_context(options))
-        if not self._files:
-            raise CwjaxError("transcribe: no audio to transcribe; name files, or a --list of them")
-        for name in ("compare_context", "explain"):
-            if getattr(options, name) and not any(file.context.strip() for file in self._files):
-                raise CwjaxError(f"--{name.replace('_', '-')} needs a context: give --context, or one in the --list")
-        self._output = _writable_folder(Path(options.output_dir))
-        self._failed: set[AudioFile] = set()
+        self._decoding, self._layout = decoding_options(options), subtitle_layout(options)
+        _check(options)
+        context = _common_context(options)
+        self._outputs = Outputs(Path(options.output_dir), [*options.output_format, *["html"] * options.explain])
+        self._inputs = AudioFiles(options.audio, options.list, context)
+        self._files = self._inputs.files
+        self._failed: set[str] = set()
+        self._done, self._seconds = 0, 0.0
+
+    def close(self) -> None:
+        """Removes what was kept for the run alone."""
+        self._inputs.close()
 
     def run(self) -> int:
         """Loads the model and transcribes; gives the exit status."""
-        self._transcriber, self._processor = load_transcriber(self._options.model)
-        if self._options.language is not None:
-            self._processor.tokens.language_code(self._options.language)
-        for group in self._groups():
-            self._transcribe_group(group)
-            group.clear()  # before the next is read
-        if len(self._files) > 1 or self._failed:
-            done = len(self._files) - len(self._failed)
-            log.info("%d of %d recordings transcribed, into %s", done, len(self._files), self._output)
-        return 1 if self._failed else 0
-
-    def _groups(self) -> Iterator[list[Loaded]]:
-        """The files that can be read, one at a time or, in batches, as many as keep them full."""
-        enough = BATCHES_AT_ONCE * (self._options.batch_size or 0)
-        group: list[Loaded] = []
-        for file in self._files:
-            with self._noting_failure(file):
-                group.append((file, read_audio(file.path)))
-            windows = sum(len(samples) / self._processor.window_samples for _, samples in group)
-            if group and windows >= enough:
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def _transcribe_group(self, group: list[Loaded]) -> None:
-        """Transcribes several recordings, and where that fails each for itself, so that only the guilty fail."""
-        began = time.monotonic()
+        self._choose_files()
+        if not self._files:
+            return 1 if self._inputs.missing else 0
+        self._load()
+        began, total = time.monotonic(), len(self._files) + len(self._inputs.missing)
         try:
-            transcripts = self._transcripts(group, [file.context for file, _ in group])
+            self._transcribe()
+        except KeyboardInterrupt:
+            log.info("%d of %d recordings were transcribed, into %s", self._done, total, self._options.output_dir)
+            raise
+        except CwjaxError:
+            raise
         except Exception as error:
-            if len(group) > 1:
-                for one in group:
-                    self._transcribe_group([one])
-                return
-            with self._noting_failure(group[0][0]):
-                raise error
-            return
-        taken, length = max(time.monotonic() - began, 1e-3), _seconds(group)
-        log.info("%s: %s of audio in %.1f s, %.1f x real time", _name(group), clock(length), taken, length / taken)
-        for one, transcript in zip(group, transcripts, strict=True):
-            with self._noting_failure(one[0]):
-                self._write(one[0], transcript)
-        if self._options.compare_context or self._options.explain:
-            self._show_what_context_does(group, transcripts)
+            raise CwjaxError(
+                f"transcription broke off after {self._done} of {total} recordings ({_one_line(error)}); "
+                "what is done is written"
+            ) from error
+        taken = max(time.monotonic() - began, 1e-3)
+        log.info(
+            "%d of %d recordings transcribed, into %s: %s of audio in %.1f s, %.1f x real time",
+            self._done,
+            total,
+            self._options.output_dir,
+            clock(self._seconds),
+            taken,
+            self._seconds / taken,
+        )
+        return 1 if self._failed or self._inputs.missing else 0
 
-    def _transcripts(self, group: list[Loaded], contexts: list[str]) -> list[Transcript]:
-        recordings = [samples for _, samples in group]
-        with AudioProgress(_name(group)) as progress:
-            if self._options.batch_size is None:
-                return [self._transcriber.transcribe(recordings[0], contexts[0], self._decoding, progress)]
-            return self._transcriber.transcribe_batched(
-                recordings, contexts, self._decoding, self._options.batch_size, progress
+    def _choose_files(self) -> None:
+        """All that can be known to be wrong before the model is loaded."""
+        options = self._options
+        for line in self._inputs.missing:
+            say_error(line)
+        if not self._files and not self._inputs.missing:
+            raise CwjaxError("transcribe: no audio to transcribe; name files, or a --list of them")
+        for name in ("compare_context", "explain"):
+            if self._files and getattr(options, name) and not any(file.context.strip() for file in self._files):
+                raise CwjaxError(f"--{name.replace('_', '-')} needs a context: give --context, or one in the --list")
+        inputs = [file.path for file in self._files]
+        inputs += [Path(name) for name in (options.context_file, options.list) if name is not None]
+        if options.skip_existing:
+            missing = [file for file in self._files if not self._outputs.exist(file)]
+            log.info(
+                "%d of %d recordings have their transcripts already", len(self._files) - len(missing), len(self._files)
+            )
+            self._files = missing
+        self._outputs.prepare(self._files, inputs, options.overwrite)
+
+    def _load(self) -> None:
+        options = self._options
+        if options.threads is not None:
+            from cwjax.machine import set_threads
+
+            set_threads(options.threads)
+        self._model = load_model(options.model, options.compute_dtype, options.device)
+        if options.language is not None:
+            self._model.tokens.language_code(options.language)
+        if not any(file.context.strip() for file in self._files):
+            return
+        if self._model.takes_context:
+            if self._model.context_is_inert:
+                log.warning("%s: its context attention is untrained (all gates are closed): no context has an effect")
+            return
+        if options.compare_context or options.explain:
+            raise CwjaxError(f"{options.model}: is a stock Whisper and takes no context that could be shown")
+        log.warning("%s: is a stock Whisper and takes no context: what is given is left out", options.model)
+        self._files = [replace(file, context="") for file in self._files]
+
+    def _transcribe(self) -> None:
+        shown = self._options.compare_context or self._options.explain
+        transcripts: dict[str, Transcript] = {}
+        lines = InOrder({file.name: file.label if len(self._files) > 1 else "" for file in self._files})
+        for file, transcript in self._stream(self._files, lines, self._options.verbose):
+            with self._noting_failure(file, lines):
+                self._finish(file, transcript)
+                if shown and file.context.strip():
+                    transcripts[file.name] = transcript
+                elif shown:
+                    log.warning("%s: has no context, so there is nothing to compare or to explain", file.label)
+        if transcripts:
+            self._show_what_context_does(
+                {file: transcripts[file.name] for file in self._files if file.name in transcripts}
             )
 
-    def _write(self, file: AudioFile, transcript: Transcript) -> None:
-        write_transcript(transcript, self._output, file.name, self._formats, self._layout)
-        if not self._options.verbose:
-            return
-        if len(self._files) > 1:
-            print(f"{file.path}:")
-        for segment in transcript.segments:
-            if segment.text.strip():
-                print(f"[{timestamp(segment.start)} --> {timestamp(segment.end)}] {segment.text}", flush=True)
-
-    def _show_what_context_does(self, group: list[Loaded], transcripts: list[Transcript]) -> None:
+    def _show_what_context_does(self, transcripts: dict[AudioFile, Transcript]) -> None:
         """Compares with transcripts made without context, and explains."""
-        for one, transcript in zip(group, transcripts, strict=True):
-            file, samples = one
-            if not file.context.strip():
-                log.warning("%s: has no context, so there is nothing to compare or to explain", file.path)
-                continue
-            with self._noting_failure(file):
-                (without,) = self._transcripts([one], [""])
+        files = {file.name: file for file in transcripts}
+        lines = InOrder({file.name: file.label for file in transcripts})
+        for one, without in self._stream([replace(file, context="") for file in transcripts], lines, verbose=False):
+            file = files[one.name]
+            with self._noting_failure(file, lines):
                 if self._options.compare_context:
                     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-                    print(f"{file.path}:\n{comparison(without.text, transcript.text, colour)}", flush=True)
+                    texts = (printable(transcript.text) for transcript in (without, transcripts[file]))
+                    lines.add(file.name, comparison(*texts, colour))
                 if self._options.explain:
-                    self._explain(file, samples, transcript, without)
+                    self._explain(file, transcripts[file], without)
+            lines.close(file.name)
 
-    def _explain(self, file: AudioFile, samples: np.ndarray, transcript: Transcript, without: Transcript) -> None:
+    def _stream(
+        self, files: Sequence[AudioFile], lines: InOrder, verbose: bool
+    ) -> Iterator[tuple[AudioFile, Transcript]]:
+        """Transcripts in the order in which they are done; their segments are printed before, if `verbose`."""
+        from cwjax.inference.transcription import Request
+
+        jobs: dict[int, tuple[_Job, int, Request]] = {}
+
+        def requests() -> Iterator[Request]:
+            for file in files:
+                with self._noting_failure(file, lines):
+                    job = self._job(file)
+                    for place, channel in enumerate(job.channels):
+                        audio = file.path if channel is None else open_recording(file.path, channel)
+                        request = Request(audio, context=file.context, options=self._decoding, name=file.label)
+                        jobs[id(request)] = job, place, request
+                        yield request
+
+        name = files[0].label if len(files) == 1 else "transcribing"
+        with (
+            AudioProgress(name, len(files)) as progress,
+            closing(self._model.stream_many(requests(), self._options.batch_size)) as events,
+        ):
+            for event in events:
+                job, place, _ = jobs[id(event.request)]
+                file, alone = job.file, len(job.channels) == 1
+                if event.transcript is not None or event.error is not None:
+                    del jobs[id(event.request)]
+                if file.name in self._failed:
+                    continue
+                job.heard[place] = event.done
+                progress(sum(job.heard.values()) / len(job.channels), event.total, file.name)
+                if event.error is not None:
+                    with self._noting_failure(file, lines):
+                        raise event.error
+                if event.segment is not None and verbose and alone:
+                    _add(lines, file, event.segment)
+                if event.transcript is None:
+                    continue
+                job.transcripts[place] = event.transcript
+                if len(job.transcripts) == len(job.channels):
+                    transcript = join_channels(
+                        [job.transcripts[place] for place in range(len(job.channels))], job.speakers
+                    )
+                    for segment in transcript.segments if verbose and not alone else ():
+                        _add(lines, file, segment)
+                    if verbose:
+                        lines.close(file.name)
+                    yield file, transcript
+
+    def _job(self, file: AudioFile) -> _Job:
+        if self._options.channel != "each":
+            return _Job(file, [self._options.channel], [""])
+        count = channels_of(file.path)
+        speakers = {1: [""], 2: ["left", "right"]}.get(count, [f"channel {place + 1}" for place in range(count)])
+        return _Job(file, range(count), speakers)
+
+    def _finish(self, file: AudioFile, transcript: Transcript) -> None:
+        """Writes a transcript, and says what it does not tell."""
+        for path in self._outputs.of(file)[: len(self._options.output_format)]:
+            save_transcript(transcript, path, self._layout)
+            self._outputs.note(path)
+        self._done += 1
+        self._seconds += transcript.duration
+        if probability := transcript.language_probabilities.get(transcript.language):
+            log.info("%s: language %s (%.0f %%)", file.label, transcript.language, 100 * probability)
+        for reason in dict.fromkeys(one.reason for one in transcript.skipped):
+            stretches = [one.end - one.start for one in transcript.skipped if one.reason == reason]
+            log.info("%s: %.1f s left out (%s), in %d stretches", file.label, sum(stretches), reason, len(stretches))
+
+    def _explain(self, file: AudioFile, transcript: Transcript, without: Transcript) -> None:
         from cwjax.evaluation.explanation_page import explanation_page
         from cwjax.evaluation.page import audio_uri
 
-        in_batches = self._options.batch_size is not None
-        with AudioProgress(f"{file.path.name}, explaining") as progress:
-            explanation = self._transcriber.explain(samples, file.context, transcript, in_batches, progress)
-        if len(samples) <= EMBEDDED_SECONDS * SAMPLING_RATE:
-            audio = audio_uri(samples)
+        page = self._outputs.of(file)[-1]
+        recording = open_recording(file.path, self._options.channel)
+        with AudioProgress(f"{file.label}, explaining") as progress:
+            explanation = self._model.explain(recording, file.context, transcript, progress)
+        if recording.duration <= EMBEDDED_SECONDS or printable(file.path) != file.label:
+            audio = audio_uri(recording.samples)
         else:
-            audio = quote(Path(os.path.relpath(file.path, self._output)).as_posix())
-        page = self._output / f"{file.name}.html"
+            audio = quote(os.fsencode(Path(os.path.relpath(file.path, page.parent)).as_posix()))
+        title = Path(file.label).name
         try:
-            write_text(page, explanation_page(file.path.name, audio, samples, transcript, without, explanation))
+            write_text(page, explanation_page(title, audio, recording.samples, transcript, without, explanation))
         except OSError as error:
             raise CwjaxError(f"{page}: cannot be written ({error.strerror}); choose another --output-dir") from error
-        log.info("%s: explained in %s", file.path, page)
+        self._outputs.note(page)
+        log.info("%s: explained in %s", file.label, page)
 
     @contextmanager
-    def _noting_failure(self, file: AudioFile) -> Iterator[None]:
+    def _noting_failure(self, file: AudioFile, lines: InOrder) -> Iterator[None]:
         """What goes wrong with one file is said in one line, and the others are still done."""
         try:
             yield
         except Exception as error:
-            self._failed.add(file)
+            self._failed.add(file.name)
             if self._debug:
                 traceback.print_exc()
-            reason = str(error) if isinstance(error, CwjaxError) else f"failed ({type(error).__name__}: {error})"
-            reason = " ".join(reason.split())
-            named = reason if str(file.path) in reason else f"{file.path}: {reason}"
-            print(f"cwjax: error: {named}", file=sys.stderr, flush=True)
+            reason = printable(error if isinstance(error, CwjaxError) else f"failed ({_one_line(error)})")
+            reason = reason.replace(printable(file.path), file.label)
+            say_error(reason if file.label in reason else f"{file.label}: {reason}")
+            lines.close(file.name)
 
 
-def load_transcriber(directory: str) -> tuple[Any, Any]:
-    """The model of a directory, ready to transcribe, and what knows its inputs."""
-    from cwjax.model import load
+def load_model(source: str, dtype: str | None, device: str | None) -> Any:
+    """A model; late, because JAX is slow to load."""
+    import cwjax
 
-    model = load(directory)
-    return model.transcriber, model.processor
-
-
-def _name(group: list[Loaded]) -> str:
-    return group[0][0].path.name if len(group) == 1 else f"{len(group)} recordings"
+    return cwjax.load(source, dtype=dtype, device=device)
 
 
-def _seconds(group: list[Loaded]) -> float:
-    return sum(len(samples) for _, samples in group) / SAMPLING_RATE
+def open_recording(path: Path, channel: int | None) -> Any:
+    """A recording in memory; one channel of it, counted from 0, or None: their mean."""
+    from cwjax.inference.audio import Recording
+
+    return Recording.open(path, channel=channel)
 
 
-def _check_combinations(options: argparse.Namespace) -> None:
-    if options.batch_size is not None and options.batch_size < 1:
-        raise CwjaxError(f"--batch-size is {options.batch_size}: it must be at least 1, or none")
-    if options.batch_size is not None and options.context_from_history:
-        raise CwjaxError("--context-from-history needs one window after the other: leave out --batch-size")
-    if options.batch_size is not None and options.hallucination_silence_threshold is not None:
-        raise CwjaxError("--hallucination-silence-threshold needs one window after the other: leave out --batch-size")
+def channels_of(path: Path) -> int:
+    """How many channels a recording has."""
+    from cwjax.data import audio
+
+    return audio.channels_of(path)
+
+
+def join_channels(transcripts: Sequence[Transcript], speakers: Sequence[str]) -> Transcript:
+    """One transcript of several speakers, in order of time; its language is that of the one with most text."""
+    if len(transcripts) == 1:
+        return transcripts[0]
+    pairs = list(zip(transcripts, speakers, strict=True))
+    said = [replace(one, speaker=speaker) for transcript, speaker in pairs for one in transcript.segments]
+    said.sort(key=lambda segment: (segment.start, segment.end))
+    skipped = [
+        replace(one, reason=f"{speaker}: {one.reason}") for transcript, speaker in pairs for one in transcript.skipped
+    ]
+    main = max(transcripts, key=lambda transcript: len(transcript.text))
+    return replace(
+        main,
+        text="".join(segment.text for segment in said),
+        segments=tuple(replace(segment, id=number) for number, segment in enumerate(said)),
+        duration=max(transcript.duration for transcript in transcripts),
+        skipped=tuple(sorted(skipped, key=lambda one: one.start)),
+    )
+
+
+def _add(lines: InOrder, file: AudioFile, segment: Segment) -> None:
+    if segment.text.strip():
+        speaker = f" {segment.speaker}:" if segment.speaker else ""
+        times = f"[{timestamp(segment.start)} --> {timestamp(segment.end)}]"
+        lines.add(file.name, f"{times}{speaker} {printable(segment.text)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("batch_size", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise CwjaxError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least 1, or none")
     if options.explain and options.context_from_history:
         raise CwjaxError("--explain shows one context for the whole recording: leave out --context-from-history")
+    if options.explain and options.channel == "each":
+        raise CwjaxError("--explain shows one channel: choose it by --channel")
+    if options.overwrite and options.skip_existing:
+        raise CwjaxError("--overwrite replaces what --skip-existing leaves alone: leave one out")
 
 
 def _common_context(options: argparse.Namespace) -> str:
@@ -224,12 +366,3 @@ def _common_context(options: argparse.Namespace) -> str:
     if options.context:
         raise CwjaxError("--context and --context-file both give the context of all recordings: leave one out")
     return read_text(options.context_file)
-
-
-def _writable_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise CwjaxError(f"--output-dir {folder}: cannot be written ({error.strerror}); choose another") from error

@@ -8,26 +8,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.options import DecodingOptions
-from cwjax.inference.writers import FORMATS, SubtitleLayout
+from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
+from cwjax.inference.writers import FORMATS, OPENAI_FORMATS, SubtitleLayout
 
 log = logging.getLogger(__name__)
 
-BEAM_SIZE = 5
-BEST_OF = 5
-TEMPERATURE_STEP = 0.2
-
-USAGE = "cwjax transcribe AUDIO... --model DIR [--context TEXT] [--output-dir DIR] [--OPTION VALUE ...]"
+USAGE = "cwjax transcribe AUDIO... --model MODEL [--context TEXT] [--output-dir DIR] [--OPTION VALUE ...]"
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the command line.
 
     Names may have underscores, as openai-whisper's have; switches stand alone or before True or False; what may be
-    left out may be `none`.
+    left out may be `none`; all behind `--` are recordings.
     """
     parser, switches = _parser()
-    return parser.parse_intermixed_args(_normalised(arguments, switches))
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_intermixed_args(_normalised(arguments[:end], switches))
+    options.audio += arguments[end + 1 :]
+    return options
 
 
 def decoding_options(options: argparse.Namespace) -> DecodingOptions:
@@ -44,6 +43,8 @@ def decoding_options(options: argparse.Namespace) -> DecodingOptions:
         rises = int((1 + 1e-6 - options.temperature) / step) if options.temperature <= 1 else 0
         named["temperature"] = tuple(options.temperature + rise * step for rise in range(rises + 1))
     named["word_timestamps"] = options.word_timestamps or options.explain
+    if options.independent_windows is None:
+        named["independent_windows"] = options.batch_size is not None
     return DecodingOptions(**named)
 
 
@@ -62,6 +63,136 @@ def subtitle_layout(options: argparse.Namespace) -> SubtitleLayout:
     return SubtitleLayout(**{name: getattr(options, name) for name in names})
 
 
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    parse.__name__ = f"{kind.__name__} or none"  # what argparse calls it in its error
+    return parse
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return _TRUTH[text.lower()]
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = OPENAI_FORMATS if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    if wrong := [one for one in formats if one not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is unknown: choose from {', '.join(FORMATS)}, all")
+    return formats
+
+
+def _channel(text: str) -> str | int | None:
+    if text in ("mix", "each"):
+        return None if text == "mix" else text
+    if text not in ("left", "right") and not re.fullmatch("[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown: choose from mix, left, right, 1, 2, ..., each")
+    return {"left": 0, "right": 1}[text] if text in ("left", "right") else int(text) - 1
+
+
+_TRUTH = {"true": True, "false": False}
+INT, FLOAT, TEXT = _or_none(int), _or_none(float), _or_none(str)
+
+# fmt: off
+# Name, default, kind or choices, what a value is called, help. A switch, whose kind is `_truth`, may stand alone.
+OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
+    "model": (
+        ("--device", None, TEXT, "DEVICE", "cpu, gpu, tpu, or one of several, such as cuda:1; none: the best there is"),
+        ("--compute-dtype", None, ("float32", "bfloat16", "float16"), None,
+         "what to compute in; none: what suits the device"),
+        ("--threads", None, INT, "N", "cores of the CPU to use; none: all"),
+        ("--batch-size", None, INT, "N",
+         "windows decoded at once, of one recording or several; with --independent-windows; none: one"),
+    ),
+    "recordings": (
+        ("--list", None, str, "FILE",
+         "more recordings: JSON or CSV with `audio`, paths from the list's folder, and `context`"),
+        ("--channel", "mix", _channel, "CHANNEL",
+         "mix, left, right, 1, 2, ..., or each: a speaker a channel, in one transcript"),
+    ),
+    "context": (
+        ("--context", "", str, "TEXT", "what is known about the recordings: their topic, names that occur"),
+        ("--context-file", None, str, "FILE", "file with the context of all recordings"),
+        ("--context-scale", 1.0, float, "S", "how much the context counts: 0 not at all (stock Whisper), 1 as trained"),
+        ("--context-from-history", False, _truth, None, "let the text encoder read the text before each window, too"),
+        ("--compare-context", False, _truth, None,
+         "print the transcripts without and with context, differences marked"),
+        ("--explain", False, _truth, None,
+         "write NAME.html, which shows the context words that each stretch of the audio attended to and what they "
+         "changed; implies --word-timestamps"),
+    ),
+    "output": (
+        ("-o --output-dir", ".", str, "DIR", "folder of the transcripts, made if missing"),
+        ("-f --output-format", "all", _formats, "FORMAT",
+         f"{', '.join(FORMATS)}, several with commas, or all: {', '.join(OPENAI_FORMATS)}"),
+        ("--overwrite", False, _truth, None,
+         "replace files that this command did not write or that were changed since; never an input"),
+        ("--skip-existing", False, _truth, None, "leave out recordings that have all of their transcripts"),
+        ("--verbose", True, _truth, None, "print every segment with its times"),
+        ("--highlight-words", False, _truth, None, "underline each word as it is spoken, in srt and vtt"),
+        ("--max-line-width", None, INT, "N", "most characters of a line in srt and vtt"),
+        ("--max-line-count", None, INT, "N", "most lines of a subtitle; needs --max-line-width"),
+        ("--max-words-per-line", None, INT, "N", "most words of a subtitle; instead of --max-line-width"),
+    ),
+    "decoding": (
+        ("--task", "transcribe", ("transcribe", "translate"), None, "translate: into English"),
+        ("--language", None, TEXT, "LANGUAGE", "language spoken, by code or English name; none: detected"),
+        ("--language-detection-segments", 1, int, "N", "windows to look at, at most, to detect the language"),
+        ("--language-detection-threshold", 0.5, float, "P",
+         "a language this probable ends the detection; else that of most windows counts"),
+        ("--multilingual", False, _truth, None, "detect the language of every window"),
+        ("--temperature", 0.0, float, "T", "of sampling; 0: the likeliest text"),
+        ("--temperature-increment-on-fallback", 0.2, FLOAT, "T",
+         "by how much to raise the temperature, up to 1, when a window fails a threshold below"),
+        ("--compression-ratio-threshold", 2.4, FLOAT, "R",
+         "text that compresses better repeats itself and is decoded again"),
+        ("--logprob-threshold", -1.0, FLOAT, "P", "text whose mean log-probability is lower is decoded again"),
+        ("--no-speech-threshold", 0.6, FLOAT, "P",
+         "a window whose no-speech probability is higher, and whose text failed --logprob-threshold, is silence"),
+        ("--best-of", 5, INT, "N", "samples to choose from at temperatures above 0"),
+        ("--beam-size", 5, INT, "N", "hypotheses of beam search at temperature 0; none: greedy"),
+        ("--patience", None, FLOAT, "P", "beam search ends when this times the beam size have ended; none: 1"),
+        ("--length-penalty", None, FLOAT, "A",
+         "exponent of the length penalty, 0 to 1; none: the mean log-probability decides"),
+        ("--repetition-penalty", 1.0, float, "R", "divides the scores of tokens that the window has already; 1: none"),
+        ("--no-repeat-ngram-size", 0, int, "N", "runs of so many tokens never occur twice in a window; 0: they may"),
+        ("--sample-len", None, INT, "N", "most tokens of a window; none: half of the decoder's positions"),
+        ("--suppress-tokens", "-1", str, "IDS",
+         "tokens never to be decoded, with commas between; -1: symbols that are not spoken"),
+        ("--suppress-blank", True, _truth, None, "never begin a window with a space alone"),
+        ("--without-timestamps", False, _truth, None, "decode text only"),
+        ("--max-initial-timestamp", 1.0, FLOAT, "S", "latest first timestamp of a window, in seconds; none: any"),
+    ),
+    "prompts": (
+        ("--initial-prompt", None, str, "TEXT", "text before the first window: spelling and style to go on with"),
+        ("--carry-initial-prompt", False, _truth, None, "give the initial prompt to every window"),
+        ("--hotwords", None, str, "TEXT",
+         "words to expect, before the previous text of every window; not with --prefix"),
+        ("--prefix", None, str, "TEXT", "the beginning of the first window's text"),
+        ("--condition-on-previous-text", True, _truth, None, "prompt each window with the text before it"),
+    ),
+    "windows": (
+        ("--clip-timestamps", "0", str, "TIMES",
+         "start,end,start,end,... in seconds of what to transcribe; the last end may be left out"),
+        ("--chunk-length", None, FLOAT, "S", "seconds of a window; none: all that the model hears at once"),
+        ("--vad", "none", ("none", "energy", "silero"), None,
+         "transcribe only what is taken for speech: by loudness, or by a network"),
+        ("--independent-windows", None, _truth, None,
+         "cut windows in pauses, so that none needs the one before; none: if there is a --batch-size"),
+    ),
+    "words": (
+        ("--word-timestamps", False, _truth, None, "find the times of words"),
+        ("--prepend-punctuations", PREPENDED, str, "MARKS", "marks that belong to the word after them"),
+        ("--append-punctuations", APPENDED, str, "MARKS", "marks that belong to the word before them"),
+        ("--hallucination-silence-threshold", None, FLOAT, "S",
+         "skip silence longer than so many seconds around words that look invented; needs --word-timestamps"),
+    ),
+}
+# fmt: on
+
+
 def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
     """The parser, and the names of the options that are switches."""
     parser = argparse.ArgumentParser(
@@ -69,172 +200,32 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         usage=USAGE,
         description="Transcribes recordings of any length, with what you know about them in mind. Every finished "
         "transcript is written at once; recordings that cannot be read are named and left out.",
-        epilog="Names and meanings of options that openai-whisper has are openai-whisper's.",
+        epilog="Names and meanings of options that openai-whisper has are openai-whisper's; switches may stand alone.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
     )
-    switches: set[str] = set()
-    group: Any = parser
-
-    def option(name: str, default: Any, text: str, kind: Callable[[str], Any] = str, **others: Any) -> None:
-        shown = "none" if default is None else default if default != "" else "empty"
-        # A per cent sign would begin a format of argparse's.
-        group.add_argument(
-            *name.split(), default=default, type=kind, help=f"{text} (default: {shown})".replace("%", "%%"), **others
-        )
-
-    def switch(name: str, default: bool, text: str) -> None:
-        switches.add(name)
-        option(name, default, text, _truth, metavar="[True|False]")
-
-    parser.add_argument("audio", nargs="*", metavar="AUDIO", help="recordings: anything libsndfile or ffmpeg reads")
-    parser.add_argument("--model", required=True, metavar="DIR", help="model directory, such as runs/demo/model")
+    parser.add_argument(
+        "audio",
+        nargs="*",
+        metavar="AUDIO",
+        help="recordings that libsndfile or ffmpeg reads, folders of them, patterns, or - for stdin; names that begin "
+        "with a hyphen behind --",
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="MODEL", help="a directory, a name such as small, or OWNER/NAME of the hub"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
-
-    group = parser.add_argument_group("context")
-    option("--context", "", "what is known about the recordings: their topic, names that occur", metavar="TEXT")
-    option("--context-file", None, "file with the context of all recordings", metavar="FILE")
-    option(
-        "--list",
-        None,
-        "more recordings, each with its own context: JSON or CSV with `audio` and `context`, "
-        "paths relative to the list's folder",
-        metavar="FILE",
-    )
-    option(
-        "--context-scale",
-        1.0,
-        "how much the context counts: 0 not at all (stock Whisper), 1 as trained",
-        float,
-        metavar="S",
-    )
-    switch("--context-from-history", False, "let the text encoder read the text before each window, too")
-    switch("--compare-context", False, "print the transcripts without and with context, differences marked")
-    switch(
-        "--explain",
-        False,
-        "write a page, NAME.html, that shows which context words each stretch of the audio "
-        "attended to and what they changed; implies --word-timestamps",
-    )
-
-    group = parser.add_argument_group("output")
-    option("-o --output-dir", ".", "folder of the transcripts, made if missing", metavar="DIR")
-    option("-f --output-format", "all", "files to write", choices=(*FORMATS, "all"))
-    switch("--verbose", True, "print every segment with its times")
-    switch("--highlight-words", False, "underline each word as it is spoken, in srt and vtt")
-    option("--max-line-width", None, "most characters of a line in srt and vtt", _or_none(int), metavar="N")
-    option("--max-line-count", None, "most lines of a subtitle; needs --max-line-width", _or_none(int), metavar="N")
-    option(
-        "--max-words-per-line",
-        None,
-        "most words of a subtitle; instead of --max-line-width",
-        _or_none(int),
-        metavar="N",
-    )
-
-    group = parser.add_argument_group("decoding")
-    option("--language", None, "language spoken, by code or English name; none: detected", _or_none(str))
-    option("--task", "transcribe", "translate: into English", choices=("transcribe", "translate"))
-    option(
-        "--batch-size",
-        None,
-        "windows decoded at once, of one recording or several: faster, but no window knows "
-        "the text before it; none: one window after the other",
-        _or_none(int),
-        metavar="N",
-    )
-    option("--temperature", 0.0, "of sampling; 0: the likeliest text", float, metavar="T")
-    option(
-        "--temperature-increment-on-fallback",
-        TEMPERATURE_STEP,
-        "by how much to raise the temperature, up to 1, when a window fails a threshold below",
-        _or_none(float),
-        metavar="T",
-    )
-    option("--best-of", BEST_OF, "samples to choose from at temperatures above 0", _or_none(int), metavar="N")
-    option(
-        "--beam-size", BEAM_SIZE, "hypotheses of beam search at temperature 0; none: greedy", _or_none(int), metavar="N"
-    )
-    option(
-        "--patience",
-        None,
-        "beam search ends when this times the beam size have ended; none: 1",
-        _or_none(float),
-        metavar="P",
-    )
-    option(
-        "--length-penalty",
-        None,
-        "exponent of the length penalty, 0 to 1; none: the mean log-probability decides",
-        _or_none(float),
-        metavar="A",
-    )
-    option(
-        "--sample-len",
-        None,
-        "most tokens of a window; none: half of the decoder's positions",
-        _or_none(int),
-        metavar="N",
-    )
-    option(
-        "--suppress-tokens",
-        "-1",
-        "ids of tokens never to be decoded, with commas between; -1: symbols that are not spoken",
-        metavar="IDS",
-    )
-    option("--initial-prompt", None, "text before the first window: spelling and style to go on with", metavar="TEXT")
-    switch("--carry-initial-prompt", False, "give the initial prompt to every window")
-    switch("--condition-on-previous-text", True, "prompt each window with the text before it")
-    option(
-        "--compression-ratio-threshold",
-        2.4,
-        "text that compresses better repeats itself and is decoded again",
-        _or_none(float),
-        metavar="R",
-    )
-    option(
-        "--logprob-threshold",
-        -1.0,
-        "text whose mean log-probability is lower is decoded again",
-        _or_none(float),
-        metavar="P",
-    )
-    option(
-        "--no-speech-threshold",
-        0.6,
-        "a window whose no-speech probability is higher, and whose text failed --logprob-threshold, is silence",
-        _or_none(float),
-        metavar="P",
-    )
-    option(
-        "--clip-timestamps",
-        "0",
-        "start,end,start,end,... in seconds of what to transcribe; the last end may be left out",
-        metavar="TIMES",
-    )
-
-    group = parser.add_argument_group("words")
-    defaults = DecodingOptions()
-    switch("--word-timestamps", False, "find the times of words")
-    option(
-        "--prepend-punctuations",
-        defaults.prepend_punctuations,
-        "marks that belong to the word after them",
-        metavar="MARKS",
-    )
-    option(
-        "--append-punctuations",
-        defaults.append_punctuations,
-        "marks that belong to the word before them",
-        metavar="MARKS",
-    )
-    option(
-        "--hallucination-silence-threshold",
-        None,
-        "skip silence longer than so many seconds around words that look invented; needs --word-timestamps",
-        _or_none(float),
-        metavar="S",
-    )
+    switches: set[str] = set()
+    for title, options in OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for names, default, kind, metavar, text in options:
+            shown = "none" if default is None else default if default != "" else "empty"
+            how = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": metavar or "[True|False]"}
+            if kind is _truth:
+                switches.add(names)
+            # A per cent sign would begin a format of argparse's.
+            described = f"{text} (default: {shown})".replace("%", "%%")
+            group.add_argument(*names.split(), default=default, help=described, **how)
     return parser, switches
 
 
@@ -242,8 +233,6 @@ def _normalised(arguments: Sequence[str], switches: set[str]) -> list[str]:
     """The arguments with hyphens in names, values of switches written out, and negative values tied to their names."""
     normalised: list[str] = []
     for place, argument in enumerate(arguments):
-        if argument == "--":
-            return normalised + list(arguments[place:])
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
         if re.fullmatch(r"--\w[\w-]*(=.*)?", argument, re.DOTALL):
             name, equals, value = argument.partition("=")
@@ -256,20 +245,3 @@ def _normalised(arguments: Sequence[str], switches: set[str]) -> list[str]:
         else:
             normalised.append(argument)
     return normalised
-
-
-_TRUTH = {"true": True, "false": False}
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in _TRUTH:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return _TRUTH[text.lower()]
-
-
-def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        return None if text.lower() == "none" else kind(text)
-
-    parse.__name__ = f"{kind.__name__} or none"  # what argparse calls it in its error
-    return parse
