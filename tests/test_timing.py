@@ -105,8 +105,9 @@ def test_windows_are_aligned_as_openai_whisper_does(tmp_path: Path) -> None:
     texts = [tokenizer.encode(TEXTS[2]), tokenizer.encode(" ".join(TEXTS * 3))]
     frames = [recording.frames for recording in recordings]
     windows = np.stack([recording.window(0, 3000) for recording in recordings])
-    encoded = programs.hear(windows, [programs.loudest(recording) for recording in recordings], frames)
-    ours = programs.align(encoded, ["en", "en"], texts, frames, "transcribe")
+    largest = [programs.max_log_mel(recording) for recording in recordings]
+    encoded = programs.encode(windows, largest, frames, [False, False])
+    ours = programs.align(encoded, [processor.tokens.prompt("en", timestamps=False)] * 2, texts, frames)
     for alignment, text, recording in zip(ours, texts, recordings, strict=True):
         mel = log_mel_spectrogram(recording.samples, 80, padding=480_000)[:, : recording.frames]
         with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,8 @@ import sys
 
 from tqdm import tqdm
 
+log = logging.getLogger(__name__)
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -17,20 +19,23 @@ def printable(text: object) -> str:
 
 def say(text: str) -> None:
     """Prints a line at once, beside progress bars; without complaint once the reader has gone, as `| head` does."""
-    with tqdm.external_write_mode():
-        try:
+    try:
+        with tqdm.external_write_mode():
             print(text, flush=True)
-        except BrokenPipeError:
-            mute(sys.stdout)
+    except BrokenPipeError:
+        mute(sys.stdout)
+    except OSError as error:
+        mute(sys.stdout)
+        log.error("nothing more can be printed (%s); the files are still written", error.strerror)
 
 
 def say_error(text: object) -> None:
     """Prints `cwjax: error:` and a text on one line to stderr."""
-    with tqdm.external_write_mode():
-        try:
+    try:
+        with tqdm.external_write_mode():
             print(f"cwjax: error: {printable(text)}", file=sys.stderr, flush=True)
-        except BrokenPipeError:
-            mute(sys.stderr)
+    except OSError:
+        mute(sys.stderr)
 
 
 def mute_closed_streams() -> None:
@@ -40,6 +45,8 @@ def mute_closed_streams() -> None:
             stream.flush()
         except BrokenPipeError:
             mute(stream)
+        except OSError:
+            pass  # Python will say so, by its exit status too
 
 
 def mute(stream: object) -> None:

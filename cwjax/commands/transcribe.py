@@ -146,7 +146,8 @@ class TranscribeCommand:
             from cwjax.machine import set_threads
 
             set_threads(options.threads)
-        self._model = load_model(options.model, options.compute_dtype, options.device)
+        dtype = options.compute_dtype or {None: None, True: "float16", False: "float32"}[options.fp16]
+        self._model = load_model(options.model, dtype, options.device)
         if options.language is not None:
             self._model.tokens.language_code(options.language)
         if not any(file.context.strip() for file in self._files):

@@ -102,6 +102,7 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
         ("--device", None, TEXT, "DEVICE", "cpu, gpu, tpu, or one of several, such as cuda:1; none: the best there is"),
         ("--compute-dtype", None, ("float32", "bfloat16", "float16"), None,
          "what to compute in; none: what suits the device"),
+        ("--fp16", None, _truth, None, "openai-whisper's word for --compute-dtype float16; False: float32"),
         ("--threads", None, INT, "N", "cores of the CPU to use; none: all"),
         ("--batch-size", None, INT, "N",
          "windows decoded at once, of one recording or several; with --independent-windows; none: one"),
@@ -200,7 +201,9 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         usage=USAGE,
         description="Transcribes recordings of any length, with what you know about them in mind. Every finished "
         "transcript is written at once; recordings that cannot be read are named and left out.",
-        epilog="Names and meanings of options that openai-whisper has are openai-whisper's; switches may stand alone.",
+        epilog="Options that openai-whisper has mean what they mean there; switches may stand alone. Transcripts are "
+        "named after the recording, talk.mp3 as talk.srt, or as talk.mp3.srt where talk.wav lies beside it, given or "
+        "not; those of a folder or list keep their place below it.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
     )
