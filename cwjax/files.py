@@ -1,9 +1,11 @@
 """Paths, and writing files so that an interruption leaves the old one or the new one, never a part."""
 
+import json
 import os
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 from cwjax.errors import CwjaxError
 
@@ -31,3 +33,21 @@ def write_text(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def read_json(file: Path, cure: str = "fetch it again") -> dict[str, Any]:
+    """The JSON object in a file. Raises CwjaxError, which names the `cure`, if there is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CwjaxError(f"{file}: cannot be read ({error.strerror}); {cure}") from error
+    except (ValueError, RecursionError) as error:
+        raise CwjaxError(f"{file}: is no valid JSON ({error}); {cure}") from error
+    if not isinstance(content, dict):
+        raise CwjaxError(f"{file}: holds no JSON object; {cure}")
+    return content
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes settings as people can read them."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

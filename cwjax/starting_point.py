@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from cwjax.config import NEW, Config
 from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.processor import Processor
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
@@ -143,7 +144,7 @@ def describe_model(config: Config, start: Start, transcripts: Iterable[str], wor
     whisper = start.whisper if start.pretrained else dataclasses.replace(start.whisper, vocab_size=len(tokens))
     processor = Processor(
         tokens=tokens,
-        context_tokenizer=read_context_tokenizer(start.text_encoder.tokenizer),
+        context_tokenizer=TextTokenizer.read(start.text_encoder.tokenizer),
         num_mel_bins=whisper.num_mel_bins,
         window_samples=whisper.max_source_positions * SAMPLES_PER_POSITION,
     )

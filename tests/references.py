@@ -8,7 +8,8 @@ import numpy as np
 from test_whisper_tokens import multilingual_whisper
 from tiny import write_bert
 
-from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.processor import Processor
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.models.audio_encoder import sinusoids
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, unflatten
@@ -77,7 +78,7 @@ def real_vocabulary(directory: Path, sizes: WhisperConfig) -> tuple[ContextWhisp
     bert = write_bert(directory / "bert")
     processor = Processor(
         tokens=multilingual_whisper(directory / "tokenizer"),
-        context_tokenizer=read_context_tokenizer(bert),
+        context_tokenizer=TextTokenizer.read(bert),
         num_mel_bins=sizes.num_mel_bins,
         window_samples=sizes.max_source_positions * 320,
     )

@@ -21,7 +21,8 @@ from tolerance import assert_close, largest_logit, text_encoder_terms, whisper_t
 from transformers import PreTrainedTokenizerFast
 
 from cwjax.data.log_mel import compress, mel_decades
-from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.processor import Processor
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import train_tokenizer
 from cwjax.inference.contexts import (
     MOST_CHUNKS,
@@ -62,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         max_target_positions=40,
     )
     config = ContextWhisperConfig(whisper=whisper, text_encoder=bert_config(read_config(bert)))
-    processor = Processor(tokens, read_context_tokenizer(bert), 80, 60 * 320)
+    processor = Processor(tokens, TextTokenizer.read(bert), 80, 60 * 320)
     parameters = wide_parameters(config)
     random = np.random.default_rng(0)
     return SimpleNamespace(

@@ -10,8 +10,9 @@ from tiny import write_bert
 from cwjax.data.context import ContextProbabilities
 from cwjax.data.pipeline import ExampleSettings, Selection, fits, target_arrays, training_batches, training_windows
 from cwjax.data.prepared import PreparedCorpus, write_prepared
-from cwjax.data.processor import Processor, read_context_tokenizer
+from cwjax.data.processor import Processor
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import train_tokenizer
 
 COUNT = 23
@@ -47,7 +48,7 @@ def processor(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("tokenizers")
     tokens = train_tokenizer((segment.text for segment in corpus.segments), 300, directory / "whisper")
     bert = write_bert(directory / "bert")
-    return Processor(tokens, read_context_tokenizer(bert), num_mel_bins=80, window_samples=16000)
+    return Processor(tokens, TextTokenizer.read(bert), num_mel_bins=80, window_samples=16000)
 
 
 def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):
@@ -192,4 +193,4 @@ def test_contexts_have_fixed_shape_and_empty_ones_no_position(processor: Process
     ids, mask = processor.context(["the sea", "", " the" * 50], 8)
     assert mask.sum(axis=1).tolist() == [4, 0, 8]
     assert ids[0, :4].tolist() == processor.context_tokenizer.encode("the sea")
-    assert ids[2, -1] == processor.context_tokenizer.sep_token_id
+    assert ids[2, -1] == processor.context_tokenizer.get_vocab()["[SEP]"]

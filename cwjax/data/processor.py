@@ -3,19 +3,19 @@
 Legend: B batch, N samples, F mel frames, M mels, S context tokens.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import HOP_LENGTH, SAMPLING_RATE, log_mel
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ class Processor:
 
     Attributes:
         tokens: the Whisper tokenizer.
-        context_tokenizer: the text encoder's tokenizer.
+        context_tokenizer: the text encoder's tokenizer; None: a stock Whisper, which takes no context.
         num_mel_bins: M, 80 or 128.
         window_samples: N, samples of the model's window at 16 kHz (480,000 for 30 s).
     """
 
     tokens: WhisperTokens
-    context_tokenizer: PreTrainedTokenizerBase
+    context_tokenizer: TextTokenizer | None
     num_mel_bins: int
     window_samples: int
 
@@ -63,13 +63,18 @@ class Processor:
         """Text-encoder ids of contexts and where they are real, (B, S) int32 and (B, S) bool, S = `length`.
 
         An empty context has no real position at all. A context that is too long loses its end.
+
+        Raises:
+            CwjaxError: the model takes no context.
         """
         ids = np.zeros((len(texts), length), np.int32)
         mask = np.zeros((len(texts), length), bool)
         for row, text in enumerate(texts):
             if not text.strip():
                 continue
-            encoded = self.context_tokenizer.encode(text, add_special_tokens=True, verbose=False)
+            if self.context_tokenizer is None:
+                raise CwjaxError("this model is a stock Whisper, which takes no context: leave the context out")
+            encoded = self.context_tokenizer.encode(text)
             if len(encoded) > length:
                 log.debug("context cut from %d to %d tokens: %s", len(encoded), length, text)
                 encoded = [*encoded[: length - 1], encoded[-1]]
@@ -78,30 +83,29 @@ class Processor:
         return ids, mask
 
     def save(self, directory: str | Path) -> None:
-        """Writes both tokenizers and the audio settings into a model directory."""
+        """Writes the tokenizers and the audio settings into a model directory."""
         directory = Path(directory)
-        self.tokens.tokenizer.save_pretrained(str(directory / TOKENIZER_FOLDER))
-        self.context_tokenizer.save_pretrained(str(directory / CONTEXT_TOKENIZER_FOLDER))
+        self.tokens.tokenizer.save(directory / TOKENIZER_FOLDER)
+        if self.context_tokenizer:
+            self.context_tokenizer.save(directory / CONTEXT_TOKENIZER_FOLDER)
         save_preprocessor_settings(directory, self.num_mel_bins, self.window_samples)
 
     @classmethod
-    def read(cls, directory: str | Path) -> "Processor":
+    def read(cls, directory: str | Path, takes_context: bool = True) -> "Processor":
         """Reads what `save` wrote.
 
         Raises:
             CwjaxError: a file is missing or unreadable.
         """
-        directory = Path(directory)
-        try:
-            settings = json.loads((directory / PREPROCESSOR_FILE).read_text(encoding="utf-8"))
-            num_mel_bins, window_samples = settings["feature_size"], settings["n_samples"]
-        except (OSError, ValueError, KeyError) as error:
-            raise CwjaxError(f"{directory / PREPROCESSOR_FILE}: cannot be read ({error})") from error
+        file = Path(directory) / PREPROCESSOR_FILE
+        settings = read_json(file)
+        sizes = [settings.get(name) for name in ("feature_size", "n_samples")]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise CwjaxError(f"{file}: feature_size and n_samples are {sizes}, not two whole numbers; fetch it again")
         return cls(
-            tokens=WhisperTokens.read(directory / TOKENIZER_FOLDER),
-            context_tokenizer=read_context_tokenizer(directory / CONTEXT_TOKENIZER_FOLDER),
-            num_mel_bins=num_mel_bins,
-            window_samples=window_samples,
+            WhisperTokens.read(file.parent / TOKENIZER_FOLDER),
+            TextTokenizer.read(file.parent / CONTEXT_TOKENIZER_FOLDER) if takes_context else None,
+            *sizes,
         )
 
 
@@ -120,16 +124,4 @@ def save_preprocessor_settings(directory: Path, num_mel_bins: int, window_sample
         "padding_value": 0.0,
         "return_attention_mask": False,
     }
-    (directory / PREPROCESSOR_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def read_context_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
-    """Reads the text encoder's tokenizer.
-
-    Raises:
-        CwjaxError: the directory holds none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-    except Exception as error:
-        raise CwjaxError(f"{directory}: holds no readable tokenizer ({type(error).__name__})") from error
+    write_json(directory / PREPROCESSOR_FILE, settings)

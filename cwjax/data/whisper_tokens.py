@@ -6,16 +6,16 @@ start of transcript, the languages, the tasks, markers, and 1501 timestamps 0.02
 """
 
 import itertools
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperTokenizer
-from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from cwjax.data.segment import Utterance
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.errors import CwjaxError
 
 TIMESTAMP_STEP = 0.02
@@ -25,13 +25,20 @@ LAST_TIMESTAMP = 30.0
 TIMESTAMPS = round(LAST_TIMESTAMP / TIMESTAMP_STEP) + 1
 """How many timestamp tokens there are."""
 GPT2_END_OF_TEXT = 50256
+_END = "<|endoftext|>"
+SETTINGS = {
+    "tokenizer_class": "WhisperTokenizer",
+    "add_prefix_space": False,
+    **{f"{role}_token": _END for role in ("bos", "eos", "pad", "unk")},
+}
+"""What transformers needs to know of a tokenizer in this layout."""
 
 
 @dataclass(frozen=True)
 class WhisperTokens:
     """A Whisper tokenizer with the ids that decoding and labels need."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: TextTokenizer
 
     @classmethod
     def read(cls, directory: str | Path) -> "WhisperTokens":
@@ -40,12 +47,10 @@ class WhisperTokens:
         Raises:
             CwjaxError: there is no tokenizer, or not one in Whisper's layout.
         """
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-        except Exception as error:
-            raise CwjaxError(f"{directory}: holds no readable tokenizer ({type(error).__name__})") from error
+        tokenizer = TextTokenizer.read(directory)
         if "<|startoftranscript|>" not in tokenizer.get_vocab():
             raise CwjaxError(f"{directory}: its tokenizer has no <|startoftranscript|>: not a Whisper tokenizer")
+        tokenizer.backend.encode_special_tokens = True  # as text: what was said never becomes a special token
         return cls(tokenizer)
 
     def __len__(self) -> int:
@@ -87,7 +92,7 @@ class WhisperTokens:
     @cached_property
     def _added(self) -> dict[int, str]:
         """Id -> text of the tokens that were added behind the timestamps as text."""
-        added = self.tokenizer.added_tokens_decoder
+        added = self.tokenizer.backend.get_added_tokens_decoder()
         behind = self.first_timestamp + TIMESTAMPS
         return {number: token.content for number, token in added.items() if number >= behind and not token.special}
 
@@ -115,7 +120,7 @@ class WhisperTokens:
             CwjaxError: the model does not know it.
         """
         name = language.strip().lower()
-        code = TO_LANGUAGE_CODE.get(name, name)
+        code = next((code for code, names in language_names().items() if name in names), name)
         if code not in self.languages or (not self.is_multilingual and code != "en"):
             known = ", ".join(sorted(self.languages)) if self.is_multilingual else "en only"
             raise CwjaxError(f"language {language!r} is not known to this model; it knows {known}")
@@ -130,11 +135,11 @@ class WhisperTokens:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, which never become special tokens; Whisper's texts start with a space."""
-        return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False, split_special_tokens=True)
+        return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False)
 
     def pieces(self, text: str) -> list[int]:
         """Ids of a text just as it is, without a space put before it."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def text(self, tokens: Iterable[int]) -> str:
         """Text of tokens just as it is, special and timestamp tokens left out.
@@ -186,12 +191,18 @@ class WhisperTokens:
         return [*tokens, self.end_of_text]
 
 
+@cache
+def language_names() -> dict[str, list[str]]:
+    """ISO 639-1 code -> English names of every language of Whisper, in the order of their tokens."""
+    return tomllib.loads((Path(__file__).parent / "languages.toml").read_text(encoding="utf-8"))
+
+
 def special_tokens() -> list[str]:
     """Whisper's special tokens in their order, the timestamps last."""
     return [
         "<|endoftext|>",
         "<|startoftranscript|>",
-        *(f"<|{language}|>" for language in list(LANGUAGES)[:99]),
+        *(f"<|{language}|>" for language in list(language_names())[:99]),
         "<|translate|>",
         "<|transcribe|>",
         "<|startoflm|>",
@@ -220,5 +231,5 @@ def train_tokenizer(texts: Iterable[str], size: int, directory: str | Path) -> W
     draft.decoder = decoders.ByteLevel()
     draft.train_from_iterator((" " + text.strip() for text in texts), trainer)
     draft.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens()])
-    WhisperTokenizer(tokenizer_object=draft).save_pretrained(str(directory))
+    TextTokenizer(draft, SETTINGS).save(directory)
     return WhisperTokens.read(directory)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.contexts import encode_chunks, split_context
@@ -152,7 +152,7 @@ def window_spans(transcript: Transcript, frames: int, longest: int) -> Iterator[
 
 
 def locate_words(
-    chunks: Sequence[str], tokenizer: PreTrainedTokenizerBase, shape: tuple[int, int]
+    chunks: Sequence[str], tokenizer: TextTokenizer, shape: tuple[int, int]
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The words of a context, and of which of them each token is a part.
 
@@ -169,8 +169,7 @@ def locate_words(
     for row, chunk in enumerate(chunks):
         matches = list(re.finditer(r"\S+", chunk))
         ends = [match.end() for match in matches]
-        tokens = tokenizer(chunk, add_special_tokens=True, return_offsets_mapping=True, verbose=False)
-        for column, (begin, end) in enumerate(tokens["offset_mapping"][: shape[1]]):
+        for column, (begin, end) in enumerate(tokenizer.spans(chunk)[: shape[1]]):
             place = bisect.bisect_right(ends, begin)
             if begin < end and place < len(matches) and matches[place].start() < end:
                 owners[row, column] = len(words) + place

@@ -125,12 +125,7 @@ def join_contexts(contexts: Iterable[ProjectedContext | None]) -> ProjectedConte
 def _measure(processor: Processor, longest: int) -> tuple[Count, int]:
     """How to count the tokens of texts, and how many a chunk holds of them."""
     tokenizer = processor.context_tokenizer
-
-    def count(texts: Sequence[str]) -> list[int]:
-        encoded = tokenizer([*texts, ""], add_special_tokens=False, verbose=False)  # no list of texts may be empty
-        return [len(ids) for ids in encoded["input_ids"][:-1]]
-
-    return count, longest - tokenizer.num_special_tokens_to_add()
+    return tokenizer.lengths, longest - tokenizer.special_tokens
 
 
 def _words(text: str) -> list[str]:

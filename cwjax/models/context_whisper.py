@@ -16,11 +16,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.models.audio_encoder import AudioEncoder, ContextStates, ProjectedContext
 from cwjax.models.bert import Bert, BertConfig
+from cwjax.models.configuration import configured
 from cwjax.models.layers import named_key
 from cwjax.models.parameters import Parameters
 from cwjax.models.t5 import T5Config, T5Encoder
@@ -36,18 +38,31 @@ TEXT_ENCODERS: dict[str, type[TextEncoderConfig]] = {"bert": BertConfig, "t5": T
 
 @dataclass(frozen=True)
 class ContextWhisperConfig:
-    """All that is needed to rebuild the model around its parameters."""
+    """All that is needed to rebuild the model around its parameters. A stock Whisper has neither text encoder nor
+    context attention: both are None."""
 
     whisper: WhisperConfig = field(default_factory=WhisperConfig)
-    text_encoder: TextEncoderConfig = field(default_factory=BertConfig)
-    context: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
+    text_encoder: TextEncoderConfig | None = field(default_factory=BertConfig)
+    context: ContextAttentionConfig | None = field(default_factory=ContextAttentionConfig)
 
     def __post_init__(self) -> None:
-        self.context.layers_of(self.whisper.encoder_layers)
+        if (self.text_encoder is None) != (self.context is None):
+            raise CwjaxError(
+                "config.json: text_encoder and context go together; give both, or neither for stock Whisper"
+            )
+        if self.context is not None:
+            self.context.layers_of(self.whisper.encoder_layers)
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether there is a text encoder; False: a stock Whisper."""
+        return self.text_encoder is not None
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON values; `kind` says which text encoder it is."""
         settings = dataclasses.asdict(self)
+        if self.text_encoder is None or self.context is None:
+            return settings
         kind = next(kind for kind, config in TEXT_ENCODERS.items() if isinstance(self.text_encoder, config))
         settings["text_encoder"] = {"kind": kind, **settings["text_encoder"]}
         if self.context.layers is not None:
@@ -61,31 +76,37 @@ class ContextWhisperConfig:
         Raises:
             CwjaxError: a section is missing, or a value is unknown, missing or wrong.
         """
-        for section in ("whisper", "text_encoder", "context"):
-            if not isinstance(settings.get(section), dict):
-                raise CwjaxError(f"config.json: has no section '{section}'; is it a model that cwjax wrote?")
-        text_encoder, context = dict(settings["text_encoder"]), dict(settings["context"])
+        sections = ["whisper", "text_encoder", "context"]
+        if all(settings.get(name, ...) is None for name in sections[1:]):
+            return cls(_section("whisper", WhisperConfig, settings.get("whisper")), None, None)
+        whisper, text_encoder, context = (_entries(name, settings.get(name)) for name in sections)
         kind = text_encoder.pop("kind", None)
-        if kind not in TEXT_ENCODERS:
+        if not isinstance(kind, str) or kind not in TEXT_ENCODERS:
             known = " and ".join(repr(kind) for kind in TEXT_ENCODERS)
             raise CwjaxError(f"config.json: text_encoder has kind {kind!r}; only {known} are known")
-        if context.get("layers") is not None:
+        if isinstance(context.get("layers"), list):
             context["layers"] = tuple(context["layers"])
         return cls(
-            whisper=_section("whisper", WhisperConfig, settings["whisper"]),
+            whisper=_section("whisper", WhisperConfig, whisper),
             text_encoder=_section("text_encoder", TEXT_ENCODERS[kind], text_encoder),
             context=_section("context", ContextAttentionConfig, context),
         )
 
 
-def _section(name: str, kind: type[Section], values: dict[str, Any]) -> Section:
+def _entries(name: str, section: Any) -> dict[str, Any]:
+    if not isinstance(section, dict):
+        raise CwjaxError(f"config.json: has no section '{name}'; is it a model that cwjax wrote?")
+    return dict(section)
+
+
+def _section(name: str, kind: type[Section], values: Any) -> Section:
     known = {field.name for field in dataclasses.fields(kind)}
-    if values.keys() != known:
+    if _entries(name, values).keys() != known:
         raise CwjaxError(
             f"config.json: {name} has the wrong entries ({', '.join(sorted(values.keys() ^ known))}); "
             "was the model written by another version of cwjax?"
         )
-    return kind(**values)
+    return configured(kind, values, f"config.json: {name}")
 
 
 class ContextWhisper(nnx.Module):
@@ -98,13 +119,10 @@ class ContextWhisper(nnx.Module):
 
     def __init__(self, config: ContextWhisperConfig, *, key: jax.Array):
         text_encoder = T5Encoder if isinstance(config.text_encoder, T5Config) else Bert
-        self.text_encoder = text_encoder(config.text_encoder, key=named_key(key, "text_encoder"))
-        self.audio_encoder = AudioEncoder(
-            config.whisper,
-            config.context,
-            config.text_encoder.hidden_size,
-            key=named_key(key, "audio_encoder"),
-        )
+        if config.takes_context:
+            self.text_encoder = text_encoder(config.text_encoder, key=named_key(key, "text_encoder"))
+        width = config.text_encoder.hidden_size if config.takes_context else 0
+        self.audio_encoder = AudioEncoder(config.whisper, config.context, width, key=named_key(key, "audio_encoder"))
         self.decoder = TextDecoder(config.whisper, key=named_key(key, "decoder"))
 
     def encode_context(self, ids: jax.Array, mask: jax.Array) -> ContextStates:
@@ -115,8 +133,10 @@ class ContextWhisper(nnx.Module):
             mask: (B, S) bool, False at padding; all False: no context.
 
         Raises:
-            CwjaxError: more tokens than the text encoder has positions (a T5 reads any number).
+            CwjaxError: more tokens than the text encoder has positions (a T5 reads any number), or a stock Whisper.
         """
+        if not hasattr(self, "text_encoder"):
+            raise CwjaxError("this model is a stock Whisper, which takes no context: leave the context out")
         return ContextStates(self.text_encoder(ids, mask), mask)
 
     def encode(self, features: jax.Array, states: ContextStates | ProjectedContext | None = None) -> jax.Array:
@@ -140,6 +160,13 @@ class ContextWhisper(nnx.Module):
     ) -> jax.Array:
         """All three in a row: `encode_context`, `encode`, `decode`."""
         return self.decode(tokens, self.encode(features, self.encode_context(context_ids, context_mask)))
+
+
+def context_is_inert(config: ContextWhisperConfig, parameters: Parameters) -> bool:
+    """Whether no context can change what the model hears: it takes none, or every gate is exactly zero."""
+    if config.context is None:
+        return True
+    return config.context.gate == "tanh" and not np.any(parameters["audio_encoder"]["blocks"]["context_gate"])
 
 
 def abstract(config: ContextWhisperConfig) -> tuple[nnx.GraphDef, Parameters]:

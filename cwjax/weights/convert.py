@@ -13,14 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import (
-    CONTEXT_TOKENIZER_FOLDER,
-    TOKENIZER_FOLDER,
-    read_context_tokenizer,
-    save_preprocessor_settings,
-)
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER, save_preprocessor_settings
+from cwjax.data.text_tokenizer import TextTokenizer, has_tokenizer
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.files import write_json
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import ContextAttentionConfig
@@ -28,8 +25,8 @@ from cwjax.weights.configuration_file import read_config
 from cwjax.weights.model_directory import (
     GENERATION_FILE,
     generation_settings,
+    require_context_vocabulary,
     require_vocabulary,
-    write_json,
     write_model,
     written_aside,
 )
@@ -169,29 +166,20 @@ def _write_whisper_files(aside: Path, heard: PretrainedWhisper, config: ContextW
     """Audio settings, tokenizer and generation settings; says what is missing."""
     whisper = config.whisper
     save_preprocessor_settings(aside, whisper.num_mel_bins, whisper.max_source_positions * SAMPLES_PER_POSITION)
-    if heard.files is None or not _has_tokenizer(heard.files):
+    if heard.files is None or not has_tokenizer(heard.files):
         write_json(aside / GENERATION_FILE, heard.generation)
         yield f"Whisper's tokenizer (its files belong in {TOKENIZER_FOLDER}/)"
         return
     tokens = WhisperTokens.read(heard.files)
     require_vocabulary(tokens, whisper.vocab_size, str(heard.files))
-    tokens.tokenizer.save_pretrained(str(aside / TOKENIZER_FOLDER))
+    tokens.tokenizer.save(aside / TOKENIZER_FOLDER)
     write_json(aside / GENERATION_FILE, generation_settings(tokens, config) | heard.generation)
 
 
 def _write_context_tokenizer(aside: Path, read: PretrainedTextEncoder) -> Iterator[str]:
-    if not _has_tokenizer(read.tokenizer):
+    if not has_tokenizer(read.tokenizer):
         yield f"the text encoder's tokenizer (its files belong in {CONTEXT_TOKENIZER_FOLDER}/)"
         return
-    tokenizer = read_context_tokenizer(read.tokenizer)
-    if len(tokenizer) > read.config.vocab_size:
-        raise CwjaxError(
-            f"{read.tokenizer}: the tokenizer has {len(tokenizer)} tokens, the text encoder only "
-            f"{read.config.vocab_size}; use the tokenizer of this model"
-        )
-    tokenizer.save_pretrained(str(aside / CONTEXT_TOKENIZER_FOLDER))
-
-
-def _has_tokenizer(directory: Path) -> bool:
-    names = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
-    return any((directory / name).is_file() for name in names)
+    tokenizer = TextTokenizer.read(read.tokenizer)
+    require_context_vocabulary(tokenizer, read.config.vocab_size, read.tokenizer)
+    tokenizer.save(aside / CONTEXT_TOKENIZER_FOLDER)

@@ -12,12 +12,12 @@ import numpy as np
 
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
+from cwjax.files import write_json
 from cwjax.weights.configuration_file import CONFIG_FILE
 from cwjax.weights.model_directory import (
     GENERATION_FILE,
     read_generation_settings,
     read_model_config,
-    write_json,
     written_aside,
 )
 from cwjax.weights.name_table import NamedArrays, extract

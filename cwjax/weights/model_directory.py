@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -17,9 +16,12 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
+from cwjax.data.log_mel import SAMPLES_PER_POSITION
 from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
+from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.files import read_json, write_json
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES
@@ -86,7 +88,7 @@ def record_facts(directory: Path, facts: dict[str, Any]) -> None:
         CwjaxError: the directory cannot be read or written.
     """
     settings = read_config(directory)
-    settings["training"] = settings.get("training", {}) | facts
+    settings["training"] = read_training_facts(directory) | facts
     shapes = open_tensors(directory).shapes.values()
     count = sum(math.prod(shape) for shape in shapes)
     card = model_card(ContextWhisperConfig.from_dict(settings), count, settings["training"])
@@ -144,11 +146,6 @@ def written_aside(directory: Path, replace: bool = False) -> Iterator[Path]:
         raise CwjaxError(f"{directory}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Writes settings as people can read them."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_model(
@@ -212,7 +209,10 @@ def read_model_config(directory: str | Path) -> ContextWhisperConfig:
 
 def read_training_facts(directory: str | Path) -> dict[str, Any]:
     """What is known of a model's training, see `record_facts`. Raises CwjaxError if config.json cannot be read."""
-    return read_config(Path(directory)).get("training", {})
+    facts = read_config(directory).get("training", {})
+    if not isinstance(facts, dict):
+        raise CwjaxError(f"{Path(directory) / CONFIG_FILE}: training is {facts!r}, no JSON object; fetch it again")
+    return facts
 
 
 def load_processor(directory: str | Path, config: ContextWhisperConfig) -> Processor:
@@ -221,8 +221,13 @@ def load_processor(directory: str | Path, config: ContextWhisperConfig) -> Proce
     Raises:
         CwjaxError: they are missing, or do not fit the model.
     """
-    processor = Processor.read(directory)
+    directory = Path(directory)
+    processor = Processor.read(directory, takes_context=config.takes_context)
     require_vocabulary(processor.tokens, config.whisper.vocab_size, str(directory))
+    _require_windows(processor, config, directory)
+    if config.takes_context:
+        place = directory / CONTEXT_TOKENIZER_FOLDER
+        require_context_vocabulary(processor.context_tokenizer, config.text_encoder.vocab_size, place)
     return processor
 
 
@@ -233,10 +238,7 @@ def read_generation_settings(directory: Path) -> dict[str, Any]:
         CwjaxError: it is no valid JSON.
     """
     file = directory / GENERATION_FILE
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise CwjaxError(f"{file}: is no valid JSON ({error}); fetch it again") from error
+    return read_json(file) if file.is_file() else {}
 
 
 def require_vocabulary(tokens: WhisperTokens, vocab_size: int, place: str) -> None:
@@ -248,6 +250,30 @@ def require_vocabulary(tokens: WhisperTokens, vocab_size: int, place: str) -> No
     if len(tokens) > vocab_size or (vocab_size in published and vocab_size != len(tokens)):
         raise CwjaxError(
             f"{place}: the tokenizer has {len(tokens)} tokens, the model {vocab_size}; use the tokenizer of this model"
+        )
+
+
+def require_context_vocabulary(tokenizer: TextTokenizer, vocab_size: int, place: Path) -> None:
+    """Raises `CwjaxError` if a tokenizer is not that of a text encoder with so many rows.
+
+    A text encoder may have more rows than tokens. Most of them must have one: where its vocabulary is lost, a tokenizer
+    may be left that knows a few special tokens only.
+    """
+    if not vocab_size / 2 < len(tokenizer) <= vocab_size:
+        raise CwjaxError(
+            f"{place}: the tokenizer has {len(tokenizer)} tokens, the text encoder {vocab_size}; use the tokenizer of "
+            "this model"
+        )
+
+
+def _require_windows(processor: Processor, config: ContextWhisperConfig, directory: Path) -> None:
+    whisper = config.whisper
+    longest = whisper.max_source_positions * SAMPLES_PER_POSITION
+    if processor.num_mel_bins != whisper.num_mel_bins or processor.window_samples > longest:
+        raise CwjaxError(
+            f"{directory / PREPROCESSOR_FILE}: has windows of {processor.window_samples} samples and "
+            f"{processor.num_mel_bins} mel bins, the model at most {longest} and {whisper.num_mel_bins}; use the file of "
+            "this model"
         )
 
 

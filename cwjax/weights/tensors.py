@@ -202,7 +202,9 @@ def _open_shards(index: Path, reader: Callable[[Path], Tensors]) -> Tensors:
     try:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = dict(files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if strange := [file for file in names.values() if not isinstance(file, str) or Path(file).name != file]:
+            raise ValueError(f"{strange[0]!r} is no name of a file beside it")
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CwjaxError(f"{index}: is no readable index of shards ({error}); fetch it again") from error
     shards: dict[str, Tensors] = {}
     for file in sorted(set(names.values())):
