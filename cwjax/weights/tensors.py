@@ -3,6 +3,7 @@
 import json
 import math
 import mmap
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def open_tensors(directory: str | Path) -> Tensors:
     }
     for name, reader in readers.items():
         if (directory / name).is_file():
-            return reader(directory / name)
+            return _unwrapped(reader(directory / name))
     raise CwjaxError(f"{directory}: holds no weights ({', '.join(readers)}); name the directory of a whole checkpoint")
 
 
@@ -88,11 +89,22 @@ def open_pickle(file: str | Path) -> Tensors:
 
 def pickled_tensors(file: Path, state: Any) -> Tensors:
     """A state dict of PyTorch tensors as `Tensors`; `file` is where it came from."""
+    for name in ("state_dict", "model_state_dict", "model"):  # training programs put other things beside it
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
     if not isinstance(state, Mapping) or not all(hasattr(tensor, "detach") for tensor in state.values()):
         raise CwjaxError(f"{file}: is no state dict (names and tensors alone); save the model's state_dict()")
-    return Tensors(
-        file, {name: tuple(tensor.shape) for name, tensor in state.items()}, lambda name: _to_numpy(state[name])
-    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return _unwrapped(Tensors(file, shapes, lambda name: _to_numpy(state[name])))
+
+
+def _unwrapped(tensors: Tensors) -> Tensors:
+    """Without what DataParallel (`module.`) and torch.compile (`_orig_mod.`) put into names."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"(?<![^.])(module|_orig_mod)\.", "", name)
+
+    return tensors.renamed(plain) if len({*map(plain, tensors.shapes)}) == len(tensors.shapes) else tensors
 
 
 def load_pickle(file: Path) -> Any:
@@ -116,9 +128,15 @@ def load_pickle(file: Path) -> Any:
         except RuntimeError:  # the format before PyTorch 1.6 cannot be mapped
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        if held := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CwjaxError(
+                f"{file}: holds more than tensors ({held[1]}), which is not read, for it might run code; save the "
+                "model's state_dict() alone"
+            ) from error
+        reason = (str(error).partition("WeightsUnpickler error: ")[2] or str(error)).strip().splitlines()
         raise CwjaxError(
-            f"{file}: is damaged, cut short or more than weights ({reason[0][:200]}); fetch it again"
+            f"{file}: is damaged, cut short or no file of PyTorch's ({(reason or [type(error).__name__])[0][:200]}); "
+            "fetch it again"
         ) from error
 
 
@@ -145,7 +163,11 @@ def write_tensors(
 
     def flush() -> None:
         shards.append(list(held))
-        save_file(held, directory / _draft(len(shards)), metadata=metadata)
+        file = directory / _draft(len(shards))
+        file.touch()
+        mode = file.stat().st_mode
+        save_file(held, file, metadata=metadata)  # which nobody else may read
+        file.chmod(mode)
         held.clear()
 
     for name, tensor in tensors:
