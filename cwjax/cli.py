@@ -5,20 +5,18 @@ Exit status: 0 the work was done, 1 something the user can mend (one plain line 
 
 import argparse
 import contextlib
-import errno
 import io
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
-from cwjax.commands import convert, prepare
+from cwjax.commands import convert
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
-from cwjax.machine import cache_directory
+from cwjax.extras import EXTRAS, missing_package
+from cwjax.machine import keep_compiled_programs
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
-    prepare.add_options(commands.add_parser("prepare", help="make a corpus ready for training"))
+    preparing = commands.add_parser("prepare", help="make a corpus ready for training")
     commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
@@ -53,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
         if arguments[:1] == ["transcribe"]:
-            _use_compilation_cache()
             from cwjax.commands.transcribe import transcribe
 
             return transcribe(arguments[1:], debug)
@@ -61,12 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
+        runs = {"evaluate": _evaluate, "convert": convert.run}
+        if arguments[:1] == ["prepare"]:
+            from cwjax.commands import prepare
+
+            prepare.add_options(preparing)
+            runs["prepare"] = prepare.run
         options = parser.parse_args(arguments)
-        return {"evaluate": _evaluate, "convert": convert.run, "prepare": prepare.run}[options.command](options)
+        return runs[options.command](options)
     except CwjaxError as error:
         if debug:
             raise
         say_error(error)
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in EXTRAS:
+            raise
+        say_error(missing_package(package, arguments[0]))
         return 1
     except KeyboardInterrupt:
         print("cwjax: interrupted", file=sys.stderr)
@@ -111,7 +120,7 @@ def _train(arguments: list[str]) -> int:
             print("\nWith --config FILE, --help lists every field with its value in that file.")
             return 0
         raise CwjaxError("train: --config is missing; the experiments are in configs/, such as configs/demo.py")
-    _use_compilation_cache()
+    keep_compiled_programs()
     from cwjax.config import load_config
     from cwjax.experiment import train
     from cwjax.training.loop import StoppedBySignal
@@ -145,34 +154,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.batch_size < 1:
         raise CwjaxError("--batch-size must be at least 1")
-    _use_compilation_cache()
+    keep_compiled_programs()
     output = options.output or Path(options.model).resolve().parent / f"evaluation-{options.split}"
     evaluate(
         options.model, PreparedCorpus.read(options.data), output, options.split, options.batch_size, options.examples
     )
     return 0
-
-
-def _use_compilation_cache() -> None:
-    """Compiled programs are kept between runs, unless the environment says where or whether."""
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    cache = cache_directory()
-    try:
-        if cache is None:
-            raise OSError(errno.ENOENT, "there is no home directory")
-        cache = cache / "xla"
-        cache.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache).close()
-    except OSError as error:
-        log.info(
-            "compiled programs are not kept for the next time: %s (%s); JAX_COMPILATION_CACHE_DIR may name a folder",
-            cache or "no cache",
-            error.strerror,
-        )
-    else:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 
 
 def _quiet_libraries() -> None:

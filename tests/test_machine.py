@@ -8,11 +8,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import pytest
 from patience import PATIENCE
 
 import cwjax
-from cwjax import cli, machine
+from cwjax import machine
 from cwjax.cli import main
 from cwjax.data import demo_corpus
 from cwjax.errors import CwjaxError
@@ -179,8 +180,13 @@ def test_without_a_place_for_compiled_programs_work_goes_on(
         (tmp_path / "home").touch()
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
-    cli._use_compilation_cache()
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        machine.keep_compiled_programs()
+        assert not jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
     (line,) = caplog.messages
     assert line.startswith("compiled programs are not kept")
     assert str(tmp_path / "home" if home == "a file" else "no home directory") in line

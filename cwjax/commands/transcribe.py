@@ -20,6 +20,7 @@ from cwjax.commands.progress import AudioProgress, clock
 from cwjax.commands.terminal import InOrder, printable, say_error
 from cwjax.commands.transcribe_options import decoding_options, parse_options, subtitle_layout
 from cwjax.errors import CwjaxError
+from cwjax.extras import require_package
 from cwjax.files import write_text
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.writers import save_transcript, timestamp
@@ -78,6 +79,8 @@ class TranscribeCommand:
         self._options, self._debug = options, debug
         self._decoding, self._layout = decoding_options(options), subtitle_layout(options)
         _check(options)
+        if options.explain:
+            require_package("matplotlib", "--explain")
         context = _common_context(options)
         self._outputs = Outputs(Path(options.output_dir), [*options.output_format, *["html"] * options.explain])
         self._inputs = AudioFiles(options.audio, options.list, context)

@@ -7,14 +7,18 @@ WhisperFeatureExtractor to 1e-5), with jax.numpy in float32 it runs on the devic
 training step (there the quietest bins differ by up to about 5e-5, as float32 spectra do).
 """
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import librosa
 import numpy as np
+
+from cwjax.machine import cache_directory
 
 SAMPLING_RATE = 16_000
 """Samples per second."""
@@ -32,13 +36,27 @@ DYNAMIC_RANGE = 8.0
 
 @functools.cache
 def mel_filters(num_mel_bins: int) -> np.ndarray:
-    """Slaney's mel filters from 0 to 8 kHz, (201, M) float64."""
-    return _mel()(sr=SAMPLING_RATE, n_fft=FFT_LENGTH, n_mels=num_mel_bins, dtype=np.float64).T
+    """Slaney's mel filters from 0 to 8 kHz, (201, M) float64; kept between runs, for librosa imports for seconds."""
+    cache = cache_directory()
+    kept = cache and cache / f"mel-{num_mel_bins}-librosa-{version('librosa')}.npz"
+    try:
+        return np.load(kept)["filters"]  # whose checksum is compared
+    except Exception:  # not there, or damaged in any way
+        filters = _mel()(sr=SAMPLING_RATE, n_fft=FFT_LENGTH, n_mels=num_mel_bins, dtype=np.float64).T
+    if kept:
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as aside:
+                np.savez(aside, filters=filters)
+            Path(aside.name).replace(kept)
+    return filters
 
 
 def _mel() -> Callable[..., np.ndarray]:
     """librosa's filters. Importing them fails where Numba may write neither beside librosa nor into a home directory:
     librosa asks it to keep other functions that it compiles."""
+    import librosa
+
     try:
         return librosa.filters.mel
     except RuntimeError:

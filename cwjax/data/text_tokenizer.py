@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from cwjax.errors import CwjaxError
+from cwjax.extras import require_package
 from cwjax.files import read_json, write_json
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -103,9 +104,10 @@ def _read_older(directory: Path) -> TextTokenizer:
     # transformers makes a tokenizer of a few special tokens up where the vocabulary is missing.
     if not has_tokenizer(directory):
         raise CwjaxError(
-            f"{directory}: holds no readable tokenizer ({TOKENIZER_FILE} is missing); copy the tokenizer's files of the "
-            "model that the weights are from there"
+            f"{directory}: holds no readable tokenizer ({TOKENIZER_FILE} is missing); copy there the tokenizer's files "
+            "of the model that the weights are from"
         )
+    require_package("transformers", f"{directory}: a tokenizer without {TOKENIZER_FILE}")
     try:
         from transformers import AutoTokenizer
 

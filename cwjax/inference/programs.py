@@ -3,6 +3,7 @@
 Legend: B windows, F mel frames of a window, M mels, C chunks of a context, S tokens of a chunk, V vocabulary.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -15,7 +16,6 @@ from flax import nnx
 from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
 from cwjax.data.processor import Processor
 from cwjax.data.whisper_tokens import WhisperTokens
-from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
 from cwjax.inference.logit_rules import suppression
@@ -26,6 +26,8 @@ from cwjax.inference.timing import Alignment, align
 from cwjax.models.audio_encoder import ContextStates, ProjectedContext
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
+
+log = logging.getLogger(__name__)
 
 THIRTY_SECONDS = 3000
 """Mel frames of the windows of all published Whispers."""
@@ -40,8 +42,8 @@ class Programs:
         config: of the model.
         parameters: of the model; their dtype is that of the computation.
         processor: the model's inputs.
-        alignment_heads: (layer, head) of the decoder's cross-attention that follow the audio; None: all of the
-            upper half of the layers, as openai-whisper has it.
+        alignment_heads: (layer, head) of the decoder's cross-attention that follow the audio; None, or what another
+            model's settings left: all of the upper half of the layers, as openai-whisper has it.
     """
 
     def __init__(
@@ -59,12 +61,7 @@ class Programs:
         self._dtype = jax.tree.leaves(parameters["decoder"])[0].dtype
         self._graphdef, _ = abstract(config)
         layers, heads = config.whisper.decoder_layers, config.whisper.decoder_attention_heads
-        if alignment_heads is None:
-            alignment_heads = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-        for layer, head in alignment_heads:
-            if not (0 <= layer < layers and 0 <= head < heads):
-                raise CwjaxError(f"alignment head ({layer}, {head}) does not exist: the decoder has {layers} x {heads}")
-        self._alignment_heads = tuple(sorted((int(layer), int(head)) for layer, head in alignment_heads))
+        self._alignment_heads = _alignment_heads(alignment_heads, layers, heads)
         self._max_log_mel = jax.jit(lambda samples: mel_decades(samples, processor.num_mel_bins, jnp).max())
         self._encode_context = jax.jit(self._encode_context_program)
         self._encode = jax.jit(self._encode_program, static_argnums=6)
@@ -362,6 +359,21 @@ def _chance(seeds: Sequence[int], temperatures: Sequence[float]) -> tuple[jax.Ar
         for seed, temperature in zip(seeds, temperatures, strict=True)
     ]
     return jnp.stack(keys), jnp.asarray(temperatures, jnp.float32)
+
+
+def _alignment_heads(named: Any, layers: int, heads: int) -> tuple[tuple[int, int], ...]:
+    """Those that are named if they all exist, or else all heads of the upper half of the layers."""
+    existing = [(layer, head) for layer in range(layers) for head in range(heads)]
+    try:
+        chosen = {(layer, head) for layer, head in named or ()}
+    except (TypeError, ValueError):
+        chosen = set()
+    if chosen and chosen <= set(existing):
+        return tuple(one for one in existing if one in chosen)
+    if named is not None:
+        told = "alignment_heads %.80s are not heads of this decoder (%d x %d): words are timed by its upper half"
+        log.warning(told, named, layers, heads)
+    return tuple(existing[layers // 2 * heads :])
 
 
 def _biases(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Biases:
