@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from cwjax.data.processor import Processor
+from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Progress, Transcriber
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.transcription import Event, Request
+from cwjax.machine import compute_dtype, find_device, keep_compiled_programs
 from cwjax.models.audio_encoder import ContextStates
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, context_is_inert
 from cwjax.models.parameters import Parameters
-from cwjax.weights.model_directory import (
-    copy_model,
-    load_parameters,
-    load_processor,
-    read_generation_settings,
-    read_training_facts,
-)
+from cwjax.weights.name_table import as_tree
+from cwjax.weights.opening import OpenedModel, open_model
 from cwjax.weights.sources import locate
 
 if TYPE_CHECKING:
@@ -43,12 +39,27 @@ class Model:
     Attributes:
         config: its sizes.
         params: the tree of parameters.
-        directory: where it was loaded from.
+        source: where it was loaded from.
     """
 
     config: ContextWhisperConfig
     params: Parameters
-    directory: Path
+    source: OpenedModel
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether there is a text encoder; False: a stock Whisper, which can be given no context."""
+        return self.config.takes_context
+
+    @cached_property
+    def context_is_inert(self) -> bool:
+        """Whether a context changes nothing: there is no text encoder, or every gate is exactly zero."""
+        return context_is_inert(self.config, self.params)
+
+    @property
+    def tokens(self) -> WhisperTokens:
+        """The Whisper tokenizer."""
+        return self.processor.tokens
 
     @cached_property
     def processor(self) -> Processor:
@@ -57,7 +68,7 @@ class Model:
         Raises:
             CwjaxError: the directory has no tokenizers, as happens with converted weights that came without.
         """
-        return load_processor(self.directory, self.config)
+        return self.source.processor()
 
     def encode_context(self, ids: jax.Array, mask: jax.Array) -> ContextStates:
         """Reads contexts, once for all windows of a recording: (B, S) int and (B, S) bool, False at padding."""
@@ -125,8 +136,8 @@ class Model:
     @cached_property
     def transcriber(self) -> Transcriber:
         """All ways to transcribe, with the model's compiled programs."""
-        heads = read_generation_settings(self.directory).get("alignment_heads")
-        timestamps = read_training_facts(self.directory).get("timestamps", True)
+        heads = self.source.generation().get("alignment_heads")
+        timestamps = self.source.facts().get("timestamps", True)
         return Transcriber(self.config, self.params, self.processor, heads, timestamps)
 
     def save(self, directory: str | Path) -> None:
@@ -135,7 +146,7 @@ class Model:
         Raises:
             CwjaxError: it cannot be written.
         """
-        copy_model(self.directory, Path(directory), self.config, self.params)
+        self.source.save(Path(directory), self.params)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
         """Uploads the model to the Hugging Face hub and gives its address.
@@ -170,21 +181,25 @@ class Model:
         return abstract(self.config)[0]
 
 
-def load(source: str | Path, dtype: Any = jnp.float32) -> Model:
-    """Loads a model directory of ours, from disk or from the Hugging Face hub.
+def load(source: str | Path, *, dtype: Any = None, device: str | None = None) -> Model:
+    """Loads a model: ours, or a stock Whisper, which takes no context.
 
     Args:
-        source: the directory, or a hub id OWNER/NAME.
-        dtype: what to compute in, such as `jnp.bfloat16`.
+        source: a model directory; a directory with a Whisper of Hugging Face or CTranslate2 (faster-whisper); one of
+            OpenAI's `.pt` files; a hub id OWNER/NAME of any of them; or the name of a published Whisper, such as
+            "tiny", "small.en", "large-v3", "turbo" or "distil-large-v3".
+        dtype: what to compute in: "float32", "bfloat16" or "float16"; None: bfloat16 on GPUs and TPUs, else float32.
+        device: such as "cpu", "gpu" or "cuda:1"; None: JAX's first.
 
     Raises:
-        CwjaxError: it is neither here nor can be fetched, or it is damaged or another kind of model.
+        CwjaxError: it is neither here nor can be fetched, or it is damaged or another kind of model; or there is no
+            such dtype or device.
     """
-    directory = locate(str(source))
-    if not directory.is_dir():
-        raise CwjaxError(f"{directory}: is no directory; launch/convert.py makes a model directory of a checkpoint")
-    config, parameters = load_parameters(directory, np.dtype(dtype))
-    return Model(config, jax.device_put(parameters), directory)
+    keep_compiled_programs()
+    opened = open_model(locate(str(source)))
+    chosen = find_device(device)
+    parameters = as_tree(opened.parameters(), compute_dtype(dtype, chosen))
+    return Model(opened.config, jax.device_put(parameters, chosen), opened)
 
 
 @partial(jax.jit, static_argnums=0)

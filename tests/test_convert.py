@@ -215,7 +215,7 @@ def test_precisions(whisper_source, bert_source, tmp_path):
         assert all(np.array_equal(back[name], tensors[name].astype(dtype)) for name in tensors)
     convert(str(source), str(bert_source), tmp_path / "single", CLOSED, "float32")
     assert {array.dtype for array in load_file(tmp_path / "single/model.safetensors").values()} == {np.dtype("float32")}
-    assert cwjax.load(tmp_path / "bfloat16", jnp.bfloat16).encode(inputs()[0]).dtype == jnp.bfloat16
+    assert cwjax.load(tmp_path / "bfloat16", dtype=jnp.bfloat16).encode(inputs()[0]).dtype == jnp.bfloat16
 
 
 def test_chosen_layers_and_gates(whisper_source, bert_source, tmp_path):
@@ -357,7 +357,7 @@ def test_whatever_is_wrong_is_named_and_nothing_is_left(whisper_source, bert_sou
     assert "damaged or cut short" in broken("cut", cut)
     assert "is missing, though model.safetensors.index.json names it" in broken("shard", without_a_shard)
     assert "the tokenizer has" in broken("tokenizer", other_tokenizer)
-    assert "more than weights" in broken("dangerous", dangerous)
+    assert "holds more than tensors" in broken("dangerous", dangerous)
     assert "fit nowhere in Whisper: decoder.layers.1" in broken("layers", fewer_layers)
     assert "holds no weights" in broken("empty", lambda source: (source / "model.safetensors").unlink())
     both = ("--text-encoder", bert_source, "--output", output)
@@ -381,7 +381,7 @@ def test_no_network_and_a_hub_id_is_one_clear_line(bert_source, tmp_path, capsys
     line = refused(
         capsys, "--whisper", "openai/whisper-nothing", "--text-encoder", bert_source, "--output", tmp_path / "out"
     )
-    assert "openai/whisper-nothing: is no directory here and cannot be fetched from the hub" in line
+    assert "openai/whisper-nothing: is not here, was looked up on the hub as openai/whisper-nothing, and" in line
 
 
 @pytest.mark.parametrize("kept", ["safetensors", "bin"])
@@ -404,7 +404,7 @@ def test_a_hub_id_is_fetched_without_what_is_not_needed(kept, whisper_source, be
                 shutil.copy(file, fetched)
         return str(fetched)
 
-    monkeypatch.setattr("cwjax.weights.sources.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     convert("openai/whisper-tiny", str(bert_source), tmp_path / "out", CLOSED)
     assert (fetched / "pytorch_model.bin").exists() == (kept == "bin")
     assert not (fetched / "model.fp32.safetensors").exists()

@@ -156,8 +156,6 @@ class TranscribeCommand:
         if not any(file.context.strip() for file in self._files):
             return
         if self._model.takes_context:
-            if self._model.context_is_inert:
-                log.warning("%s: its context attention is untrained (all gates are closed): no context has an effect")
             return
         if options.compare_context or options.explain:
             raise CwjaxError(f"{options.model}: is a stock Whisper and takes no context that could be shown")

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 PREPROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FOLDER = "tokenizer"
 CONTEXT_TOKENIZER_FOLDER = "context_tokenizer"
+NO_CONTEXT = "this model is a stock Whisper, which takes no context: leave the context out"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Processor:
             if not text.strip():
                 continue
             if self.context_tokenizer is None:
-                raise CwjaxError("this model is a stock Whisper, which takes no context: leave the context out")
+                raise CwjaxError(NO_CONTEXT)
             encoded = self.context_tokenizer.encode(text)
             if len(encoded) > length:
                 log.debug("context cut from %d to %d tokens: %s", len(encoded), length, text)

@@ -52,7 +52,7 @@ def evaluate(
     Returns:
         The summary, as in `report.json`.
     """
-    transcriber = cwjax.load(model_directory, np.float32).transcriber
+    transcriber = cwjax.load(model_directory).transcriber
     positions = corpus.positions(split)[: examples or None]
     if not positions:
         raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")

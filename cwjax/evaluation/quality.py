@@ -47,7 +47,7 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
     Raises:
         CwjaxError: the model cannot be read, or the corpus's folder cannot be written.
     """
-    transcriber = cwjax.load(model_directory, np.float32).transcriber
+    transcriber = cwjax.load(model_directory).transcriber
     window_seconds = transcriber.programs.processor.window_seconds
     longest = max((segment.duration for segment in corpus.segments), default=0.0)
     if longest > window_seconds + 1e-6:

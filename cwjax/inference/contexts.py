@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from cwjax.data.processor import Processor
+from cwjax.data.processor import NO_CONTEXT, Processor
+from cwjax.errors import CwjaxError
 from cwjax.inference.programs import Programs
 from cwjax.models.audio_encoder import ProjectedContext
 from cwjax.models.context_whisper import ContextWhisperConfig
@@ -125,6 +126,8 @@ def join_contexts(contexts: Iterable[ProjectedContext | None]) -> ProjectedConte
 def _measure(processor: Processor, longest: int) -> tuple[Count, int]:
     """How to count the tokens of texts, and how many a chunk holds of them."""
     tokenizer = processor.context_tokenizer
+    if tokenizer is None:
+        raise CwjaxError(NO_CONTEXT)
     return tokenizer.lengths, longest - tokenizer.special_tokens
 
 
@@ -216,7 +219,8 @@ class Contexts:
     def __init__(self, programs: Programs, config: ContextWhisperConfig):
         self._programs = programs
         self._processor = programs.processor
-        self.chunk_tokens = min(CHUNK_TOKENS, config.text_encoder.max_position_embeddings or CHUNK_TOKENS)
+        text = config.text_encoder  # None: a stock Whisper
+        self.chunk_tokens = min(CHUNK_TOKENS, (text and text.max_position_embeddings) or CHUNK_TOKENS)
         self._kept: OrderedDict[str, ProjectedContext | None] = OrderedDict()
 
     def encode(self, text: str) -> ProjectedContext | None:

@@ -1,6 +1,7 @@
 """A model that transcribes: one recording or many, at once or segment by segment."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -14,8 +15,10 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.transcription import Event, Request, Transcription
-from cwjax.models.context_whisper import ContextWhisperConfig
+from cwjax.models.context_whisper import ContextWhisperConfig, context_is_inert
 from cwjax.models.parameters import Parameters
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
 """Windows at once where nobody says how many."""
@@ -46,7 +49,8 @@ class Transcriber:
     ):
         self.programs = Programs(config, parameters, processor, alignment_heads)
         self.contexts = Contexts(self.programs, config)
-        self.context_layers = config.context.layers_of(config.whisper.encoder_layers)
+        self.context_layers = config.context.layers_of(config.whisper.encoder_layers) if config.context else ()
+        self._warns_of_context = context_is_inert(config, parameters)
         self._engine = Engine(self.programs)
         self.knows_timestamps = knows_timestamps
 
@@ -109,6 +113,11 @@ class Transcriber:
     def _begin(self, request: Request, emit: Callable[[Event], None], batch_size: int) -> Transcription:
         recording = request.audio if isinstance(request.audio, Recording) else Recording.open(request.audio)
         options = self._checked(request.options)
+        if request.context.strip() and self._warns_of_context:
+            log.warning(
+                "the model's context attention is untrained (all gates are closed): no context has an effect"
+            )
+            self._warns_of_context = False
         return Transcription(request, recording, self.programs, self.contexts, options, emit, batch_size)
 
     def stream(

@@ -47,9 +47,7 @@ class ContextWhisperConfig:
 
     def __post_init__(self) -> None:
         if (self.text_encoder is None) != (self.context is None):
-            raise CwjaxError(
-                "config.json: text_encoder and context go together; give both, or neither for stock Whisper"
-            )
+            raise CwjaxError("config.json: text_encoder and context go together: give both, or neither")
         if self.context is not None:
             self.context.layers_of(self.whisper.encoder_layers)
 

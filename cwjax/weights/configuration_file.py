@@ -1,6 +1,8 @@
 """Reading `config.json` of a checkpoint in Hugging Face's layout."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,16 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         CwjaxError: it is missing or no JSON object.
     """
     return read_json(Path(directory) / CONFIG_FILE, "name a directory that holds a whole checkpoint")
+
+
+@contextlib.contextmanager
+def errors_name(directory: str | Path) -> Iterator[None]:
+    """Puts the path of `config.json` before what is said of its values."""
+    try:
+        yield
+    except CwjaxError as error:
+        reason = str(error).removeprefix(f"{CONFIG_FILE}: ")
+        raise CwjaxError(f"{Path(directory) / CONFIG_FILE}: {reason}") from error
 
 
 def sizes_from(kind: type[Sizes], settings: dict[str, Any]) -> Sizes:

@@ -12,21 +12,15 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER, save_preprocessor_settings
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER
 from cwjax.data.text_tokenizer import TextTokenizer, has_tokenizer
-from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
-from cwjax.files import write_json
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import ContextAttentionConfig
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.model_directory import (
-    GENERATION_FILE,
-    generation_settings,
     require_context_vocabulary,
-    require_vocabulary,
     write_model,
     written_aside,
 )
@@ -39,6 +33,7 @@ from cwjax.weights.pretrained import (
     open_text_encoder,
     open_whisper,
     published_generation_settings,
+    write_whisper_files,
 )
 from cwjax.weights.sources import locate
 from cwjax.weights.tensors import open_tensors
@@ -101,7 +96,7 @@ def convert(
     )
     facts = {"whisper": whisper, "text_encoder": text_encoder}
     with written_aside(output) as aside:
-        missing = [*_write_whisper_files(aside, heard, config), *_write_context_tokenizer(aside, read)]
+        missing = [*write_whisper_files(aside, heard), *_write_context_tokenizer(aside, read)]
         written = write_model(aside, config, _complete(config, _cast(named, precision)), facts)
     return Converted(**written, missing=tuple(missing))
 
@@ -120,7 +115,7 @@ def convert_original(original: str, output: Path, precision: Precision = "keep")
     heard = PretrainedWhisper(config.whisper, source, published_generation_settings(source), lambda: iter(()))
     read = PretrainedTextEncoder(config.text_encoder, source / CONTEXT_TOKENIZER_FOLDER, lambda: iter(()))
     with written_aside(output) as aside:
-        missing = [*_write_whisper_files(aside, heard, config), *_write_context_tokenizer(aside, read)]
+        missing = [*write_whisper_files(aside, heard), *_write_context_tokenizer(aside, read)]
         written = write_model(aside, config, _complete(config, _cast(named, precision)), {"original": original})
     return Converted(**written, missing=tuple(missing))
 
@@ -160,20 +155,6 @@ def _new_context_attention(config: ContextWhisperConfig, seed: int) -> NamedArra
 def new_context_attention(config: ContextWhisperConfig, key: jax.Array) -> dict[str, Any]:
     """Random context attention, path -> array; the rest of the model is never made."""
     return {path: leaf for path, leaf in flatten(init_params(config, key)) if "/context_" in path}
-
-
-def _write_whisper_files(aside: Path, heard: PretrainedWhisper, config: ContextWhisperConfig) -> Iterator[str]:
-    """Audio settings, tokenizer and generation settings; says what is missing."""
-    whisper = config.whisper
-    save_preprocessor_settings(aside, whisper.num_mel_bins, whisper.max_source_positions * SAMPLES_PER_POSITION)
-    if heard.files is None or not has_tokenizer(heard.files):
-        write_json(aside / GENERATION_FILE, heard.generation)
-        yield f"Whisper's tokenizer (its files belong in {TOKENIZER_FOLDER}/)"
-        return
-    tokens = WhisperTokens.read(heard.files)
-    require_vocabulary(tokens, whisper.vocab_size, str(heard.files))
-    tokens.tokenizer.save(aside / TOKENIZER_FOLDER)
-    write_json(aside / GENERATION_FILE, generation_settings(tokens, config) | heard.generation)
 
 
 def _write_context_tokenizer(aside: Path, read: PretrainedTextEncoder) -> Iterator[str]:

@@ -6,6 +6,10 @@ from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.t5 import T5Config
 
 MODEL_CARD_FILE = "README.md"
+CONTEXT_WHISPER = (
+    "# ContextWhisper",
+    "Whisper whose audio encoder attends to what a text encoder reads about the recording.",
+)
 
 
 def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, Any]) -> str:
@@ -22,9 +26,8 @@ def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, A
         header += ["base_model:", *(f"- {one}" for one in base)]
     sections = [
         "---\n" + "\n".join(header) + "\n---",
-        "# ContextWhisper",
-        "Whisper whose audio encoder attends to what a text encoder reads about the recording.",
-        _use(),
+        *(CONTEXT_WHISPER if config.takes_context else ("# Whisper", "It takes no context.")),
+        _use(', context="an interview about bee keeping"' if config.takes_context else ""),
         "## What it is made of\n\n" + _table(_parts(config, parameters, facts)),
     ]
     training = _training(facts)
@@ -35,25 +38,30 @@ def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, A
     return "\n\n".join(sections) + "\n"
 
 
-def _use() -> str:
+def _use(context: str) -> str:
     return (
         "```python\n"
         "import cwjax\n\n"
         'model = cwjax.load("THIS_DIRECTORY_OR_HUB_ID")\n'
-        'print(model.transcribe("talk.ogg", context="an interview about bee keeping").text)\n'
+        f'print(model.transcribe("talk.ogg"{context}).text)\n'
         "```"
     )
 
 
 def _parts(config: ContextWhisperConfig, parameters: int, facts: dict[str, Any]) -> dict[str, str]:
     whisper, text = config.whisper, config.text_encoder
+    heard = (
+        f"{_source(facts, 'whisper')}{whisper.encoder_layers} + {whisper.decoder_layers} layers, "
+        f"{whisper.d_model} wide, {whisper.num_mel_bins} mel bins, {whisper.vocab_size} tokens"
+    )
+    if text is None or config.context is None:
+        return {"Whisper": heard, "parameters": f"{parameters:,}"}
     kind, layers = ("T5", text.num_layers) if isinstance(text, T5Config) else ("BERT", text.num_hidden_layers)
     attending = config.context.layers_of(whisper.encoder_layers)
     where = "all layers" if len(attending) == whisper.encoder_layers else f"layers {', '.join(map(str, attending))}"
     gate = "no gate" if config.context.gate == "none" else "a tanh gate each"
     return {
-        "Whisper": f"{_source(facts, 'whisper')}{whisper.encoder_layers} + {whisper.decoder_layers} layers, "
-        f"{whisper.d_model} wide, {whisper.num_mel_bins} mel bins, {whisper.vocab_size} tokens",
+        "Whisper": heard,
         "text encoder": f"{_source(facts, 'text_encoder')}{kind}, {layers} layers, {text.hidden_size} wide",
         "context attention": f"in {where} of the audio encoder, {gate}",
         "parameters": f"{parameters:,}",

@@ -24,8 +24,8 @@ from cwjax.errors import CwjaxError
 from cwjax.files import read_json, write_json
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten
-from cwjax.models.whisper import WHISPER_SIZES
-from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
+from cwjax.weights.configuration_file import CONFIG_FILE, errors_name, read_config
 from cwjax.weights.model_card import MODEL_CARD_FILE, model_card
 from cwjax.weights.name_table import NamedArrays, as_tree
 from cwjax.weights.tensors import open_tensors, write_tensors
@@ -56,7 +56,7 @@ def save_model(
     with written_aside(Path(directory), replace=True) as aside:
         write_model(aside, config, named, facts)
         processor.save(aside)
-        write_json(aside / GENERATION_FILE, generation_settings(processor.tokens, config))
+        write_json(aside / GENERATION_FILE, generation_settings(processor.tokens, config.whisper))
 
 
 def write_model(
@@ -204,7 +204,8 @@ def read_model_config(directory: str | Path) -> ContextWhisperConfig:
     if found != MODEL_TYPE:
         held = f"a model of type {found!r}" if found else "a model of no named type"
         raise CwjaxError(f"{directory}: holds {held}, not {MODEL_TYPE!r}; launch/convert.py makes one of it")
-    return ContextWhisperConfig.from_dict(settings)
+    with errors_name(directory):
+        return ContextWhisperConfig.from_dict(settings)
 
 
 def read_training_facts(directory: str | Path) -> dict[str, Any]:
@@ -272,12 +273,12 @@ def _require_windows(processor: Processor, config: ContextWhisperConfig, directo
     if processor.num_mel_bins != whisper.num_mel_bins or processor.window_samples > longest:
         raise CwjaxError(
             f"{directory / PREPROCESSOR_FILE}: has windows of {processor.window_samples} samples and "
-            f"{processor.num_mel_bins} mel bins, the model at most {longest} and {whisper.num_mel_bins}; use the file of "
-            "this model"
+            f"{processor.num_mel_bins} mel bins, the model at most {longest} and {whisper.num_mel_bins}; use this "
+            "model's own file"
         )
 
 
-def generation_settings(tokens: WhisperTokens, config: ContextWhisperConfig) -> dict[str, Any]:
+def generation_settings(tokens: WhisperTokens, whisper: WhisperConfig) -> dict[str, Any]:
     """What decoding needs to know, under the names transformers uses."""
     languages = {token: number for token, number in tokens.tokenizer.get_vocab().items() if _is_language(token)}
     return {
@@ -287,7 +288,7 @@ def generation_settings(tokens: WhisperTokens, config: ContextWhisperConfig) -> 
         "prev_sot_token_id": tokens.id("<|startofprev|>"),
         "no_timestamps_token_id": tokens.first_timestamp - 1,
         "max_initial_timestamp_index": 50,
-        "max_length": config.whisper.max_target_positions,
+        "max_length": whisper.max_target_positions,
         "is_multilingual": tokens.is_multilingual,
         "lang_to_id": dict(sorted(languages.items(), key=lambda item: item[1])),
         "task_to_id": {task: tokens.id(f"<|{task}|>") for task in ("transcribe", "translate")},

@@ -1,18 +1,29 @@
 """What a place with weights holds: a Whisper or a text encoder, in anybody's format or inside a model of ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER
+from cwjax.data.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER, save_preprocessor_settings
+from cwjax.data.text_tokenizer import has_tokenizer
+from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.files import write_json
 from cwjax.models.bert import BertConfig
-from cwjax.models.context_whisper import ContextWhisperConfig, TextEncoderConfig
+from cwjax.models.context_whisper import TextEncoderConfig
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import WhisperConfig
-from cwjax.weights.configuration_file import CONFIG_FILE, read_config
+from cwjax.weights.configuration_file import CONFIG_FILE, errors_name, read_config
 from cwjax.weights.ctranslate2_checkpoints import CTRANSLATE2_FILE, open_ctranslate2
-from cwjax.weights.model_directory import MODEL_TYPE, read_generation_settings
+from cwjax.weights.model_directory import (
+    GENERATION_FILE,
+    MODEL_TYPE,
+    generation_settings,
+    read_generation_settings,
+    read_model_config,
+    require_vocabulary,
+)
 from cwjax.weights.name_table import NamedArrays
 from cwjax.weights.tensors import open_tensors
 from cwjax.weights.text_encoder_checkpoints import text_encoder_config, text_encoder_parameters
@@ -35,8 +46,6 @@ TEXT_ENCODER_SIZES: dict[str, TextEncoderConfig] = {
     "google/flan-t5-large": T5Config(**_FLAN_LARGE, feed_forward_proj="gated-gelu"),
 }
 """Sizes of common text encoders, for plans without a network; what is loaded has its own configuration."""
-
-Sizes = TypeVar("Sizes")
 
 
 class PretrainedWhisper(NamedTuple):
@@ -75,26 +84,46 @@ def open_whisper(place: Path) -> PretrainedWhisper:
     Raises:
         CwjaxError: the place holds none of them.
     """
-    if place.is_file():
+    if place.is_file() and place.suffix in (".safetensors", ".json"):
+        raise CwjaxError(f"{place}: is a part of a checkpoint; name the directory that it is in")
+    if place.is_file() and place.name != CTRANSLATE2_FILE:
         config, tensors = open_openai(place)
-        return PretrainedWhisper(config, None, {}, lambda: whisper_from_openai(tensors, config))
-    settings = read_config(place)
-    if (place / CTRANSLATE2_FILE).is_file() and "model_type" not in settings:
+        files = place.parent if has_tokenizer(place.parent) else None
+        return PretrainedWhisper(config, files, {}, lambda: whisper_from_openai(tensors, config))
+    place = place.parent if place.is_file() else place
+    is_ctranslate2 = (place / CTRANSLATE2_FILE).is_file()
+    settings = {} if is_ctranslate2 and not (place / CONFIG_FILE).is_file() else read_config(place)
+    if is_ctranslate2 and "model_type" not in settings:
         config, tensors = open_ctranslate2(place / CTRANSLATE2_FILE)
         heads = {name: settings[name] for name in settings.keys() & {"alignment_heads"}}
         return PretrainedWhisper(config, place, heads, lambda: whisper_from_hugging_face(tensors, config))
     kind = settings.get("model_type")
     if kind == "whisper":
-        config = _sizes(place, settings, whisper_config)
+        with errors_name(place):
+            config = whisper_config(settings)
         generation = published_generation_settings(place)
         return PretrainedWhisper(
             config, place, generation, lambda: whisper_from_hugging_face(open_tensors(place), config)
         )
     if kind == MODEL_TYPE:
-        config = ContextWhisperConfig.from_dict(settings).whisper
+        config = read_model_config(place).whisper
         generation = published_generation_settings(place)
         return PretrainedWhisper(config, place / TOKENIZER_FOLDER, generation, lambda: _stock_whisper(place))
     raise CwjaxError(f"{place / CONFIG_FILE}: is of a {kind!r} model, where a Whisper is needed")
+
+
+def write_whisper_files(directory: Path, heard: PretrainedWhisper) -> Iterator[str]:
+    """Writes audio settings, tokenizer and generation settings into a model directory; says what is missing."""
+    config = heard.config
+    save_preprocessor_settings(directory, config.num_mel_bins, config.max_source_positions * SAMPLES_PER_POSITION)
+    if heard.files is None or not has_tokenizer(heard.files):
+        write_json(directory / GENERATION_FILE, heard.generation)
+        yield f"Whisper's tokenizer (its files belong in {TOKENIZER_FOLDER}/)"
+        return
+    tokens = WhisperTokens.read(heard.files)
+    require_vocabulary(tokens, config.vocab_size, str(heard.files))
+    tokens.tokenizer.save(directory / TOKENIZER_FOLDER)
+    write_json(directory / GENERATION_FILE, generation_settings(tokens, config) | heard.generation)
 
 
 def published_generation_settings(place: Path) -> dict[str, Any]:
@@ -110,17 +139,13 @@ def open_text_encoder(place: Path) -> PretrainedTextEncoder:
     """
     settings = read_config(place)
     if settings.get("model_type") == MODEL_TYPE:
-        config = ContextWhisperConfig.from_dict(settings).text_encoder
+        config = read_model_config(place).text_encoder
+        if config is None:
+            raise CwjaxError(f"{place}: is a stock Whisper, which has no text encoder")
         return PretrainedTextEncoder(config, place / CONTEXT_TOKENIZER_FOLDER, lambda: _text_encoder_inside(place))
-    config = _sizes(place, settings, text_encoder_config)
+    with errors_name(place):
+        config = text_encoder_config(settings)
     return PretrainedTextEncoder(config, place, lambda: text_encoder_parameters(open_tensors(place), settings))
-
-
-def _sizes(place: Path, settings: dict[str, Any], read: Callable[[dict[str, Any]], Sizes]) -> Sizes:
-    try:
-        return read(settings)
-    except CwjaxError as error:  # begins with the file's name
-        raise CwjaxError(f"{place}/{error}") from error
 
 
 def _stock_whisper(directory: Path) -> NamedArrays:

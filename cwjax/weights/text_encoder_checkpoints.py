@@ -119,7 +119,7 @@ def text_encoder_config(settings: dict[str, Any]) -> TextEncoderConfig:
             f"{CONFIG_FILE}: model_type is 'umt5', which has relative positions of its own in every layer and is not "
             "supported here; choose an mT5"
         )
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise CwjaxError(
             f"{CONFIG_FILE}: model_type is {kind!r}, where a text encoder is needed; supported are {', '.join(readers)}"
         )
