@@ -82,7 +82,7 @@ def test_patterns_that_no_shell_expanded(here):
     assert list(names("talks/**/*.mp3")) == ["talks/1.mp3", "talks/2.mp3", "talks/deep/4.mp3"]
     assert list(names("talk[1].mp3")) == ["talk[1].mp3"]
     (line,) = gather("talks/*.wav").missing
-    assert line.startswith("talks/*.wav: no such audio, and as a pattern it matches nothing")
+    assert line.startswith("talks/*.wav: no such audio file, and as a pattern it matches nothing")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes")

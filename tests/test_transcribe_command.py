@@ -276,7 +276,7 @@ def test_segments_are_printed_as_they_come(folder, model, capsys):
         (["10.wav", "--context-file", "none.txt"], "none.txt: cannot be read"),
         (["missing.wav"], "missing.wav: no such audio file"),
         (["https://example.org/talk.mp3"], "https://example.org/talk.mp3: is an address: download it first"),
-        (["no*.wav"], "no*.wav: no such audio, and as a pattern it matches nothing"),
+        (["no*.wav"], "no*.wav: no such audio file, and as a pattern it matches nothing"),
         (["a\0b.wav"], r"a\x00b.wav: is no path"),
         (["x" * 300 + ".wav"], "File name too long"),
         (["10.wav", "--output-dir", "10.wav"], "--output-dir 10.wav: cannot be written"),
@@ -464,8 +464,9 @@ def test_names_that_are_no_text_and_no_control_character_reaches_the_terminal(fo
 
 def test_recordings_from_stdin(folder, model, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(record(10)[0]).read_bytes())))
-    assert transcribe("-", "-f", "txt") == 0
-    assert Path("stdin.txt").read_text() == "heard 10\n"
+    os.rename(record(20)[0], "stdin.wav")
+    assert transcribe("stdin.wav", "-", "-f", "txt") == 0
+    assert (Path("stdin.txt").read_text(), Path("stdin-2.txt").read_text()) == ("heard 20\n", "heard 10\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no sound")))
     assert transcribe("-", "-f", "txt") == 1
     (line,) = errors(capsys)

@@ -114,16 +114,13 @@ class AudioFiles:
                 with path.open("rb") as file:
                     file.read(1)
                 yield AudioFile(path, context, self._name(path, root), label)
-        except FileNotFoundError as error:
-            matches = sorted(glob.glob(str(name), recursive=True)) if glob.has_magic(str(name)) else []
-            if matches:
-                log.info("%s: %d matches", label, len(matches))
-            elif glob.has_magic(str(name)):
-                self.missing.append(f"{label}: no such audio, and as a pattern it matches nothing; check the path")
-            else:
-                self.missing.append(f"{label}: no such audio file ({error.strerror}); check the path")
+        except FileNotFoundError:
+            matches = sorted(glob.glob(str(name), recursive=True))
             for match in matches:
                 yield from self._files_of(match, root, context)
+            if not matches:
+                pattern = ", and as a pattern it matches nothing" * glob.has_magic(str(name))
+                self.missing.append(f"{label}: no such audio file{pattern}; check the path")
         except CwjaxError as error:
             self.missing.append(f"{label}: {error}")
         except OSError as error:
@@ -187,13 +184,13 @@ def _named_apart(files: list[AudioFile]) -> list[AudioFile]:
     """The files, no two of them with names that are one where letters and capitals are not told apart."""
     folders: dict[str, list[str]] = {}
     for file in files:
-        folders.setdefault(_key(file.name), []).append(os.path.realpath(file.path.parent))
+        folders.setdefault(_key(file.name), []).append(_folder(file))
     taken = {name for name, of_name in folders.items() if len(of_name) == 1}
     apart = []
     for file in files:
         of_name, name = folders[_key(file.name)], file.name
         if len(of_name) > 1:
-            below = os.path.relpath(os.path.realpath(file.path.parent), os.path.commonpath(of_name))
+            below = os.path.relpath(_folder(file), os.path.commonpath(of_name))
             plain = name = os.path.normpath(os.path.join(below, os.path.basename(name)))
             number = 1
             while _key(name) in taken:
@@ -202,6 +199,11 @@ def _named_apart(files: list[AudioFile]) -> list[AudioFile]:
             taken.add(_key(name))
         apart.append(replace(file, name=name))
     return apart
+
+
+def _folder(file: AudioFile) -> str:
+    """Where a recording lies; one that came through a pipe: here."""
+    return os.path.realpath(file.path.parent if printable(file.path) == file.label else ".")
 
 
 def _key(name: str) -> str:

@@ -174,23 +174,21 @@ class TranscribeCommand:
                 elif shown:
                     log.warning("%s: has no context, so there is nothing to compare or to explain", file.label)
         if transcripts:
-            self._show_what_context_does(
-                {file: transcripts[file.name] for file in self._files if file.name in transcripts}
-            )
+            self._show_what_context_does(transcripts)
 
-    def _show_what_context_does(self, transcripts: dict[AudioFile, Transcript]) -> None:
+    def _show_what_context_does(self, transcripts: dict[str, Transcript]) -> None:
         """Compares with transcripts made without context, and explains."""
-        files = {file.name: file for file in transcripts}
-        lines = InOrder({file.name: file.label for file in transcripts})
-        for one, without in self._stream([replace(file, context="") for file in transcripts], lines, verbose=False):
-            file = files[one.name]
+        files = {file.name: file for file in self._files if file.name in transcripts}
+        lines = InOrder({name: file.label for name, file in files.items()})
+        plain = [replace(file, context="") for file in files.values()]
+        for file, without in self._stream(plain, lines, verbose=False):
             with self._noting_failure(file, lines):
                 if self._options.compare_context:
                     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-                    texts = (printable(transcript.text) for transcript in (without, transcripts[file]))
+                    texts = (printable(transcript.text) for transcript in (without, transcripts[file.name]))
                     lines.add(file.name, comparison(*texts, colour))
                 if self._options.explain:
-                    self._explain(file, transcripts[file], without)
+                    self._explain(files[file.name], transcripts[file.name], without)
             lines.close(file.name)
 
     def _stream(
