@@ -154,7 +154,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cwjax.data.audio.BLOCK_FRAMES", 1000)
     monkeypatch.setattr(soundfile.SoundFile, "read", read_then_cut)
-    with pytest.raises(CwjaxError, match=r"a\.wav: ends after 4\.0 s, but its header says 10\.0 s"):
+    with pytest.raises(CwjaxError, match=r"a\.wav: ends after 4\.[01] s, but its header says 10\.0 s"):
         read_audio(path)
 
 
@@ -345,13 +345,13 @@ def test_absurd_sampling_rates_are_refused(tmp_path, rate):
 
 
 def test_many_channels_are_read_in_small_blocks(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros((100_000, 64), np.int16), 96_000)
+    soundfile.write(tmp_path / "a.wav", np.zeros((400_000, 64), np.int16), 96_000)
     tracemalloc.start()
     samples = read_audio(tmp_path / "a.wav")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(samples) == pytest.approx(100_000 / 6, abs=1)
-    assert peak < 16 * BLOCK_FRAMES
+    assert len(samples) == pytest.approx(400_000 / 6, abs=1)
+    assert peak < 32 * BLOCK_FRAMES  # a third of all samples
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])

@@ -18,7 +18,6 @@ from test_whisper_tokens import TEXTS
 from tiny import WORDS, write_bert
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tolerance import assert_close, largest_logit, text_encoder_terms, whisper_terms
-from transformers import PreTrainedTokenizerFast
 
 from cwjax.data.log_mel import compress, mel_decades
 from cwjax.data.processor import Processor
@@ -155,13 +154,13 @@ def test_titles_and_wrapped_lines_end_nothing(model: SimpleNamespace) -> None:
     assert split(model, wrapped) == ["the wind is in the water of the sea and they sail.", "the bear is on the sea."]
 
 
-def unigram_tokenizer() -> PreTrainedTokenizerFast:
+def unigram_tokenizer() -> TextTokenizer:
     """Of T5's kind: spaces are parts of tokens, and rare text falls into letters."""
     pieces = ["▁", "▁the", "▁sea", "▁sa", "il", "le", "▁w", "ord", *":,;.", *map(chr, range(97, 123)), "。海風"]
     scores = [("<unk>", 0.0), *((piece, -0.7 * len(piece) - 1) for piece in pieces)]
     backend = Tokenizer(models.Unigram(scores, 0, False))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    return TextTokenizer(backend)
 
 
 MARKS = " \n,;:.<[(\"'海。、「：\u00a0\u2028"

@@ -1,5 +1,6 @@
 """Decoding of windows against openai-whisper and transformers with the same wide random weights."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -119,6 +120,35 @@ def test_prompts_of_unlike_length_share_a_batch(pair: SimpleNamespace) -> None:
         assert_same_scores(window, expected, pair.largest_logit)
 
 
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_texts_with_a_prefix_are_openai_whispers(pair: SimpleNamespace, timestamps: bool) -> None:
+    import whisper
+
+    prefix = pair.programs.tokens.encode("The wind in the sail")
+    options = DecodingOptions(sample_len=STEPS, without_timestamps=not timestamps)
+    start = [*pair.programs.tokens.prompt("en", timestamps), *prefix]
+    ours = pair.programs.decode(pair.encoded, [start] * 2, [[], [300, 301]], options, [0.0] * 2, [0, 0])
+    for window, mel, prompt in zip(ours, pair.mels, (None, [300, 301]), strict=True):
+        reference = whisper.DecodingOptions(
+            fp16=False, language="en", prefix=prefix, prompt=prompt, sample_len=STEPS, without_timestamps=not timestamps
+        )
+        expected = whisper.decode(pair.model, mel, reference)
+        assert list(window.tokens) == expected.tokens
+        assert_same_scores(window, expected, pair.largest_logit)
+
+
+def test_nothing_is_repeated_where_that_is_forbidden(pair: SimpleNamespace) -> None:
+    free, *bound = (
+        decoded(pair, DecodingOptions(sample_len=40, without_timestamps=True, **options))
+        for options in ({}, {"no_repeat_ngram_size": 2}, {"repetition_penalty": 1e6})
+    )
+    for row in range(2):
+        texts = [windows[row].tokens for windows in (free, *bound)]
+        assert len(set(itertools.pairwise(texts[0]))) < len(texts[0]) - 1, "it repeats itself where it may"
+        assert len(set(itertools.pairwise(texts[1]))) == len(texts[1]) - 1
+        assert len(set(texts[2])) == len(texts[2])
+
+
 def test_languages_are_openai_whispers(pair: SimpleNamespace) -> None:
     _, expected = pair.model.detect_language(pair.mels)
     for ours, theirs in zip(pair.programs.language_probabilities(pair.encoded), expected, strict=True):
@@ -198,7 +228,7 @@ def test_best_of_samples_is_the_likeliest(pair: SimpleNamespace) -> None:
 
 TOY = WhisperConfig(
     vocab_size=50,
-    d_model=16,
+    d_model=64,
     encoder_layers=1,
     encoder_attention_heads=2,
     encoder_ffn_dim=32,
@@ -223,7 +253,7 @@ def test_the_loop_copies_neither_caches_nor_weights(windows: int, search: Sampli
         return decode(decoder, EncodedAudio(decoder.project_audio(audio)), prompt, biases, None, None, plan).candidates
 
     parameters = nnx.to_pure_dict(state)
-    program = run.lower(parameters, jnp.zeros((windows, 30, 16))).compile().as_text()
+    program = run.lower(parameters, jnp.zeros((windows, 30, TOY.d_model))).compile().as_text()
     slots = 3 + 40 * search.hypotheses
     cache = windows * TOY.d_model * slots
     loops = re.findall(r"while\(.*?body=%?([\w.\-]+)", program)

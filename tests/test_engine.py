@@ -16,11 +16,13 @@ from test_transcriber import text_only
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
+from cwjax.inference.engine import WindowJob, WindowResult
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.segments import DecodedWindow, cut_into_segments
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript
 from cwjax.inference.transcription import Event, Request, Transcription
+from cwjax.models.parameters import merge
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -80,13 +82,13 @@ def test_twenty_recordings_at_once_are_those_of_each_alone(transcriber: Transcri
 
 
 def test_segments_come_as_soon_as_they_are_known(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = talk((12, 0.3), noise=0.002)
     decoded = count_windows(transcriber, monkeypatch)
-    stream = transcriber.stream(samples, "the wind", text_only(transcriber))
-    next(stream)
-    seen = len(decoded)
-    stream.close()
-    assert seen <= 2, "the first segment needs the first window"
+    request = Request(talk((12, 0.3), noise=0.002), "the wind", text_only(transcriber))
+    events = transcriber.stream_many([request], threaded=False)
+    for number in range(1, 5):
+        assert next(event.segment for event in events if event.segment is not None).id == number - 1
+        assert len(decoded) == number
+    events.close()
 
 
 def count_windows(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -214,8 +216,10 @@ class Scripted:
 
     def run(self, *windows: list[float | str]) -> Transcript:
         """Each window's timestamps and texts."""
+        self.asked: list[WindowJob] = []
         for said in windows:
-            (job,) = self.work.jobs()
+            job, *_ = self.work.jobs()
+            self.asked.append(job)
             tokens = []
             for one in said:
                 tokens += [self.tokens.timestamp(one)] if isinstance(one, float) else self.tokens.encode(one)
@@ -272,3 +276,78 @@ def test_languages_are_detected(transcriber: Transcriber) -> None:
     assert found.language == next(iter(probabilities))
     assert found.language_probabilities == probabilities
     assert found.duration == 3.0
+
+
+def test_a_context_without_effect_is_told_once(model, caplog) -> None:  # noqa: F811
+    weights = wide_parameters(model.config)
+    closed = merge(weights, {"audio_encoder": {"blocks": {"context_gate": np.zeros(2, np.float32)}}})
+    transcriber = Transcriber(model.config, closed, model.processor)
+    with caplog.at_level(logging.WARNING):
+        transcriber.transcribe(talk((1, 0.3)), "", PLAIN)
+        assert not caplog.records
+        for _ in range(2):
+            transcriber.transcribe(talk((1, 0.3)), "they sail", PLAIN)
+    assert [record.message for record in caplog.records] == [
+        "the model's context attention is untrained (all gates are closed): no context has an effect"
+    ]
+
+
+MINUTE = [[0.0, "of bees", 29.0, 29.0], [0.0, "of honey", 30.0, 30.0], [0.0, "of wax", 1.0]]
+"""What three windows of a minute say."""
+
+
+def test_words_to_expect_stand_before_every_window(transcriber: Transcriber) -> None:
+    script = Scripted(transcriber, talk((60, 0.3)), DecodingOptions(language="en", hotwords="Ada, Bo"))
+    script.run(*MINUTE)
+    first, second, third = (script.tokens.text(job.previous) for job in script.asked)
+    assert (first, second, third) == (" Ada, Bo", " Ada, Bo of bees", " Ada, Bo of bees of honey")
+    long = Scripted(transcriber, talk((60, 0.3)), DecodingOptions(language="en", hotwords="bees and honey, " * 100))
+    long.run(*MINUTE)
+    assert {len(job.previous) for job in long.asked} == {200}
+
+
+def test_a_prefix_begins_the_first_window_alone(transcriber: Transcriber) -> None:
+    options = DecodingOptions(language="en", prefix="It is", hotwords="Ada", initial_prompt=(5, 6, 7))
+    script = Scripted(transcriber, talk((60, 0.3)), options)
+    script.run(*MINUTE)
+    assert [script.tokens.text(job.prefix) for job in script.asked] == [" It is", "", ""]
+    assert script.asked[0].previous == (5, 6, 7), "words to expect do not go with it"
+    cut = Scripted(transcriber, talk((60, 0.3)), replace(options, independent_windows=True))
+    assert [bool(job.prefix) for job in cut.work.jobs()] == [True, *[False] * (len(cut.work.jobs()) - 1)]
+
+
+def test_windows_may_be_shorter_and_of_several_languages(transcriber: Transcriber) -> None:
+    options = DecodingOptions(language="en", chunk_length=20, multilingual=True)
+    script = Scripted(transcriber, talk((50, 0.3)), options)
+    script.run(["one"], ["two"], ["three"])
+    assert [(job.seek, job.frames) for job in script.asked] == [(0, 2000), (2000, 2000), (4000, 1000)]
+    assert {job.language for job in script.asked} == {None}
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "language", "asked"),
+    [
+        ([{"de": 0.4}, {"en": 0.9}], {"language_detection_segments": 3}, "en", 2),
+        ([{"de": 0.4}, {"en": 0.3}, {"de": 0.3}], {"language_detection_segments": 3}, "de", 3),
+        ([{"de": 0.4}], {}, "de", 1),
+        ([{"de": 0.4}, {"en": 0.3}], {"language_detection_segments": 9}, "de", 2),
+    ],
+)
+def test_the_language_is_that_of_the_first_certain_window(transcriber, said, options, language, asked) -> None:
+    seconds = 30 * len(said) if options.get("language_detection_segments") == 9 else 90
+    script = Scripted(transcriber, talk((seconds, 0.3)), DecodingOptions(**options))
+    for number, probabilities in enumerate(said):
+        (job,) = script.work.jobs()
+        assert (job.decoded, job.language, job.seek) == (False, None, 3000 * number)
+        script.work.receive(job, WindowResult(next(iter(probabilities)), probabilities))
+    (job,) = script.work.jobs()
+    assert (job.decoded, job.language, len(said)) == (True, language, asked)
+
+
+def test_voice_activity_keeps_the_text_before_each_window(transcriber: Transcriber) -> None:
+    samples = talk((2, 0.3), (40, 0), (2, 0.3), (10, 0))
+    script = Scripted(transcriber, samples, DecodingOptions(language="en", vad="energy"))
+    transcript = script.run([0.0, "the first", 2.0], [0.0, "the second", 2.0])
+    assert script.tokens.text(script.asked[1].previous) == " the first"
+    assert [round(segment.start) for segment in transcript.segments] == [0, 42]
+    assert sum(one.end - one.start for one in transcript.skipped) == pytest.approx(50, abs=1)

@@ -139,6 +139,19 @@ def test_an_offset_is_removed_and_nothing_else_is_changed(tmp_path, caplog) -> N
     assert shifted.mean() > 0.09, "the user's samples stay as they are"
 
 
+def test_what_is_very_quiet_is_amplified(tmp_path, caplog) -> None:
+    samples = syllables(3, 0.3)
+    quiet = samples / np.abs(samples).max() * np.float32(10 ** (-62 / 20))
+    soundfile.write(tmp_path / "quiet.wav", quiet, 16_000, subtype="FLOAT")
+    for given in (tmp_path / "quiet.wav", quiet):
+        opened = Recording.open(given).samples
+        assert np.abs(opened).max() == pytest.approx(0.5)
+        assert np.corrcoef(opened, samples)[0, 1] > 0.9999
+    assert "quiet.wav: is very quiet (62 dB below full scale) and amplified" in caplog.text
+    assert np.abs(quiet).max() < 0.001, "the user's samples stay as they are"
+    np.testing.assert_array_equal(Recording.open(np.zeros(1600, np.float32)).samples, 0)
+
+
 @pytest.mark.parametrize(
     ("samples", "options", "message"),
     [

@@ -163,9 +163,9 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> WhisperTokens:
     """A vocabulary that was extended for further training: text and a special token behind the timestamps."""
     directory = tmp_path_factory.mktemp("extended")
     tokenizer = multilingual_whisper(directory).tokenizer
-    tokenizer.add_tokens([" Ruttner", "Bö"])
-    tokenizer.add_tokens(["<|speaker|>"], special_tokens=True)
-    tokenizer.save_pretrained(directory)
+    tokenizer.backend.add_tokens([" Ruttner", "Bö"])
+    tokenizer.backend.add_special_tokens(["<|speaker|>"])
+    tokenizer.save(directory)
     return WhisperTokens.read(directory)
 
 

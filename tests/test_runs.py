@@ -151,7 +151,7 @@ def test_evaluation_writes_its_report(config: Path, uninterrupted: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--model", "nowhere", "--data", "PREPARED"], "nowhere: holds no config.json"),
+        (["--model", "nowhere", "--data", "PREPARED"], "nowhere: no such directory or file"),
         (["--model", "MODEL", "--data", "nowhere"], "is nowhere a prepared corpus?"),
         (["--model", "MODEL", "--data", "PREPARED", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],

@@ -48,7 +48,8 @@ def run(search, logits, keys=None, temperature=None):
             for window in range(windows)
         ]
         drawn = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, count)
-        state, sources = step(search, state, jnp.asarray(rows), count, drawn, temperature)
+        temperatures = None if temperature is None else jnp.full(windows, temperature)
+        state, sources = step(search, state, jnp.asarray(rows), count, drawn, temperatures)
         assert (sources is None) == isinstance(search, Sampling)
     return jax.device_get(search.candidates(state))
 

@@ -10,6 +10,7 @@ import tones
 from references import openai_model, real_vocabulary, wide_parameters
 from tolerance import assert_close, largest_logit, whisper_terms
 
+from cwjax.inference.audio import AMPLIFIED_PEAK
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Transcript
@@ -127,3 +128,28 @@ def test_the_trained_model_understands(pair: SimpleNamespace) -> None:
     spoken = [tones.WORDS[word].strip() for _, _, word in pair.spoken]
     print("RATIO", difflib.SequenceMatcher(None, said, spoken).ratio())
     assert difflib.SequenceMatcher(None, said, spoken).ratio() > 0.6
+
+
+RECORDED = {
+    "quiet": lambda samples: samples / 1000,
+    "off zero": lambda samples: samples + 0.3,
+    "of opposite polarity": lambda samples: np.stack([samples, -samples], axis=1),
+    "in the centre of six channels": lambda samples: samples[:, None] * [0, 0, 6, 0, 0, 0],
+}
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_however_it_was_recorded_the_words_are_the_same(pair: SimpleNamespace, independent: bool) -> None:
+    if not pair.trained:
+        pytest.skip("random weights understand nothing")
+    options = DecodingOptions(**pair.certain, condition_on_previous_text=False, independent_windows=independent)
+    samples = pair.samples[: 45 * 16_000]
+    samples = samples * (AMPLIFIED_PEAK / np.abs(samples).max())  # tones of another level are another language
+    texts = {
+        name: pair.transcriber.transcribe(change(samples).astype(np.float32), options=options).text
+        for name, change in {"plain": lambda samples: samples, **RECORDED}.items()
+    }
+    plain = texts.pop("plain").split()
+    assert len(plain) > 8
+    for name, text in texts.items():
+        assert difflib.SequenceMatcher(None, plain, text.split()).ratio() > 0.9, name

@@ -319,7 +319,7 @@ def test_most_of_a_segments_first_words_make_it_anomalous() -> None:
 )
 def test_invented_segments_in_silence_are_dropped(segments: list[Segment], kept: tuple[int, int] | int) -> None:
     """What is heard again: mel frames; what stays: how many segments, and the frame of the next window."""
-    here = Surroundings(seek=1000, began=10.0, ended=40.0, heard=30.0, last_speech=9.0, frames=6000, duration=40.0)
+    here = Surroundings(seek=1000, began=10.0, ended=40.0, length=30.0, last_speech=9.0, frames=6000, duration=40.0)
     result = skip_hallucinations(segments, 3700, 2.0, here)
     assert (result if isinstance(result, int) else (len(result[0]), result[1])) == kept
     if not isinstance(result, int):

@@ -15,7 +15,7 @@ from tolerance import assert_close, audio_encoder_terms, text_encoder_terms
 from cwjax.cli import main
 from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import log_mel
-from cwjax.evaluation.explanation import locate_words, window_spans
+from cwjax.evaluation.explanation import explain, locate_words, window_spans
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.models.context_whisper import abstract
@@ -101,7 +101,7 @@ def test_an_explanation_is_what_the_model_computed(model, recordings):
     transcriber = Transcriber(config, parameters, processor)
     options = DecodingOptions(language="en", temperature=0, no_speech_threshold=None)
     transcript = transcriber.transcribe(recordings[0], CONTEXT, options)
-    explanation = transcriber.explain(recordings[0], CONTEXT, transcript)
+    explanation = explain(transcriber, recordings[0], CONTEXT, transcript)
     assert explanation.layers == (0, 1)
     assert explanation.words == ("The", "wind", "in", "the", "sail.", "names:", "bear,", "market")
     windows = explanation.windows

@@ -231,7 +231,7 @@ def _read_list(path: Path) -> list[tuple[str, str | None]]:
         except ValueError as error:
             raise CwjaxError(f"{path}: is no valid JSON ({error})") from error
     elif path.suffix.lower() == ".csv":
-        # Strict, so that a quote without its end is an error and does not swallow the lines behind it.
+        # Strict, so that a quote without its end is an error and does not swallow the lines after it.
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
             entries = [{name: value or None for name, value in row.items()} for row in rows]

@@ -49,11 +49,11 @@ class AudioProgress:
         self._states[recording] = (min(done, total), total)
         if self._bar.disable and time.monotonic() < self._next_line:
             return
-        heard, known = (sum(seconds) for seconds in zip(*self._states.values(), strict=True))
-        state = f"{clock(heard)} of {clock(known)} of audio"
+        done, known = (sum(seconds) for seconds in zip(*self._states.values(), strict=True))
+        state = f"{clock(done)} of {clock(known)} of audio"
         if self._recordings > 1:
             finished = sum(done == total for done, total in self._states.values())
-            state = f"{finished} of {self._recordings} done, {clock(heard)} of audio"
+            state = f"{finished} of {self._recordings} done, {clock(done)} of audio"
         if not self._bar.disable:
             self._bar.n = sum(done / total if total else 1.0 for done, total in self._states.values())
             self._bar.set_postfix_str(state)

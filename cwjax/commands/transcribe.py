@@ -35,7 +35,7 @@ def transcribe(arguments: Sequence[str], debug: bool = False) -> int:
     """Runs the command.
 
     Args:
-        arguments: behind its name.
+        arguments: after its name.
         debug: show the traceback of what goes wrong with a file.
 
     Returns:
@@ -50,20 +50,20 @@ def transcribe(arguments: Sequence[str], debug: bool = False) -> int:
 
 @dataclass
 class _Job:
-    """A recording that is being transcribed; each of its channels may be heard for itself.
+    """A recording that is being transcribed; each of its channels may be transcribed by itself.
 
     Attributes:
         file: the recording.
-        channels: to hear, counted from 0; None: all together.
+        channels: to transcribe, counted from 0; None: all together.
         speakers: what the channels are called.
-        heard: seconds of each channel that are done.
+        done: seconds of each channel that are done.
         transcripts: of the channels that are done.
     """
 
     file: AudioFile
     channels: Sequence[int | None]
     speakers: Sequence[str]
-    heard: dict[int, float] = field(default_factory=dict)
+    done: dict[int, float] = field(default_factory=dict)
     transcripts: dict[int, Transcript] = field(default_factory=dict)
 
 
@@ -221,8 +221,8 @@ class TranscribeCommand:
                     del jobs[id(event.request)]
                 if file.name in self._failed:
                     continue
-                job.heard[place] = event.done
-                progress(sum(job.heard.values()) / len(job.channels), event.total, file.name)
+                job.done[place] = event.done
+                progress(sum(job.done.values()) / len(job.channels), event.total, file.name)
                 if event.error is not None:
                     with self._noting_failure(file, lines):
                         raise event.error
@@ -268,7 +268,8 @@ class TranscribeCommand:
         page = self._outputs.of(file)[-1]
         recording = open_recording(file.path, self._options.channel)
         with AudioProgress(f"{file.label}, explaining") as progress:
-            explanation = self._model.explain(recording, file.context, transcript, progress)
+            separate = self._decoding.independent_windows or self._decoding.vad != "none"
+            explanation = self._model.explain(recording, file.context, transcript, separate, progress)
         if recording.duration <= EMBEDDED_SECONDS or printable(file.path) != file.label:
             audio = audio_uri(recording.samples)
         else:

@@ -20,7 +20,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the command line.
 
     Names may have underscores, as openai-whisper's have; switches stand alone or before True or False; what may be
-    left out may be `none`; all behind `--` are recordings.
+    left out may be `none`; all after `--` are recordings.
     """
     parser, switches = _parser()
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -212,7 +212,7 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         nargs="*",
         metavar="AUDIO",
         help="recordings that libsndfile or ffmpeg reads, folders of them, patterns, or - for stdin; names that begin "
-        "with a hyphen behind --",
+        "with a hyphen after --",
     )
     parser.add_argument(
         "--model", required=True, metavar="MODEL", help="a directory, a name such as small, or OWNER/NAME of the hub"

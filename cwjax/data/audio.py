@@ -25,6 +25,9 @@ from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
 
+LENIENT = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""What keeps PyAV from failing over the letters of titles; since its version 19 it does not."""
+
 Source = str | Path | BinaryIO
 """A file's path, or a binary file that can seek, which is read from its start."""
 Blocks = Iterator[tuple[int, np.ndarray]]
@@ -185,14 +188,14 @@ def _container(source: Source) -> Iterator[av.container.InputContainer]:
     with _stream(source) as stream:
         try:
             options = {"protocol_whitelist": "none"}
-            container = av.open(stream, metadata_errors="replace", options=options)
+            container = av.open(stream, options=options, **LENIENT)
         except (av.FFmpegError, ValueError) as error:
             raise _damaged(source, getattr(error, "strerror", None) or str(error)) from None
         with container:
             try:
                 yield container
-            except (av.FFmpegError, OSError) as error:
-                raise _damaged(source, error.strerror or str(error)) from None
+            except (av.FFmpegError, OSError, ValueError) as error:
+                raise _damaged(source, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _sound_of(container: av.container.InputContainer, source: Source) -> av.AudioStream:

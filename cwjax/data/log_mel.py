@@ -29,7 +29,7 @@ HOP_LENGTH = 160
 SAMPLES_PER_POSITION = 2 * HOP_LENGTH
 """Samples of one position of the audio encoder, whose second convolution has a stride of two."""
 MARGIN = FFT_LENGTH // 2
-"""Samples of the first frame before the audio begins, and of the last behind its end."""
+"""Samples of the first frame before the audio begins, and of the last after its end."""
 DYNAMIC_RANGE = 8.0
 """Decades below the maximum that are kept."""
 
@@ -89,7 +89,7 @@ def mel_decades(samples: Any, num_mel_bins: int, xp: ModuleType = np) -> Any:
     """Power in every mel band, in decades (log10) and at least -10, with nothing else done to it.
 
     Args:
-        samples: (B, N + 400) at 16 kHz: 200 samples before the first frame's middle and 200 behind the last.
+        samples: (B, N + 400) at 16 kHz: 200 samples before the first frame's middle and 200 after the last.
         num_mel_bins: M.
         xp: numpy or jax.numpy.
 
@@ -105,6 +105,6 @@ def mel_decades(samples: Any, num_mel_bins: int, xp: ModuleType = np) -> Any:
     return xp.log10(xp.maximum(mel, 1e-10))
 
 
-def compress(decades: Any, loudest: Any, xp: ModuleType = np) -> Any:
-    """Whisper's features: `decades` (B, F, M) cut 8 below the loudest of the recording and scaled."""
-    return (xp.maximum(decades, loudest - DYNAMIC_RANGE) + 4) / 4
+def compress(decades: Any, max_log_mel: Any, xp: ModuleType = np) -> Any:
+    """Whisper's features: `decades` (B, F, M) cut 8 below the highest of the recording and scaled."""
+    return (xp.maximum(decades, max_log_mel - DYNAMIC_RANGE) + 4) / 4

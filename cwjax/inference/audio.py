@@ -29,8 +29,11 @@ log = logging.getLogger(__name__)
 
 FRAMES_PER_SECOND = SAMPLING_RATE // HOP_LENGTH
 CHANNELS = {"left": 0, "right": 1}
-LARGEST_OFFSET = 0.01
-"""Share of full scale by which a second of sound may be off zero on average; speech is by about 0.0001."""
+LARGEST_OFFSET = 0.05
+"""Share of full scale by which a second of sound may be off zero on average; some published speech is by 0.015."""
+QUIETEST_PEAK, AMPLIFIED_PEAK = 0.01, 0.5
+"""Recordings whose loudest sample is below the first are amplified to the second: features end at -100 dB, however
+quiet the recording is."""
 
 DIGITAL_SILENCE = -200.0
 """Decibels of full scale; what is quieter is nothing at all."""
@@ -68,17 +71,22 @@ class Recording:
 
     @classmethod
     def open(cls, audio: Any, *, sampling_rate: int = SAMPLING_RATE, channel: int | str | None = None) -> "Recording":
-        """Reads a recording. An offset from zero of more than 1 % of full scale is removed from it.
+        """Reads a recording.
+
+        An offset from zero of more than 5 % of full scale is removed, and what is below -40 dB of it amplified.
 
         Args:
-            audio: a path; the content of a file, as bytes or as a binary file, which need not be able to seek; or
-                samples, (n,), (n, channels) or (channels, n), floats in -1..1 or integers of any full scale.
+            audio: a path; the content of a file, as bytes or as a binary file, which need not be able to seek; samples,
+                (n,), (n, channels) or (channels, n), floats in -1..1 or integers of any full scale; or a recording,
+                which is given back.
             sampling_rate: of samples, in hertz; files know theirs.
             channel: counted from 0, or "left" or "right", instead of the mix of all (`read_audio`).
 
         Raises:
             CwjaxError: the file cannot be read, there is no such channel, or the array is no sound.
         """
+        if isinstance(audio, cls):
+            return audio
         number = CHANNELS.get(channel, channel)
         if isinstance(number, str):
             raise CwjaxError(f'channel is "{channel}": give its number, counted from 0, "left" or "right"')
@@ -88,11 +96,16 @@ class Recording:
                 samples, name = read_audio(source, channel=number), name_of(audio)
         else:
             samples, name = _from_array(np.asarray(audio), sampling_rate, number), name_of(None)
+        out = samples if is_file else None  # an array is not ours to change
         seconds = samples[: len(samples) // SAMPLING_RATE * SAMPLING_RATE].reshape(-1, SAMPLING_RATE)
         offset = np.median(seconds.mean(axis=1)) if len(seconds) else np.float32(0)
         if abs(offset) > LARGEST_OFFSET:
             log.warning("%s: is off zero by %.1f %% of full scale, which is removed", name, 100 * offset)
-            samples = np.subtract(samples, offset, out=samples if is_file else None)  # an array is not ours to change
+            samples = np.subtract(samples, offset, out=out)
+        peak = max(samples.max(initial=0), -samples.min(initial=0))
+        if 0 < peak < QUIETEST_PEAK:
+            log.warning("%s: is very quiet (%.0f dB below full scale) and amplified", name, -20 * np.log10(peak))
+            samples = np.multiply(samples, AMPLIFIED_PEAK / peak, out=out)
         return cls(samples, name)
 
     @property
@@ -108,7 +121,7 @@ class Recording:
     def window(self, first_frame: int, frames: int) -> np.ndarray:
         """The samples of F = `frames` mel frames and a margin of 200 on either side, (160 F + 400,).
 
-        Before the recording stands its mirror image, as in Whisper's spectrogram, and behind it silence.
+        Before the recording stands its mirror image, as in Whisper's spectrogram, and after it silence.
         """
         first = first_frame * HOP_LENGTH - MARGIN
         last = first + frames * HOP_LENGTH + 2 * MARGIN
@@ -195,15 +208,15 @@ def voice(recording: Recording, detector: str = "energy") -> np.ndarray | None:
         raise CwjaxError('Silero is not installed: pip install "cwjax[vad]", or take "energy"') from None
     silero = SileroVAD(SAMPLING_RATE)
     size = silero.window_size_samples
-    heard = []
+    probabilities = []
     for first in range(0, len(recording.samples), size):
         chunk = recording.samples[first : first + size]
-        heard.append(silero.process(np.pad(chunk, (0, size - len(chunk))).tobytes()))
-    return np.asarray(heard)[np.arange(recording.frames) * HOP_LENGTH // size]
+        probabilities.append(silero.process(np.pad(chunk, (0, size - len(chunk))).tobytes()))
+    return np.asarray(probabilities)[np.arange(recording.frames) * HOP_LENGTH // size]
 
 
 def speech_spans(level: np.ndarray, voice: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """Stretches of speech, each from its first frame to the one behind its last.
+    """Stretches of speech, each from its first frame to the one after its last.
 
     Args:
         level: (F,), decibels of every 10 ms.

@@ -42,7 +42,7 @@ UNLABELLED_ENTRIES = 8
 LONGEST_TOKEN = 20
 """Characters; only so many for each token are looked at to find the last chunk of a text."""
 WORD_START = re.compile(r"(?= )|(?<=[。！？，、；：])(?=[\w「『])|(?<=[,;])(?=[^\W\d])")
-"""Looks at single characters, so that the time is linear; spaces may be missing behind commas, but not in numbers."""
+"""Looks at single characters, so that the time is linear; spaces may be missing after commas, but not in numbers."""
 COMMAS, SEMICOLONS, COLONS, STOPS = tuple(",，、"), tuple(";；"), tuple(":："), tuple(".!?。！？")
 CLOSING = "\"')]}»”’」』"
 TITLES = ("Dr.", "Mr.", "Mrs.", "Ms.", "Prof.", "St.")
@@ -72,7 +72,7 @@ def encode_chunks(chunks: Sequence[str], processor: Processor, longest: int) -> 
 def split_context(context: str, processor: Processor, longest: int) -> list[str]:
     """The chunks of a context, none for an empty one; white space becomes single spaces.
 
-    A list is "label: one, two, three", on a line of its own, as a sentence, or behind the semicolon of one. Many short
+    A list is "label: one, two, three", on a line of its own, as a sentence, or after the semicolon of one. Many short
     entries are a list without a label, too. A sentence or an entry is cut only if it alone is longer than a chunk.
 
     Args:
@@ -143,7 +143,7 @@ def _ends(word: str, marks: tuple[str, ...]) -> bool:
 
 
 def _split(words: Sequence[str], marks: tuple[str, ...]) -> list[list[str]]:
-    """Cuts behind words that end in one of the marks."""
+    """Cuts after words that end in one of the marks."""
     ends = [place for place, word in enumerate(words, start=1) if _ends(word, marks)]
     parts = [words[first:last] for first, last in pairwise([0, *ends, len(words)])]
     return [part for part in parts if part]
@@ -156,7 +156,7 @@ def _label(words: Sequence[str]) -> list[str]:
 
 
 def _paragraphs(context: str) -> Iterator[list[str]]:
-    """The words of each line, and of those behind it where it ends in a comma or within a sentence."""
+    """The words of each line, and of those after it where it ends in a comma or within a sentence."""
     paragraph: list[str] = []
     before: list[str] = []
     for line in map(_words, context.splitlines()):
@@ -224,7 +224,13 @@ class Contexts:
         self._kept: OrderedDict[str, ProjectedContext | None] = OrderedDict()
 
     def encode(self, text: str) -> ProjectedContext | None:
-        """The context of a text, None for an empty one."""
+        """The context of a text, None for an empty one.
+
+        Raises:
+            CwjaxError: the model takes no context.
+        """
+        if not text.strip():
+            return None
         if text not in self._kept:
             self._kept[text] = self._encode(split_context(text, self._processor, self.chunk_tokens))
             while len(self._kept) > KEPT:

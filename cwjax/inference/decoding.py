@@ -1,7 +1,7 @@
 """The decoding of windows as one compiled program: prompt in one pass, then a loop over tokens.
 
 The prompt's keys and values stand in the cache once for all hypotheses of a window, and each hypothesis adds its own
-behind them. When beam search drops some and splits others, nothing in the cache moves: a mask says which slots are
+after them. When beam search drops some and splits others, nothing in the cache moves: a mask says which slots are
 the history of which hypothesis.
 
 Legend: B windows, G hypotheses of each, P prompt tokens, T new tokens, N = P + G T slots of the cache, V vocabulary.
@@ -177,7 +177,7 @@ def language_logits(decoder: StepwiseDecoder, encoded: EncodedAudio, start: int)
 
 
 def _with_plain(encoded: EncodedAudio) -> ProjectedAudio:
-    """The windows and, where the two are compared, the same ones without their contexts behind them."""
+    """The windows and, where the two are compared, the same ones without their contexts after them."""
     return encoded.audio if encoded.plain is None else jax.tree.map(_beside, encoded.audio, encoded.plain)
 
 

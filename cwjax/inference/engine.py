@@ -1,7 +1,7 @@
 """The engine: windows of all transcriptions at work in shared batches, on one thread that owns the device.
 
 A transcription hands out jobs, one for each window that can be decoded now, and receives their results; what it makes
-of them is its own business (see `cwjax.inference.transcribe`). The engine takes jobs round-robin from all
+of them is its own business (see `cwjax.inference.transcription`). The engine takes jobs round-robin from all
 transcriptions, batches those that the same compiled programs can do, and knows nothing of recordings beyond a window.
 """
 
@@ -27,9 +27,6 @@ from cwjax.models.audio_encoder import ProjectedContext
 from cwjax.models.placement import is_split, platform
 
 log = logging.getLogger(__name__)
-
-IDLE_SECONDS = 0.05
-"""Between looks at recordings that have to grow before there is something to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,22 +135,21 @@ class Engine:
         self.programs = programs
         self._most_windows = 1 << 30  # that memory is not known to be too small for
         self._works: list[Work] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         _ENGINES.add(self)
 
     def add(self, work: Work) -> None:
         """Begins with a transcription, on the engine's thread, which ends when there is nothing to do."""
-        with self._changed:
+        with self._lock:
             self._works.append(work)
-            self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="cwjax-engine", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
         """Ends all transcriptions after the windows that are at work."""
-        with self._changed:
+        with self._lock:
             thread, works = self._thread, list(self._works)
         for work in works:
             work.cancel()
@@ -162,23 +158,22 @@ class Engine:
 
     def _serve(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 works = list(self._works)
                 if not works:
                     self._thread = None
                     return
-            left, was_idle = self.step(works)
-            with self._changed:
+            try:
+                left = self.step(works)
+            except BaseException as error:  # nobody may wait for ever for a thread that has died
+                for work in works:
+                    work.fail(error)
+                left = []
+            with self._lock:
                 self._works = left + [work for work in self._works if work not in works]
-                if was_idle and left:
-                    self._changed.wait(IDLE_SECONDS)  # for a recording to grow
 
-    def step(self, works: list[Work]) -> tuple[list[Work], bool]:
-        """Does one batch.
-
-        Returns:
-            The unfinished transcriptions, those that were served last at the end, and whether there was nothing to do.
-        """
+    def step(self, works: list[Work]) -> list[Work]:
+        """Does one batch, and gives the unfinished transcriptions, those that were served last at the end."""
         ready: list[tuple[Work, WindowJob]] = []
         for work in works:
             try:
@@ -192,7 +187,7 @@ class Engine:
             self._do_batch(batch)
             served = [work for work, _ in batch]
             works = sorted(works, key=lambda work: work in served)
-        return [work for work in works if not work.finished], not ready
+        return [work for work in works if not work.finished]
 
     def _do_batch(self, batch: list[tuple[Work, WindowJob]]) -> None:
         try:
@@ -207,8 +202,11 @@ class Engine:
                     "out of memory with a single window: use a smaller model, fewer beams, or bfloat16 weights "
                     "(--compute-dtype bfloat16)"
                 )
-            for work in {id(work): work for work, _ in batch}.values():
-                work.fail(error)
+            if len(batch) == 1:
+                batch[0][0].fail(error)
+            else:
+                for pair in batch:  # only the guilty shall fail
+                    self._do_batch([pair])
             return
         for (work, job), result in zip(batch, results, strict=True):
             try:
@@ -270,7 +268,7 @@ class Engine:
         if all(job.language for job in jobs):
             return [job.language for job in jobs], [None] * len(jobs)
         if not self.programs.tokens.is_multilingual:
-            return ["en"] * len(jobs), [{"en": 1.0}] * len(jobs)
+            return ["en"] * len(jobs), [None] * len(jobs)
         rows = self.programs.language_probabilities(encoded)[: len(jobs)]
         return (
             [job.language or next(iter(row)) for job, row in zip(jobs, rows, strict=True)],

@@ -41,7 +41,7 @@ def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions
     """The biases of a decoding.
 
     Args:
-        tokens: what the ids mean; those behind the timestamps are decoded only if they were added as text.
+        tokens: what the ids mean; those after the timestamps are decoded only if they were added as text.
         vocabulary: V, of the model.
         options: what else is suppressed.
 
@@ -64,7 +64,7 @@ def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions
 
 
 def non_speech_tokens(tokens: WhisperTokens) -> list[int]:
-    """Symbols that captions have and speech has not, alone or behind a space.
+    """Symbols that captions have and speech has not, alone or after a space.
 
     A symbol of several tokens is left alone, but for musical notes: those are suppressed by their first token,
     provided it holds two of their three bytes, which only such symbols share. A hyphen or an apostrophe is
@@ -93,19 +93,19 @@ def apply_timestamp_rules(
         tokens: (B, G, T), the hypotheses so far; what stands from `count` on does not matter.
         count: tokens so far, a scalar.
         end_of_text: the first id that is no text.
-        first_timestamp: the id of 0.00; behind the `TIMESTAMPS` from it on there may be tokens added as text.
+        first_timestamp: the id of 0.00; after the `TIMESTAMPS` from it on there may be tokens added as text.
     """
     places, vocabulary = jnp.arange(tokens.shape[-1]), jnp.arange(logits.shape[-1])
-    behind = first_timestamp + TIMESTAMPS
-    stamped = (tokens >= first_timestamp) & (tokens < behind) & (places < count)
+    end = first_timestamp + TIMESTAMPS
+    stamped = (tokens >= first_timestamp) & (tokens < end) & (places < count)
     last = (stamped & (places == count - 1)).any(axis=-1)
     before_last = (stamped & (places == count - 2)).any(axis=-1) | (count < 2)
     latest = jnp.where(stamped, tokens, first_timestamp - 1).max(axis=-1)
-    # The second timestamp of a pair may repeat the first; any other lies behind all before it.
+    # The second timestamp of a pair may repeat the first; any other lies after all before it.
     earliest = jnp.where(last & ~before_last, latest, latest + 1)
 
-    is_timestamp = (vocabulary >= first_timestamp) & (vocabulary < behind)
-    is_text = (vocabulary < end_of_text) | (vocabulary >= behind)
+    is_timestamp = (vocabulary >= first_timestamp) & (vocabulary < end)
+    is_text = (vocabulary < end_of_text) | (vocabulary >= end)
     forbidden = is_timestamp & (vocabulary < earliest[..., None])
     forbidden |= is_timestamp & (last & before_last)[..., None]
     forbidden |= is_text & (last & ~before_last)[..., None]

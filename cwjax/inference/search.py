@@ -17,7 +17,7 @@ class Candidates(NamedTuple):
     """Texts to choose from.
 
     Attributes:
-        tokens: (B, K, T) int32, filled with end of text behind their ends.
+        tokens: (B, K, T) int32, filled with end of text after their ends.
         total: (B, K) float32, sum of the log-probabilities, that of the end of text included.
         valid: (B, K) bool.
     """

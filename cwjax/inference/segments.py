@@ -53,7 +53,7 @@ class Cut(NamedTuple):
     rest: Segment | None
 
     def closed(self) -> "Cut":
-        """The cut of a window that ends in a pause: its last segment is whole, and what is behind that was not said."""
+        """The cut of a window that ends in a pause: its last segment is whole, and what is after that was not said."""
         segments = [*self.segments, self.rest] if self.rest and self.rest.text.strip() else self.segments
         began = self.segments[0].seek
         return Cut(segments, frames_of(segments[-1].end) - began, self.ends_in_silence, None)

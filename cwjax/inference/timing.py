@@ -181,7 +181,7 @@ def add_words(
 
     Args:
         segments: of the window.
-        alignment: of their text tokens, or of the first of them; what is behind those gets no words.
+        alignment: of their text tokens, or of the first of them; what is after those gets no words.
         vocabulary: knows the tokens' texts.
         language: code.
         began: seconds in the recording where the window begins.
@@ -317,7 +317,7 @@ class Surroundings:
     Attributes:
         seek: mel frame where it begins.
         began, ended: seconds where it begins, and where a full window would end.
-        heard: seconds of it that were encoded.
+        length: seconds of it that were encoded.
         last_speech: seconds where the last word before it ended.
         frames: mel frames of the recording.
         duration: seconds of the recording.
@@ -326,7 +326,7 @@ class Surroundings:
     seek: int
     began: float
     ended: float
-    heard: float
+    length: float
     last_speech: float
     frames: int
     duration: float
@@ -368,7 +368,7 @@ def skip_hallucinations(
     for (place, segment), (_, following) in zip(spoken, [*spoken[1:], (None, None)], strict=False):
         if is_anomalous(segment):
             before, start = segment.start - last_end, segment.start
-            next_start = following.words[0].start if following else here.began + here.heard
+            next_start = following.words[0].start if following else here.began + here.length
             is_silent_before = before > threshold or start < threshold or start - here.began < 2
             is_silent_after = next_start - segment.end > threshold or here.ended - segment.end < 2
             if is_silent_before and (is_silent_after or is_anomalous(following)):

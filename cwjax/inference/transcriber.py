@@ -21,7 +21,7 @@ from cwjax.models.parameters import Parameters
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
-"""Windows at once where nobody says how many."""
+"""Most windows at once where nobody says how many."""
 
 Progress = Callable[[float, float], None]
 """Is told the seconds done and the seconds in all."""
@@ -69,29 +69,28 @@ class Transcriber:
 
         Args:
             requests: any number.
-            batch_size: most windows that are decoded at once, of all requests.
+            batch_size: most windows that are decoded at once, of all requests; None: one recording after the other.
             threaded: let the engine's thread do it, which others share; False: this one.
 
         Raises:
             CwjaxError: `batch_size` is impossible. What is wrong with a request is an event of it.
         """
-        batch_size = BATCH_SIZE if batch_size is None else batch_size
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise CwjaxError(f"batch_size is {batch_size}: it must be at least 1")
         return self._stream_many(iter(requests), batch_size, threaded)
 
-    def _stream_many(self, requests: Iterator[Request], batch_size: int, threaded: bool) -> Iterator[Event]:
+    def _stream_many(self, requests: Iterator[Request], batch_size: int | None, threaded: bool) -> Iterator[Event]:
         events: SimpleQueue[Event] = SimpleQueue()
         running: dict[int, Transcription] = {}
         more = True
         try:
             while True:
-                while more and sum(work.open_windows for work in running.values()) < batch_size:
+                while more and sum(work.open_windows for work in running.values()) < (batch_size or 1):
                     request = next(requests, None)
                     more = request is not None
                     if more:
                         try:
-                            running[id(request)] = self._begin(request, events.put, batch_size)
+                            running[id(request)] = self._begin(request, events.put, batch_size or BATCH_SIZE)
                         except Exception as error:
                             yield Event(request, error=error)
                         else:
@@ -111,12 +110,10 @@ class Transcriber:
                 work.cancel()
 
     def _begin(self, request: Request, emit: Callable[[Event], None], batch_size: int) -> Transcription:
-        recording = request.audio if isinstance(request.audio, Recording) else Recording.open(request.audio)
+        recording = Recording.open(request.audio)
         options = self._checked(request.options)
         if request.context.strip() and self._warns_of_context:
-            log.warning(
-                "the model's context attention is untrained (all gates are closed): no context has an effect"
-            )
+            log.warning("the model's context attention is untrained (all gates are closed): no context has an effect")
             self._warns_of_context = False
         return Transcription(request, recording, self.programs, self.contexts, options, emit, batch_size)
 
@@ -191,7 +188,7 @@ class Transcriber:
             Request(audio, context, _options(one, decoding))
             for audio, context, one in zip(recordings, contexts, given, strict=True)
         ]
-        return list(self._transcripts(requests, batch_size, progress))
+        return list(self._transcripts(requests, BATCH_SIZE if batch_size is None else batch_size, progress))
 
     def _transcripts(
         self, requests: Sequence[Request], batch_size: int | None, progress: Progress | None

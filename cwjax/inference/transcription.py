@@ -36,7 +36,7 @@ from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_
 from cwjax.inference.transcript import Segment, Skipped, Transcript
 
 DECODED_AGAIN = 0.7
-"""Seconds of speech behind the last timestamp of a window for which it is decoded again from there."""
+"""Seconds of speech after the last timestamp of a window for which it is decoded again from there."""
 
 Windows = Generator[WindowJob | Segment, WindowResult | None, None]
 """Yields jobs, for which it is sent results, and finished segments."""
@@ -157,6 +157,8 @@ class Transcription:
         self._closed = options.independent_windows or options.vad != "none"
         self._language = self._tokens.language_code(options.language) if options.language else None
         self._probabilities: dict[str, float] = {}
+        if self._language is None and not self._tokens.is_multilingual:
+            self._language, self._probabilities = "en", {"en": 1.0}
         self._initial = self._initial_tokens()
         self._hotwords = self._tokens.encode(options.hotwords)[: programs.longest_previous] if options.hotwords else []
         self._prefix = tuple(self._tokens.encode(options.prefix)) if options.prefix else ()
@@ -194,7 +196,7 @@ class Transcription:
         return jobs
 
     def receive(self, job: WindowJob, result: WindowResult) -> None:
-        """Goes on behind a window."""
+        """Goes on after a window."""
         if self.finished:
             return
         strand = next(one for one in self._strands if one.job is job)
@@ -240,7 +242,7 @@ class Transcription:
         self._strands = [_Strand(self._windows(some)) for some in stretches]
 
     def _cut_into_stretches(self, loudness: np.ndarray) -> Iterator[tuple[int, int]]:
-        """First mel frame of each stretch to transcribe, and the one behind its last."""
+        """First mel frame of each stretch to transcribe, and the one after its last."""
         for first, last in clips(self._options, self._recording.frames):
             if not self._closed:
                 yield first, last
@@ -263,7 +265,7 @@ class Transcription:
         if self._closed:
             firsts = self._stretches
         else:
-            # openai-whisper encodes the silence behind a short recording here, too.
+            # openai-whisper encodes the silence after a short recording here, too.
             count = max(1, -(-self._recording.frames // self._window))
             firsts = [(number * self._window, (number + 1) * self._window) for number in range(count)]
         found: list[dict[str, float]] = []
@@ -337,7 +339,7 @@ class Transcription:
 
     def _previous_text(self, history: _History) -> list[int]:
         """The tokens that prompt the next window."""
-        always = [*([] if self._options.prefix else self._hotwords)]
+        always = [] if self._options.prefix else list(self._hotwords)
         said = history.said[history.prompt_since :]
         if self._options.independent_windows:
             said = self._initial
@@ -393,7 +395,7 @@ class Transcription:
             seek=job.seek,
             began=began,
             ended=window_end,
-            heard=job.frames / FRAMES_PER_SECOND,
+            length=job.frames / FRAMES_PER_SECOND,
             last_speech=last_speech,
             frames=self._recording.frames,
             duration=self._recording.duration,
@@ -450,7 +452,7 @@ class Transcription:
 
 
 def clips(options: DecodingOptions, frames: int) -> Iterator[tuple[int, int]]:
-    """First mel frame of each clip of a recording to transcribe, and the one behind its last."""
+    """First mel frame of each clip of a recording to transcribe, and the one after its last."""
     points = [frames_of(seconds) for seconds in options.clip_timestamps] or [0]
     if len(points) % 2:
         points.append(frames)
