@@ -5,13 +5,13 @@
 
 Peers are openai-whisper and transformers on PyTorch, and CTranslate2, the engine of faster-whisper. With
 `--onnx-python PYTHON`, an interpreter of another environment that has optimum-onnx (whose transformers is older than
-ours), ONNX Runtime too.
+ours), ONNX Runtime too. With `--int8`, cwjax and CTranslate2 with int8 weights as well, for which tokens may differ.
 
 From samples to tokens: spectrogram, audio encoder and greedy decoding of exactly as many tokens, float32, random
-weights, all peers in turn on the same threads. A run during which other processes took more than
-a quarter of a core does not count and is repeated. Prints the medians, the ratio of ours to the fastest peer, and how
-long the machine would take at its own measured pace of matrix products (for the encoder) and of reading memory (for
-the weights and cached keys of every decoding step).
+weights, all peers in turn on the same threads. A run during which other processes took more than a quarter of a core
+does not count and is repeated. Prints the medians, the ratio of ours to the fastest peer (of float32 and of int8 each),
+and how long the machine would take at its own measured pace of matrix products (for the encoder) and of reading memory
+(for the weights and cached keys of every decoding step).
 """
 
 import argparse
@@ -53,7 +53,7 @@ from cwjax.weights.model_directory import save_model
 
 THREADS = available_cores()
 WINDOW_SAMPLES = 480_000
-PEERS = ("cwjax", "openai-whisper", "transformers", "CTranslate2", "ONNX Runtime")
+PEERS = ("cwjax", "openai-whisper", "transformers", "CTranslate2", "ONNX Runtime", "cwjax int8", "CTranslate2 int8")
 ELSEWHERE = 0.25
 """Cores that other processes may use during a run that counts."""
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="tokens decoded for each window (64)")
     parser.add_argument("--repeats", type=int, default=5, help="runs that count (5)")
     parser.add_argument("--onnx-python", metavar="PYTHON", help="interpreter with optimum-onnx (default: without it)")
+    parser.add_argument("--int8", action="store_true", help="measure int8 weights, too")
     parser.add_argument("--json", type=Path, help="file to write the figures to as well")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -75,11 +76,13 @@ def main() -> None:
     rows = [row for size in options.sizes for row in _measure_size(size, options, machine)]
     names = [name for name in PEERS if name in rows[0]]
     print(
-        f"\n{'Whisper':9} {'windows':>7} {' '.join(f'{name:>14}' for name in names)}  ratio to the best  share of limit"
+        f"\n{'Whisper':9} {'windows':>7} {' '.join(f'{name:>16}' for name in names)}  ratio to the best  share of limit"
     )
     for row in rows:
-        times = " ".join(f"{row[name]:13.2f}s" for name in names)
-        print(f"{row['size']:9} {row['windows']:7} {times}  {row['ratio']:17.2f}  {row['limit'] / row['cwjax']:13.0%}")
+        times = " ".join(f"{row[name]:15.2f}s" for name in names)
+        int8 = f"  int8 {row['int8 ratio']:.2f}" if options.int8 else ""
+        limit = row["limit"] / row["cwjax"]
+        print(f"{row['size']:9} {row['windows']:7} {times}  {row['ratio']:17.2f}  {limit:13.0%}{int8}")
     if options.json:
         options.json.write_text(json.dumps({"threads": THREADS, **machine, "rows": rows}, indent=2) + "\n")
 
@@ -95,6 +98,11 @@ def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, flo
             "transformers": _transformers(config.whisper, parameters, processor, options.tokens),
             "CTranslate2": _ctranslate2(exported, Path(scratch) / "ctranslate2", processor, options.tokens),
         }
+        if options.int8:
+            peers["cwjax int8"] = _ours(config, parameters, processor, options.tokens, int8=True)
+            peers["CTranslate2 int8"] = _ctranslate2(
+                exported, Path(scratch) / "int8", processor, options.tokens, compute_type="int8"
+            )
         if options.onnx_python:
             peers["ONNX Runtime"] = _onnx(options.onnx_python, exported, processor, options.tokens)
     rows = []
@@ -102,24 +110,26 @@ def _measure_size(size: str, options: argparse.Namespace, machine: dict[str, flo
         samples = np.random.default_rng(0).normal(0, 0.1, (windows, WINDOW_SAMPLES)).astype(np.float32)
         said = {name: transcribe(samples) for name, transcribe in peers.items()}
         for name, tokens in said.items():
-            if tokens != said["cwjax"]:
+            if tokens != said["cwjax"] and not name.endswith("int8"):
                 print(f"{size}, {windows} windows: {name} says other tokens than cwjax", file=sys.stderr)
         times: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(options.repeats):
             for name, transcribe in peers.items():
                 times[name].append(_clean_time(transcribe, samples))
         medians = {name: statistics.median(measured) for name, measured in times.items()}
-        others = min(value for name, value in medians.items() if name != "cwjax")
+        others = min(value for name, value in medians.items() if name != "cwjax" and not name.endswith("int8"))
         row = {"size": size, "windows": windows, **medians, "ratio": medians["cwjax"] / others}
+        if options.int8:
+            row["int8 ratio"] = medians["cwjax int8"] / medians["CTranslate2 int8"]
         rows.append(row | {"limit": _limit(config.whisper, windows, options.tokens, machine)})
         print(f"{size}, {windows} windows: " + ", ".join(f"{name} {value:.2f} s" for name, value in medians.items()))
     return rows
 
 
 def _ours(
-    config: ContextWhisperConfig, parameters: Parameters, processor: Processor, tokens: int
+    config: ContextWhisperConfig, parameters: Parameters, processor: Processor, tokens: int, int8: bool = False
 ) -> Callable[[np.ndarray], list[list[int]]]:
-    engine = Engine(Programs(config, parameters, processor))
+    engine = Engine(Programs(config, parameters, processor, int8=int8))
     never = [-1, processor.tokens.end_of_text, *range(processor.tokens.first_timestamp, len(processor.tokens))]
     plan = DecodingOptions(
         language="en", temperature=0.0, without_timestamps=True, suppress_tokens=never, sample_len=tokens
@@ -188,12 +198,12 @@ def _exported(scratch: Path, config: ContextWhisperConfig, parameters: Parameter
 
 
 def _ctranslate2(
-    whisper_directory: Path, scratch: Path, processor: Processor, tokens: int
+    whisper_directory: Path, scratch: Path, processor: Processor, tokens: int, compute_type: str = "float32"
 ) -> Callable[[np.ndarray], list[list[int]]]:
     converter = ctranslate2.converters.TransformersConverter(str(whisper_directory))
     converter.convert(str(scratch))
     model = ctranslate2.models.Whisper(
-        str(scratch), device="cpu", compute_type="float32", inter_threads=1, intra_threads=THREADS
+        str(scratch), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=THREADS
     )
     extractor = FeatureExtractor(feature_size=processor.num_mel_bins)
     start = processor.tokens.prompt("en", timestamps=False)

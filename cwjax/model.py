@@ -40,11 +40,13 @@ class Model:
         config: its sizes.
         params: the tree of parameters.
         source: where it was loaded from.
+        int8: whether it transcribes with weights rounded to int8; `params` are as they were.
     """
 
     config: ContextWhisperConfig
     params: Parameters
     source: OpenedModel
+    int8: bool = False
 
     @property
     def takes_context(self) -> bool:
@@ -138,7 +140,7 @@ class Model:
         """All ways to transcribe, with the model's compiled programs."""
         heads = self.source.generation().get("alignment_heads")
         timestamps = self.source.facts().get("timestamps", True)
-        return Transcriber(self.config, self.params, self.processor, heads, timestamps)
+        return Transcriber(self.config, self.params, self.processor, heads, timestamps, self.int8)
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory with these parameters; one that is there already is replaced.
@@ -188,7 +190,8 @@ def load(source: str | Path, *, dtype: Any = None, device: str | None = None) ->
         source: a model directory; a directory with a Whisper of Hugging Face or CTranslate2 (faster-whisper); one of
             OpenAI's `.pt` files; a hub id OWNER/NAME of any of them; or the name of a published Whisper, such as
             "tiny", "small.en", "large-v3", "turbo" or "distil-large-v3".
-        dtype: what to compute in: "float32", "bfloat16" or "float16"; None: bfloat16 on GPUs and TPUs, else float32.
+        dtype: what to compute in: "float32", "bfloat16" or "float16"; "int8": with the largest weights rounded to that,
+            the rest in float32, which saves time on CPUs; None: bfloat16 on GPUs and TPUs, else float32.
         device: such as "cpu", "gpu" or "cuda:1"; None: JAX's first.
 
     Raises:
@@ -198,8 +201,9 @@ def load(source: str | Path, *, dtype: Any = None, device: str | None = None) ->
     keep_compiled_programs()
     opened = open_model(locate(str(source)))
     chosen = find_device(device)
-    parameters = as_tree(opened.parameters(), compute_dtype(dtype, chosen))
-    return Model(opened.config, jax.device_put(parameters, chosen), opened)
+    int8 = dtype == "int8"
+    parameters = as_tree(opened.parameters(), compute_dtype("float32" if int8 else dtype, chosen))
+    return Model(opened.config, jax.device_put(parameters, chosen), opened, int8)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -26,6 +26,7 @@ from cwjax.inference.timing import Alignment, align
 from cwjax.models.audio_encoder import ContextStates, ProjectedContext
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters
+from cwjax.models.quantisation import quantise
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Programs:
         processor: the model's inputs.
         alignment_heads: (layer, head) of the decoder's cross-attention that follow the audio; None, or what another
             model's settings left: all of the upper half of the layers, as openai-whisper has it.
+        int8: round weights, see `quantise`.
     """
 
     def __init__(
@@ -52,14 +54,16 @@ class Programs:
         parameters: Parameters,
         processor: Processor,
         alignment_heads: Sequence[tuple[int, int]] | None = None,
+        int8: bool = False,
     ):
         self.processor = processor
         self.tokens = processor.tokens
         self.frames = processor.window_samples // HOP_LENGTH
         self.positions = config.whisper.max_target_positions
-        self.parameters = jax.device_put(parameters)
-        self._dtype = jax.tree.leaves(parameters["decoder"])[0].dtype
-        self._graphdef, _ = abstract(config)
+        self._dtype = parameters["decoder"]["positions"].dtype
+        self._unrounded, _ = abstract(config)
+        self._int8 = int8
+        self.use(parameters)
         layers, heads = config.whisper.decoder_layers, config.whisper.decoder_attention_heads
         self._alignment_heads = _alignment_heads(alignment_heads, layers, heads)
         self._max_log_mel = jax.jit(lambda samples: mel_decades(samples, processor.num_mel_bins, jnp).max())
@@ -70,6 +74,13 @@ class Programs:
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
         self._align = jax.jit(self._align_program, static_argnames="start")
         self._biases = lru_cache(maxsize=8)(partial(_biases, self.tokens, config.whisper.vocab_size))
+
+    def use(self, parameters: Parameters) -> None:
+        """Takes parameters of the model, in place of those before."""
+        self._graphdef = self._unrounded
+        if self._int8:
+            self._graphdef, parameters = quantise(self._unrounded, parameters)
+        self.parameters = jax.device_put(parameters)
 
     # What a recording needs once.
 

@@ -37,6 +37,7 @@ class Transcriber:
         alignment_heads: (layer, head) pairs for the times of words, see `Programs`.
         knows_timestamps: whether the model has learned them. One that has not cannot say where the speech of a window
             ends, so its windows are cut in pauses and do not depend on each other, whatever is asked for.
+        int8: round weights, see `cwjax.models.quantisation`.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Transcriber:
         processor: Processor,
         alignment_heads: Sequence[tuple[int, int]] | None = None,
         knows_timestamps: bool = True,
+        int8: bool = False,
     ):
-        self.programs = Programs(config, parameters, processor, alignment_heads)
+        self.programs = Programs(config, parameters, processor, alignment_heads, int8)
         self.contexts = Contexts(self.programs, config)
         self.context_layers = config.context.layers_of(config.whisper.encoder_layers) if config.context else ()
         self._warns_of_context = context_is_inert(config, parameters)
@@ -56,7 +58,7 @@ class Transcriber:
 
     def use(self, parameters: Parameters) -> None:
         """Goes on with other parameters of the same shapes, such as those of a later step of training."""
-        self.programs.parameters = parameters
+        self.programs.use(parameters)
         self.contexts.forget()
 
     def stream_many(

@@ -115,6 +115,10 @@ class Embedding(nnx.Embed):
         """(...) int -> (..., width)."""
         return jnp.take(self.embedding[...], numbers, axis=0)
 
+    def project(self, rows: jax.Array) -> jax.Array:
+        """Products with all rows of the table: (n, width) -> (n, rows) float32."""
+        return jnp.einsum("nd,vd->nv", rows, self.embedding[...], preferred_element_type=jnp.float32)
+
 
 class MultiHeadAttention(nnx.Module):
     """Multi-head attention with its four projections.

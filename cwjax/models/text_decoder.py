@@ -100,8 +100,7 @@ class TextDecoder(nnx.Module):
 
     def _project(self, states: jax.Array) -> jax.Array:
         rows = states.reshape(-1, states.shape[-1])
-        embedding = self.token_embedding.embedding[...]
-        logits = jnp.einsum("nd,vd->nv", rows, embedding, preferred_element_type=jnp.float32)
+        logits = self.token_embedding.project(rows)
         return logits.reshape(*states.shape[:-1], -1)
 
     def _require_room(self, tokens: int) -> None:
