@@ -29,7 +29,8 @@ REACH = 4
 @pytest.fixture(scope="module")
 def spotter() -> PhraseSpotter:
     spotter = PhraseSpotter(CONFIG, key=jax.random.key(0))
-    spotter.calibration[...] = jnp.array([1.0, 2.0, -0.5, 0.3, 0.0, -0.1])
+    spotter.evidence[...] = jnp.array([1.0, 2.0, -0.5, 0.3, 0.0])
+    spotter.verdict[...] = jnp.array([0.5, 1.0, -0.3, -0.1])
     return spotter
 
 
@@ -96,7 +97,7 @@ def test_network_gradients_are_finite(spotter):
 
     gradients = jax.tree.leaves(nnx.grad(loss)(spotter))
     assert all(np.isfinite(gradient).all() for gradient in gradients)
-    assert sum(bool(np.any(gradient)) for gradient in gradients) >= len(gradients) - 1  # not the calibration
+    assert sum(bool(np.any(gradient)) for gradient in gradients) >= len(gradients) - 2  # not the calibration's
 
 
 PHRASES = [
@@ -159,6 +160,13 @@ def test_other_phrases_do_not_change_a_score(spotter):
         for others in ([], ["x" * 60])
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_rivals_are_those_heard_at_the_same_place():
+    found = phrase_spotter.Found(*(jnp.array([row]) for row in ([0.0] * 4, [2, 10, 0, 30], [8, 14, 28, 31])))
+    logits = jnp.array([[1.0, 2.0, -1.0, 5.0]])  # the third covers the middle of both before it, the last none
+    features = phrase_spotter.verdict(logits, found, 40, jnp.float32(4))
+    np.testing.assert_allclose(features[0, :, 2], [0.0, 0.0, 3.0, 0.0], atol=1e-6)
 
 
 def test_memory_stays_bounded():

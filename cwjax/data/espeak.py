@@ -29,6 +29,7 @@ SAMPLING_RATE = 22050
 
 _OUTPUT_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: sound goes to the callback and the call returns when all is said
 _CHARS_UTF8 = 1
+_IPA = 2
 _POSITION_CHARACTER = 1
 _RATE, _PITCH, _PITCH_RANGE = 1, 3, 4
 _EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
@@ -165,8 +166,8 @@ def synthesize(text: str, voice: Voice) -> Speech:
     return Speech(samples[first:last], SAMPLING_RATE, tuple(_words(text, events, samples[first:last], first)))
 
 
-def phonemes(text: str, voice: Voice) -> str:
-    """The phonemes of a text in eSpeak NG's own notation, clauses joined by spaces.
+def phonemes(text: str, voice: Voice, ipa: bool = False) -> str:
+    """The phonemes of a text in eSpeak NG's own notation or in that of the IPA, clauses joined by spaces.
 
     Raises:
         CwjaxError: eSpeak NG is not installed or does not know the voice.
@@ -177,7 +178,7 @@ def phonemes(text: str, voice: Voice) -> str:
     with _library(voice) as library:
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         while rest.value is not None:
-            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, 0).decode())
+            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _IPA if ipa else 0).decode())
     return " ".join(clauses)
 
 

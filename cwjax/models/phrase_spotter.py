@@ -130,7 +130,8 @@ class PhraseSpotter(nnx.Module):
         self.text_ln = nnx.List([LayerNorm(hidden, rngs=rngs(f"text_ln{layer}")) for layer in layers])
         self.text_conv = nnx.List([conv(f"text{layer}", hidden, hidden, config.text_kernel) for layer in layers])
         self.text_out = Linear(hidden, config.width + 1, rngs=rngs("text_out"))
-        self.calibration = nnx.Param(jnp.zeros(len(_FEATURES)))
+        self.evidence = nnx.Param(jnp.zeros(len(EVIDENCE)))
+        self.verdict = nnx.Param(jnp.zeros(len(VERDICT)))
 
     def hear(self, states: jax.Array) -> jax.Array:
         """What is heard in every frame: (B, A, W) -> (B, T, D) float32 of length 1."""
@@ -273,15 +274,44 @@ def find(units: jax.Array, lengths: jax.Array, frames: jax.Array, reach: int) ->
     return Found(*(jnp.where(spoken, value, 0) for value in (score, start, end)))
 
 
-_FEATURES = ("one", "score", "letters", "score by letters", "frames a letter", "phrases")
+EVIDENCE = ("one", "score", "letters", "score by letters", "frames a letter")
+VERDICT = ("one", "logit by the evidence", "rivals", "phrases")
 
 
-def evidence(found: Found, lengths: jax.Array, different: jax.Array) -> jax.Array:
-    """What the probability is calculated from, (B, P, features)."""
+def evidence(found: Found, lengths: jax.Array) -> jax.Array:
+    """What speaks for each phrase by itself: (B, P, evidence)."""
     letters = jnp.log(jnp.maximum(lengths, 1.0))
     pace = (found.end - found.start) / jnp.maximum(lengths, 1.0)
-    features = (1.0, found.score, letters, found.score * letters, pace, jnp.log(jnp.maximum(different, 1.0)))
+    features = (1.0, found.score, letters, found.score * letters, pace)
     return jnp.stack([jnp.broadcast_to(feature, found.score.shape) for feature in features], axis=-1)
+
+
+def verdict(logits: jax.Array, found: Found, frames: int, different: jax.Array) -> jax.Array:
+    """What is known once all phrases are: (B, P) -> (B, P, verdict).
+
+    "Rivals" is by how much the likeliest phrase heard at the same place is likelier; "phrases" is the logarithm of
+    how many are listed, for of a longer list a smaller share is said.
+    """
+    rivals = jax.vmap(lambda *of_window: _rivals(*of_window, frames))(logits, found.start, found.end) - logits
+    features = (1.0, logits, rivals, jnp.log(jnp.maximum(different, 1.0)))
+    return jnp.stack([jnp.broadcast_to(feature, logits.shape) for feature in features], axis=-1)
+
+
+def _rivals(logits: jax.Array, start: jax.Array, end: jax.Array, frames: int) -> jax.Array:
+    """The highest logit among the phrases, itself included, of which the middle or a quarter lies within a phrase.
+
+    Each (P,) -> (P,).
+    """
+    quarters = jnp.stack([start + (end - start) * part // 4 for part in (1, 2, 3)])
+    highest = jnp.full(frames, -jnp.inf).at[quarters].max(jnp.broadcast_to(logits, quarters.shape))
+    tables = [highest]  # tables[k][t]: of the 2^k frames from t on
+    while 2 ** len(tables) <= frames:
+        ahead = 2 ** (len(tables) - 1)
+        later = jnp.concatenate([tables[-1][ahead:], jnp.full(ahead, -jnp.inf)])
+        tables.append(jnp.maximum(tables[-1], later))
+    power = jnp.floor(jnp.log2(end - start + 1.0)).astype(jnp.int32)
+    table = jnp.stack(tables)
+    return jnp.maximum(table[power, start], table[power, end + 1 - 2**power])
 
 
 @nnx.jit
@@ -299,8 +329,7 @@ def detect(
         Probability in 0..1, and first and last second of where the phrase is likeliest, each (B, P) float32.
     """
     found, lengths = find_all(spotter, states, phrases)
-    logits = evidence(found, lengths, phrases.different) @ spotter.calibration[...]
-    probability = jnp.where(lengths > 0, jax.nn.sigmoid(logits), 0.0)
+    probability = probabilities(spotter, found, lengths, -(-states.shape[1] // 2), phrases.different)
     return probability, found.start * FRAME_SECONDS, (found.end + 1) * FRAME_SECONDS
 
 
@@ -308,5 +337,17 @@ def find_all(spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases)
     """Best paths of all phrases, in the order of the list, and their lengths (P,)."""
     frames = spotter.hear(states)
     found = jax.lax.map(lambda chunk: find(*chunk, frames, spotter.config.reach), (phrases.units, phrases.lengths))
-    in_order = lambda value: jnp.moveaxis(value, 0, 1).reshape(len(frames), -1)[:, phrases.place]  # noqa: E731
+
+    def in_order(value: jax.Array) -> jax.Array:
+        return jnp.moveaxis(value, 0, 1).reshape(len(frames), -1)[:, phrases.place]
+
     return Found(*map(in_order, found)), phrases.lengths.reshape(-1)[phrases.place]
+
+
+def probabilities(
+    spotter: PhraseSpotter, found: Found, lengths: jax.Array, frames: int, different: jax.Array
+) -> jax.Array:
+    """Probabilities (B, P) of what was found in windows of so many frames."""
+    logits = jnp.where(lengths > 0, evidence(found, lengths) @ spotter.evidence[...], -1e4)
+    probability = jax.nn.sigmoid(verdict(logits, found, frames, different) @ spotter.verdict[...])
+    return jnp.where(lengths > 0, probability, 0.0)

@@ -1,0 +1,253 @@
+"""A phrase spotter learns, from sound that is simple enough to learn within seconds; its speech; its files."""
+
+import dataclasses
+import random
+import shutil
+from itertools import pairwise
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+
+from cwjax.data import spotter_speech
+from cwjax.data.spotter_speech import Sentence, SpeechSettings, make_window, vocabulary
+from cwjax.data.spotter_states import EncodedWindow, encoded_windows
+from cwjax.errors import CwjaxError
+from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, detect, encode_phrases
+from cwjax.training.spotter import SpotterTraining, batches, calibrate, fit, look_alikes, measure
+from cwjax.weights import spotter_files
+from cwjax.weights.spotter_files import encoder_sha256, load_spotter, save_spotter
+
+WIDTH = 24
+TEN = ("gutenberg", "schoeffer", "fust", "pannartz", "sweynheym", "subiaco", "missal", "psalter", "mentelin", "jenson")
+OTHERS = ("gutenburg", "schaffer", "faust", "panniers", "swaying", "bianco", "missile", "salter", "mandolin", "johnson")
+
+
+def sound_of(text: str, chance: np.random.Generator) -> np.ndarray:
+    """States in which every letter sounds for four positions as it always does, and a little noise."""
+    letters = np.random.default_rng(0).normal(size=(128, WIDTH))
+    states = np.repeat([letters[ord(letter)] for letter in text], 4, axis=0)
+    return (states + 0.3 * chance.normal(size=states.shape)).astype(np.float16)
+
+
+def window_of(words: list[str], chance: np.random.Generator, positions: int = 200) -> EncodedWindow:
+    text = " ".join(words)
+    states = sound_of(text.ljust(positions // 4)[: positions // 4], chance)
+    return EncodedWindow(states, (Sentence(text, 0.0, len(text) * 0.08, tuple(words), "none"),))
+
+
+@pytest.fixture(scope="module")
+def windows() -> list[EncodedWindow]:
+    chance = np.random.default_rng(2)
+    return [window_of([TEN[number % 10], TEN[(number * 3 + 1) % 10]], chance) for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def trained(windows) -> PhraseSpotter:
+    settings = SpotterTraining(
+        size=SpotterConfig(audio_width=WIDTH, width=16, hidden=32, text_layers=1, text_kernel=3),
+        steps=120,
+        slices=8,
+        slice_seconds=4.0,
+        phrases=3,
+        learning_rate=5e-3,
+        dropout=0.0,
+    )
+    spotter = PhraseSpotter(settings.size, key=jax.random.key(0))
+    loss = fit(spotter, batches(windows, TEN + OTHERS, settings), settings)
+    assert np.isfinite(loss)
+    calibrate(spotter, windows[:20], OTHERS, 0)
+    return spotter
+
+
+def test_ten_phrases_are_learned_in_seconds(trained, windows):
+    untrained = PhraseSpotter(trained.config, key=jax.random.key(0))
+    before, after = (measure(spotter, windows[20:], OTHERS, 1) for spotter in (untrained, trained))
+    assert after["recall in 5 of 100"] > 0.95 > before["recall in 5 of 100"]
+
+
+def test_said_phrases_are_likely_where_they_are_said(trained, windows):
+    probability, start, end = map(
+        np.asarray, detect(trained, jnp.asarray(windows[0].states[None]), encode_phrases(trained, TEN))
+    )
+    said = [TEN.index(phrase) for phrase in windows[0].sentences[0].phrases]
+    assert probability[0, said].min() > np.delete(probability[0], said).max()
+    at = 0.0
+    for phrase, column in zip(windows[0].sentences[0].phrases, said, strict=True):
+        assert start[0, column] < at + 0.08 * len(phrase)
+        assert end[0, column] > at
+        at += 0.08 * (len(phrase) + 1)
+
+
+def test_look_alikes_look_alike_and_sound_different():
+    found = look_alikes("schaffer", ("Shaffer", "Schoeffer", "Umbrella", "Schaffner", "Whale", "Table", "Ocean"))
+    assert "schaffner" in found
+    assert "shaffer" not in found  # spoken like "Schaffer"
+
+
+@pytest.fixture
+def words(tmp_path):
+    chance = random.Random(0)
+    words = {"".join(chance.choice("bdfgklmn") + chance.choice("aeiou") for _ in range(3)) for _ in range(400)}
+    file = tmp_path / "words.txt"
+    file.write_text("\n".join([*sorted(words), "", "Bafala", "bafala"]))
+    return file
+
+
+def test_no_word_and_no_voice_is_in_two_splits(words):
+    splits = vocabulary(str(words))
+    folded = [{word.casefold() for word in one} for one in splits.values()]
+    assert sum(map(len, folded)) == len(set.union(*folded)) == sum(map(len, splits.values()))
+    for table in (spotter_speech._VARIANTS, spotter_speech._FLITE_VOICES, spotter_speech._SENTENCES):
+        assert not set(table["train"]) & set(table["test"])
+        assert not set(table["train"]) & set(table["validation"])
+        assert not set(table["validation"]) & set(table["test"])
+
+
+def test_windows_follow_from_the_seed_and_say_their_sentences(words):
+    settings = SpeechSettings(words=str(words), flite_share=0.0, no_speech_share=0.0)
+    first, again, other = (make_window(settings, "test", 12.0, seed) for seed in ("1", "1", "2"))
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert first.sentences == again.sentences != other.sentences
+    assert first.samples.shape == (12 * 16000,)
+    assert first.sentences
+    assert all(phrase in one.text for one in first.sentences for phrase in one.phrases)
+    assert all(one.end < other.start for one, other in pairwise(first.sentences))
+
+
+def test_windows_without_speech(words):
+    settings = SpeechSettings(words=str(words), no_speech_share=1.0)
+    windows = [make_window(settings, "train", 3.0, str(seed)) for seed in range(12)]
+    assert not any(window.sentences for window in windows)
+    assert any(not window.samples.any() for window in windows)
+    assert all(np.isfinite(window.samples).all() and np.abs(window.samples).max() <= 1.5 for window in windows)
+
+
+@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
+def test_flite_speaks(words):
+    window = make_window(SpeechSettings(words=str(words), flite_share=1.0, no_speech_share=0.0), "test", 6.0, "1")
+    assert {one.voice for one in window.sentences} == {"rms"}
+
+
+def test_a_missing_list_of_words_is_a_plain_line(tmp_path):
+    with pytest.raises(CwjaxError, match="cannot be read"):
+        vocabulary(str(tmp_path / "none.txt"))
+    (tmp_path / "few.txt").write_text("one\ntwo\n")
+    with pytest.raises(CwjaxError, match="some thousand"):
+        vocabulary(str(tmp_path / "few.txt"))
+
+
+def test_states_are_kept_and_made_only_once(words, tmp_path):
+    settings = SpeechSettings(words=str(words), flite_share=0.0, train_windows=3)
+    calls = []
+
+    def encoder(windows):
+        calls.append(len(windows))
+        return np.stack([window[: 50 * 8].reshape(50, 8) for window in windows])
+
+    def read(settings=settings, sha256="a", folder=tmp_path / "states"):
+        return encoded_windows(folder, "train", settings, 4.0, 0, encoder, sha256)
+
+    first = read()
+    assert sum(calls) == len(first) == 3
+    again = read()
+    assert sum(calls) == 3
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.states, other.states)
+        assert one.sentences == other.sentences
+    with pytest.raises(CwjaxError, match="encoder_sha256"):
+        read(sha256="b")
+    with pytest.raises(CwjaxError, match="rare_share"):
+        read(dataclasses.replace(settings, rare_share=0.1))
+    next((tmp_path / "states").glob("*.npy")).write_bytes(b"\x93NUMPY")
+    with pytest.raises(CwjaxError, match="is damaged"):
+        read()
+
+
+def a_model(width: int = WIDTH, seed: int = 0, dtype=np.float16):
+    """As much of a model as a spotter looks at."""
+    chance = np.random.default_rng(seed)
+    kernel = chance.normal(size=(width, width)).astype(np.float16).astype(dtype)
+    parameters = {"audio_encoder": {"conv1": {"kernel": kernel}, "positions": chance.normal(size=3)}}
+    config = SimpleNamespace(whisper=SimpleNamespace(d_model=width))
+    return SimpleNamespace(params=parameters, config=config, source=SimpleNamespace(place="a model"))
+
+
+def test_hash_of_an_encoder():
+    ours = encoder_sha256(a_model().params)
+    assert (
+        ours
+        == encoder_sha256(a_model(dtype=np.float32).params)
+        == encoder_sha256(a_model(dtype=ml_dtypes.bfloat16).params)
+    )
+    assert ours != encoder_sha256(a_model(seed=1).params)
+    with_context = a_model().params
+    with_context["audio_encoder"]["blocks"] = {"context_gate": np.zeros(2)}
+    assert ours == encoder_sha256(with_context)
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    file = tmp_path / "spotters" / "ours.safetensors"
+    save_spotter(trained, file, encoder_sha256(a_model().params), {"note": "naïve"})
+    return file
+
+
+def test_a_saved_spotter_is_found_by_its_encoder(trained, saved, windows, monkeypatch):
+    monkeypatch.setattr(spotter_files, "SHIPPED", saved.parent)
+    states, one = jnp.asarray(windows[0].states[None]), load_spotter(a_model())
+    assert one.config == trained.config
+    for ours, read in zip(
+        *(detect(spotter, states, encode_phrases(spotter, TEN)) for spotter in (trained, one)), strict=True
+    ):
+        np.testing.assert_allclose(ours, read, atol=0.05)
+    assert load_spotter(a_model(seed=1)) is None
+    assert load_spotter(a_model(width=WIDTH + 1)) is None
+    with pytest.raises(CwjaxError, match="another audio encoder"):
+        load_spotter(a_model(seed=1), saved)
+
+
+def test_a_spotter_of_another_width_is_refused_by_name(saved):
+    with pytest.raises(CwjaxError, match="another audio encoder"):
+        load_spotter(a_model(width=WIDTH + 1), saved)
+
+
+@pytest.mark.parametrize(
+    "harm", ["missing", "cut", "no safetensors", "other kind", "nan", "other shapes", "bad config"]
+)
+def test_a_damaged_spotter_is_a_plain_line(trained, saved, harm):
+    content = saved.read_bytes()
+    if harm == "missing":
+        saved.unlink()
+    elif harm == "cut":
+        saved.write_bytes(content[: len(content) // 2])
+    elif harm == "no safetensors":
+        saved.write_bytes(b"no safetensors")
+    elif harm == "other kind":
+        saved.write_bytes(content.replace(b"cwjax phrase spotter 1", b"cwjax phrase spotter 9"))
+    elif harm == "other shapes":
+        saved.write_bytes(content.replace(b'\\"hidden\\": 32', b'\\"hidden\\": 48'))
+    elif harm == "bad config":
+        saved.write_bytes(content.replace(b'\\"hidden\\": 32', b'\\"hidden\\": {}'))
+    else:
+        bad = nnx.clone(trained)
+        bad.verdict[...] = jnp.full_like(bad.verdict[...], jnp.nan)
+        save_spotter(bad, saved, encoder_sha256(a_model().params), {})
+    with pytest.raises(CwjaxError) as caught:
+        load_spotter(a_model(), saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_shipped_spotters_are_small_and_whole():
+    for file in spotter_files.SHIPPED.glob("*.safetensors"):
+        config, sha256 = spotter_files._header(file)
+        assert spotter_files._read(file, config).config == config
+        assert len(sha256) == 64
+        assert file.stat().st_size <= 2e6
+        card = file.with_suffix(".md").read_text(encoding="utf-8")
+        assert sha256 in card
