@@ -24,6 +24,7 @@ from cwjax.models.parameters import Parameters
 from cwjax.weights.name_table import as_tree
 from cwjax.weights.opening import OpenedModel, open_model
 from cwjax.weights.sources import locate
+from cwjax.weights.spotter_files import load_spotter
 
 if TYPE_CHECKING:
     from cwjax.evaluation.explanation import Explanation
@@ -57,6 +58,11 @@ class Model:
     def context_is_inert(self) -> bool:
         """Whether a context changes nothing: there is no text encoder, or every gate is exactly zero."""
         return context_is_inert(self.config, self.params)
+
+    @property
+    def spots_phrases(self) -> bool:
+        """Whether there is a phrase spotter for this model, so that it can be given `phrases`."""
+        return self.transcriber.phrases.spotter is not None
 
     @property
     def tokens(self) -> WhisperTokens:
@@ -140,7 +146,9 @@ class Model:
         """All ways to transcribe, with the model's compiled programs."""
         heads = self.source.generation().get("alignment_heads")
         timestamps = self.source.facts().get("timestamps", True)
-        return Transcriber(self.config, self.params, self.processor, heads, timestamps, self.int8)
+        return Transcriber(
+            self.config, self.params, self.processor, heads, timestamps, self.int8, lambda: load_spotter(self)
+        )
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory with these parameters; one that is there already is replaced.

@@ -22,6 +22,7 @@ from cwjax.commands.transcribe_options import decoding_options, parse_options, s
 from cwjax.errors import CwjaxError
 from cwjax.extras import require_package
 from cwjax.files import write_text
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.writers import save_transcript, timestamp
 
@@ -87,6 +88,7 @@ class TranscribeCommand:
         self._files = self._inputs.files
         self._failed: set[str] = set()
         self._done, self._seconds = 0, 0.0
+        self._takes_context = True
 
     def close(self) -> None:
         """Removes what was kept for the run alone."""
@@ -134,7 +136,8 @@ class TranscribeCommand:
             if self._files and getattr(options, name) and not any(file.context.strip() for file in self._files):
                 raise CwjaxError(f"--{name.replace('_', '-')} needs a context: give --context, or one in the --list")
         inputs = [file.path for file in self._files]
-        inputs += [Path(name) for name in (options.context_file, options.list) if name is not None]
+        named = (options.context_file, options.list, options.phrases)
+        inputs += [Path(name) for name in named if name is not None]
         if options.skip_existing:
             missing = [file for file in self._files if not self._outputs.exist(file)]
             log.info(
@@ -155,12 +158,13 @@ class TranscribeCommand:
             self._model.tokens.language_code(options.language)
         if not any(file.context.strip() for file in self._files):
             return
-        if self._model.takes_context:
+        self._takes_context = self._model.takes_context
+        if self._takes_context:
             return
         if options.compare_context or options.explain:
             raise CwjaxError(f"{options.model}: is a stock Whisper and takes no context that could be shown")
-        log.warning("%s: is a stock Whisper and takes no context: what is given is left out", options.model)
-        self._files = [replace(file, context="") for file in self._files]
+        used = "only the lists in it are used" if self._model.spots_phrases else "it is left out"
+        log.warning("%s: is a stock Whisper and takes no context: %s", options.model, used)
 
     def _transcribe(self) -> None:
         shown = self._options.compare_context or self._options.explain
@@ -205,7 +209,7 @@ class TranscribeCommand:
                     job = self._job(file)
                     for place, channel in enumerate(job.channels):
                         audio = file.path if channel is None else open_recording(file.path, channel)
-                        request = Request(audio, context=file.context, options=self._decoding, name=file.label)
+                        request = Request(audio, *self._told(file), name=file.label)
                         jobs[id(request)] = job, place, request
                         yield request
 
@@ -248,6 +252,16 @@ class TranscribeCommand:
         speakers = {1: [""], 2: ["left", "right"]}.get(count, [f"channel {place + 1}" for place in range(count)])
         return _Job(file, range(count), speakers)
 
+    def _told(self, file: AudioFile) -> tuple[str, DecodingOptions]:
+        """The context of a recording and its options; a stock Whisper can use only the phrases in the context."""
+        if self._takes_context or not file.context.strip():
+            return file.context, self._decoding
+        from cwjax.inference.contexts import listed_phrases
+
+        if not self._model.spots_phrases:
+            return "", self._decoding
+        return "", replace(self._decoding, phrases=(*self._decoding.phrases, *listed_phrases(file.context)))
+
     def _finish(self, file: AudioFile, transcript: Transcript) -> None:
         """Writes a transcript, and says what it does not tell."""
         for path in self._outputs.of(file)[: len(self._options.output_format)]:
@@ -257,6 +271,12 @@ class TranscribeCommand:
         self._seconds += transcript.duration
         if probability := transcript.language_probabilities.get(transcript.language):
             log.info("%s: language %s (%.0f %%)", file.label, transcript.language, 100 * probability)
+        if transcript.phrases:
+            heard = ", ".join(
+                f"{phrase.text} {clock(phrase.start)} ({100 * phrase.probability:.0f} %)"
+                for phrase in transcript.phrases
+            )
+            log.info("%s: phrases heard: %s", file.label, printable(heard))
         for reason in dict.fromkeys(one.reason for one in transcript.skipped):
             stretches = [one.end - one.start for one in transcript.skipped if one.reason == reason]
             log.info("%s: %.1f s left out (%s), in %d stretches", file.label, sum(stretches), reason, len(stretches))

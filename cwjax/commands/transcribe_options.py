@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cwjax.commands.audio_files import read_text
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
 from cwjax.inference.writers import FORMATS, OPENAI_FORMATS, SubtitleLayout
@@ -42,6 +43,7 @@ def decoding_options(options: argparse.Namespace) -> DecodingOptions:
             raise CwjaxError(f"--temperature-increment-on-fallback is {step}: it must be above 0, or none")
         rises = int((1 + 1e-6 - options.temperature) / step) if options.temperature <= 1 else 0
         named["temperature"] = tuple(options.temperature + rise * step for rise in range(rises + 1))
+    named["phrases"] = read_text(options.phrases).splitlines() if options.phrases else ()
     named["word_timestamps"] = options.word_timestamps or options.explain
     if options.independent_windows is None:
         named["independent_windows"] = options.batch_size is not None
@@ -117,6 +119,11 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
         ("--context", "", str, "TEXT", "what is known about the recordings: their topic, names that occur"),
         ("--context-file", None, str, "FILE", "file with the context of all recordings"),
         ("--context-scale", 1.0, float, "S", "how much the context counts: 0 not at all (stock Whisper), 1 as trained"),
+        ("--phrases", None, str, "FILE",
+         "names and terms that may be said, one a line, any number; `written | spoken like | spoken like` where the "
+         "spelling misleads. Each window's decoder is shown those that are heard in it; lists in a context count, too"),
+        ("--phrases-used", 10, int, "N", "most phrases that the decoder is shown for a window"),
+        ("--phrases-threshold", 0.5, float, "P", "probability from which a phrase counts as heard"),
         ("--context-from-history", False, _truth, None, "let the text encoder read the text before each window, too"),
         ("--compare-context", False, _truth, None,
          "print the transcripts without and with context, differences marked"),

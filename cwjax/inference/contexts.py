@@ -104,6 +104,19 @@ def split_context(context: str, processor: Processor, longest: int) -> list[str]
     return chunks
 
 
+def listed_phrases(context: str) -> list[str]:
+    """The entries of the lists in a context, such as the names of "names: Ann, Bob", as they are written."""
+    phrases = []
+    for words in _paragraphs(context):
+        units = list(_units(words))
+        for unit, after in zip(units, [*units[1:], None], strict=True):
+            if unit.label:
+                phrases.append(unit.text)
+            elif after and after.label and unit.text.strip().startswith(after.label):
+                phrases.append(unit.text.strip().removeprefix(after.label))  # the first of a list has its label
+    return [phrase.strip(" ,;.") for phrase in phrases]
+
+
 def last_chunk(text: str, processor: Processor, longest: int) -> list[str]:
     """The end of a text, as much as fits into one chunk; none for an empty one."""
     count, room = _measure(processor, longest)

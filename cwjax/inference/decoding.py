@@ -25,11 +25,13 @@ class EncodedAudio(NamedTuple):
         audio: of B windows.
         plain: of the same windows, encoded without their contexts; None where the two are not compared.
         scale: (B,), how much the context counts: logits become `plain + scale * (audio - plain)`; None without `plain`.
+        states: (B, A, D), what the audio encoder gives without context, for spotting phrases; None unless asked for.
     """
 
     audio: ProjectedAudio
     plain: ProjectedAudio | None = None
     scale: jax.Array | None = None
+    states: jax.Array | None = None
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import DecodingOptions
+from cwjax.inference.phrases import PhraseList, Phrases, is_echo, shown
 from cwjax.inference.programs import Programs, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
+from cwjax.inference.transcript import SpottedPhrase
 from cwjax.models.audio_encoder import ProjectedContext
 from cwjax.models.placement import is_split, platform
 
@@ -43,6 +45,7 @@ class WindowJob:
         options: how to decode.
         language: code; None: to be detected in this window.
         previous: tokens of the text before it.
+        phrases: to look for; the decoder is shown those that are heard.
         prefix: tokens that the text begins with.
         decoded: False: only the language is asked for.
     """
@@ -57,6 +60,7 @@ class WindowJob:
     language: str | None
     previous: tuple[int, ...] = ()
     prefix: tuple[int, ...] = ()
+    phrases: PhraseList | None = None
     decoded: bool = True
 
     @property
@@ -65,7 +69,7 @@ class WindowJob:
         if not self.decoded:
             return (self.is_compared,)
         options, drawn = self.options, self.options.temperature[0] > 0
-        shapes = bool(self.previous), len(self.prefix), self.is_compared, drawn
+        shapes = bool(self.previous), len(self.prefix), self.is_compared, drawn, self.phrases is not None
         return options.decoding_part, options.word_timestamps, *shapes
 
     @property
@@ -83,6 +87,7 @@ class WindowResult(NamedTuple):
         window: its text; None where only the language was asked for.
         cut: its segments; empty where there is no speech.
         alignment: of the text tokens of its segments; None unless word times are asked for and there is a text.
+        spotted: phrases that the decoder was shown, with their seconds in the window.
     """
 
     language: str
@@ -90,6 +95,7 @@ class WindowResult(NamedTuple):
     window: DecodedWindow | None = None
     cut: Cut | None = None
     alignment: Alignment | None = None
+    spotted: tuple[SpottedPhrase, ...] = ()
 
 
 class Work(Protocol):
@@ -129,10 +135,12 @@ class Engine:
 
     Args:
         programs: the model.
+        phrases: the model's lists of phrases; None where no job has any.
     """
 
-    def __init__(self, programs: Programs):
+    def __init__(self, programs: Programs, phrases: Phrases | None = None):
         self.programs = programs
+        self._phrases = phrases
         self._most_windows = 1 << 30  # that memory is not known to be too small for
         self._works: list[Work] = []
         self._lock = threading.Lock()
@@ -224,10 +232,56 @@ class Engine:
             [*self.programs.tokens.prompt(language, not job.options.without_timestamps, job.options.task), *job.prefix]
             for job, language in zip(jobs, languages, strict=True)
         ]
-        windows = self._decode(jobs, encoded, starts)
+        spotted = self._spot(jobs, encoded)
+        encoded = encoded._replace(states=None)
+        previous = [self._previous(job, found) for job, found in zip(jobs, spotted, strict=True)]
+        windows = self._decode(jobs, encoded, starts, previous)
+        if any(previous[row] != job.previous for row, job in enumerate(jobs)):
+            self._decode_echoes(jobs, encoded, starts, windows, spotted)
         cuts = [self._cut(job, window) for job, window in zip(jobs, windows, strict=True)]
         alignments = self._align(jobs, encoded, languages, cuts)
-        return [WindowResult(*row) for row in zip(languages, probabilities, windows, cuts, alignments, strict=True)]
+        rows = zip(languages, probabilities, windows, cuts, alignments, spotted, strict=True)
+        return [WindowResult(*row) for row in rows]
+
+    def _spot(self, jobs: Sequence[WindowJob], encoded: EncodedAudio) -> list[tuple[SpottedPhrase, ...]]:
+        """The phrases that are heard in each window, those with one list together."""
+        spotted: list[tuple[SpottedPhrase, ...]] = [()] * len(jobs)
+        for phrases in {id(job.phrases): job.phrases for job in jobs if job.phrases is not None}.values():
+            rows = [row for row, job in enumerate(jobs) if job.phrases is phrases]
+            states = encoded.states[np.asarray(_filled(rows))]
+            found = self._phrases.spot(states, phrases, [jobs[row].options for row in rows])
+            for row, some in zip(rows, found, strict=True):
+                spotted[row] = some
+        return spotted
+
+    def _previous(self, job: WindowJob, spotted: Sequence[SpottedPhrase]) -> tuple[int, ...]:
+        """The text before a window, after the phrases that are heard in it."""
+        if not spotted:
+            return job.previous
+        longest = self.programs.longest_previous
+        names = self.programs.tokens.encode(shown(spotted))[:longest]
+        return (*names, *job.previous[max(0, len(job.previous) - longest + len(names)) :])
+
+    def _decode_echoes(
+        self,
+        jobs: Sequence[WindowJob],
+        encoded: EncodedAudio,
+        starts: Sequence[Sequence[int]],
+        windows: list[DecodedWindow],
+        spotted: list[tuple[SpottedPhrase, ...]],
+    ) -> None:
+        """Decodes windows anew that repeat the phrases they were shown, without these."""
+        rows = [row for row, window in enumerate(windows) if is_echo(window.text, spotted[row])]
+        if not rows:
+            return
+        again = self._decode(
+            [jobs[row] for row in rows],
+            select_windows(encoded, _filled(rows)),
+            [starts[row] for row in rows],
+            [jobs[row].previous for row in rows],
+        )
+        for row, window in zip(rows, again, strict=True):
+            windows[row], spotted[row] = window, ()
 
     def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:
         """The windows encoded, those that share a context together, and padded to a power of two."""
@@ -246,6 +300,7 @@ class Engine:
                     [jobs[row].closed for row in filled],
                     None if jobs[some[0]].options.context_scale == 0 else context,
                     jobs[0].is_compared,
+                    jobs[0].decoded and jobs[0].phrases is not None,
                 )
                 parts.append(encoded if len(filled) == len(some) else select_windows(encoded, range(len(some))))
                 order += some
@@ -276,7 +331,11 @@ class Engine:
         )
 
     def _decode(
-        self, jobs: Sequence[WindowJob], encoded: EncodedAudio, starts: Sequence[Sequence[int]]
+        self,
+        jobs: Sequence[WindowJob],
+        encoded: EncodedAudio,
+        starts: Sequence[Sequence[int]],
+        previous: Sequence[Sequence[int]],
     ) -> list[DecodedWindow]:
         """Decodes windows at the first of their temperatures, and those that fail again at the next ones.
 
@@ -295,7 +354,7 @@ class Engine:
             windows = self.programs.decode(
                 encoded if attempt == 0 else select_windows(encoded, rows),
                 [starts[row] for row in rows],
-                [jobs[row].previous for row in rows],
+                [previous[row] for row in rows],
                 jobs[0].options,
                 [jobs[row].options.temperature[attempt] for row in rows],
                 [jobs[row].seek for row in rows],

@@ -82,6 +82,13 @@ class DecodingOptions:
     """Words to expect, put before the previous text of every window; without effect where there is a `prefix`."""
     prefix: str | None = None
     """The beginning of the first window's text."""
+    phrases: Sequence[str] = ()
+    """Names and terms that may be said, any number. Each window's decoder is shown those that a phrase spotter hears in
+    it. "Goethe | gurta": written as the first, spoken like any of them."""
+    phrases_used: int = 10
+    """Most phrases that the decoder is shown for a window."""
+    phrases_threshold: float = 0.5
+    """Probability from which a phrase counts as heard."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
     condition_on_previous_text: bool = True
@@ -125,6 +132,7 @@ class DecodingOptions:
         self._normalise("clip_timestamps", self._numbers("clip_timestamps", self.clip_timestamps, float))
         if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
             self._normalise("initial_prompt", self._numbers("initial_prompt", self.initial_prompt, int))
+        self._normalise("phrases", (self.phrases,) if isinstance(self.phrases, str) else tuple(self.phrases))
         self._check_numbers()
         _require(self.task in get_args(Task), f"task is {self.task!r}: use 'transcribe' or 'translate'")
         _require(
@@ -161,6 +169,11 @@ class DecodingOptions:
         _require(
             self.length_penalty is None or 0 <= self.length_penalty <= 1,
             f"length_penalty is {self.length_penalty}: use a number in 0..1",
+        )
+        _require(self.phrases_used >= 0, f"phrases_used is {self.phrases_used}: it must be at least 0")
+        _require(
+            0 <= self.phrases_threshold <= 1,
+            f"phrases_threshold is {self.phrases_threshold}: use a probability, 0 to 1",
         )
         _require(
             0 < self.repetition_penalty < math.inf,

@@ -68,7 +68,7 @@ class Programs:
         self._alignment_heads = _alignment_heads(alignment_heads, layers, heads)
         self._max_log_mel = jax.jit(lambda samples: mel_decades(samples, processor.num_mel_bins, jnp).max())
         self._encode_context = jax.jit(self._encode_context_program)
-        self._encode = jax.jit(self._encode_program, static_argnums=6)
+        self._encode = jax.jit(self._encode_program, static_argnums=(6, 7))
         self._contributions = jax.jit(self._contributions_program)
         self._language = jax.jit(self._language_program)
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
@@ -116,6 +116,7 @@ class Programs:
         silence_after: Sequence[bool],
         context: ProjectedContext | None = None,
         compared: bool = False,
+        with_states: bool = False,
     ) -> EncodedAudio:
         """Encodes windows that share a context.
 
@@ -127,10 +128,10 @@ class Programs:
                 in openai-whisper's way through a recording.
             context: of all the windows; None: no context.
             compared: encode them without the context, too.
+            with_states: keep what the encoder gives without the context.
         """
-        return self._encode(
-            self.parameters, *_window_arrays(samples, max_log_mel, frames, silence_after), context, compared
-        )
+        windows = _window_arrays(samples, max_log_mel, frames, silence_after)
+        return self._encode(self.parameters, *windows, context, compared, with_states)
 
     def context_contributions(
         self,
@@ -234,14 +235,17 @@ class Programs:
         joined = ContextStates(states.hidden.reshape(1, -1, states.hidden.shape[-1]), mask.reshape(1, -1))
         return model.audio_encoder.project_context(joined)
 
-    def _encode_program(self, parameters, samples, max_log_mel, frames, pad_value, context, compared) -> EncodedAudio:
+    def _encode_program(
+        self, parameters, samples, max_log_mel, frames, pad_value, context, compared, with_states
+    ) -> EncodedAudio:
         model = self._model(parameters)
         features = self._features(samples, max_log_mel, frames, pad_value)
-
-        def project(context: ProjectedContext | None):
-            return model.decoder.stepwise().project_audio(model.encode(features, context))
-
-        return EncodedAudio(project(context), project(None) if compared else None)
+        project = model.decoder.stepwise().project_audio
+        states = model.encode(features, context)
+        plain = model.encode(features, None) if context is not None and (compared or with_states) else states
+        return EncodedAudio(
+            project(states), project(plain) if compared else None, states=plain if with_states else None
+        )
 
     def _features(
         self, samples: jax.Array, max_log_mel: jax.Array, frames: jax.Array, pad_value: jax.Array

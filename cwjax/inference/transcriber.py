@@ -9,14 +9,16 @@ from typing import Any
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
-from cwjax.inference.contexts import Contexts
+from cwjax.inference.contexts import Contexts, listed_phrases
 from cwjax.inference.engine import Engine
 from cwjax.inference.options import DecodingOptions
+from cwjax.inference.phrases import PhraseList, Phrases
 from cwjax.inference.programs import Programs
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.transcription import Event, Request, Transcription
 from cwjax.models.context_whisper import ContextWhisperConfig, context_is_inert
 from cwjax.models.parameters import Parameters
+from cwjax.models.phrase_spotter import PhraseSpotter
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Transcriber:
         knows_timestamps: whether the model has learned them. One that has not cannot say where the speech of a window
             ends, so its windows are cut in pauses and do not depend on each other, whatever is asked for.
         int8: round weights, see `cwjax.models.quantisation`.
+        find_spotter: gives the model's phrase spotter when one is needed, None if there is none.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class Transcriber:
         alignment_heads: Sequence[tuple[int, int]] | None = None,
         knows_timestamps: bool = True,
         int8: bool = False,
+        find_spotter: Callable[[], PhraseSpotter | None] = lambda: None,
     ):
         self.programs = Programs(config, parameters, processor, alignment_heads, int8)
         self.contexts = Contexts(self.programs, config)
         self.context_layers = config.context.layers_of(config.whisper.encoder_layers) if config.context else ()
         self._warns_of_context = context_is_inert(config, parameters)
-        self._engine = Engine(self.programs)
+        self.phrases = Phrases(find_spotter)
+        self._engine = Engine(self.programs, self.phrases)
         self.knows_timestamps = knows_timestamps
 
     def use(self, parameters: Parameters) -> None:
@@ -117,7 +122,15 @@ class Transcriber:
         if request.context.strip() and self._warns_of_context:
             log.warning("the model's context attention is untrained (all gates are closed): no context has an effect")
             self._warns_of_context = False
-        return Transcription(request, recording, self.programs, self.contexts, options, emit, batch_size)
+        phrases = self._phrases(request, options)
+        return Transcription(request, recording, self.programs, self.contexts, phrases, options, emit, batch_size)
+
+    def _phrases(self, request: Request, options: DecodingOptions) -> PhraseList | None:
+        """Those of the options, which need a spotter, and those of lists in the context, which use one if there is."""
+        listed = tuple(listed_phrases(request.context)) if request.context.strip() else ()
+        if not options.phrases and (not listed or self.phrases.spotter is None):
+            return None
+        return self.phrases.encode((*options.phrases, *listed))
 
     def stream(
         self,

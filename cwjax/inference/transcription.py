@@ -30,10 +30,11 @@ from cwjax.inference.audio import (
 from cwjax.inference.contexts import Contexts
 from cwjax.inference.engine import WindowJob, WindowResult
 from cwjax.inference.options import DecodingOptions
+from cwjax.inference.phrases import PhraseList
 from cwjax.inference.programs import Programs
 from cwjax.inference.segments import Cut
 from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_hallucinations
-from cwjax.inference.transcript import Segment, Skipped, Transcript
+from cwjax.inference.transcript import Segment, Skipped, SpottedPhrase, Transcript
 
 DECODED_AGAIN = 0.7
 """Seconds of speech after the last timestamp of a window for which it is decoded again from there."""
@@ -131,6 +132,7 @@ class Transcription:
         recording: of the request.
         programs: the model.
         contexts: of the model.
+        phrases: of the model.
         options: of the request, as they hold for this model.
         emit: is called with events.
         batch_size: most windows at once.
@@ -142,6 +144,7 @@ class Transcription:
         recording: Recording,
         programs: Programs,
         contexts: Contexts,
+        phrases: PhraseList | None,
         options: DecodingOptions,
         emit: Callable[[Event], None],
         batch_size: int,
@@ -150,6 +153,7 @@ class Transcription:
         self.finished = False
         self._request, self._recording, self._options = request, recording, options
         self._programs, self._tokens, self._contexts = programs, programs.tokens, contexts
+        self._phrases = phrases
         self._emit = emit
         self._window = programs.frames
         if options.chunk_length is not None:
@@ -167,6 +171,7 @@ class Transcription:
         self._segments: list[Segment] = []
         self._speech: list[tuple[int, int]] = []
         self._skipped: list[Skipped] = []
+        self._spotted: list[SpottedPhrase] = []
         self._done: dict[int, int] = {}
         self._total = 0
 
@@ -302,6 +307,11 @@ class Transcription:
                     self._skip(seek, seek + frames, f"no speech (probability {result.window.no_speech_prob:.2f})")
                     seek += frames
                     continue
+                began = seek / FRAMES_PER_SECOND
+                self._spotted += [
+                    dataclasses.replace(phrase, start=began + phrase.start, end=began + phrase.end)
+                    for phrase in result.spotted
+                ]
                 segments, following = self._segments_of(job, result, history)
                 for segment in segments or ():
                     yield self._within(segment, last if self._closed else self._recording.frames)
@@ -329,6 +339,7 @@ class Transcription:
             language=language,
             previous=tuple(self._previous_text(history)),
             prefix=self._prefix if seek == self._stretches[0][0] else (),
+            phrases=self._phrases,
         )
 
     def _initial_tokens(self) -> list[int]:
@@ -446,6 +457,7 @@ class Transcription:
             duration=self._recording.duration,
             language_probabilities=self._probabilities,
             skipped=tuple(sorted(self._skipped, key=lambda one: one.start)),
+            phrases=tuple(sorted(self._spotted, key=lambda one: one.start)),
         )
         total = self._total / FRAMES_PER_SECOND
         self._emit(Event(self._request, None, total, total, transcript))

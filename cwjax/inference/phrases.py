@@ -1,0 +1,131 @@
+"""Lists of phrases, and which of them are heard in a window: what the decoder is shown of them."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from cwjax.errors import CwjaxError
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.transcript import SpottedPhrase
+from cwjax.models.phrase_spotter import (
+    LONGEST_PHRASE,
+    EncodedPhrases,
+    PhraseSpotter,
+    detect,
+    encode_phrases,
+    normalized,
+)
+
+log = logging.getLogger(__name__)
+
+MOST_PHRASES = 100_000
+KEPT = 8
+"""Encoded lists that are kept for the next recording."""
+ECHOED = 3
+"""So many phrases in a row, as the decoder was shown them, are a repeated prompt and not what was said."""
+
+
+@dataclass(frozen=True, eq=False)
+class PhraseList:
+    """A list as the spotter looks for it.
+
+    Attributes:
+        written: the phrases as they are to be written.
+        owners: (S,) int, the phrase that each spelling belongs to.
+        spellings: S of them, encoded.
+    """
+
+    written: tuple[str, ...]
+    owners: np.ndarray
+    spellings: EncodedPhrases
+
+
+class Phrases:
+    """The lists of a model, each encoded once.
+
+    Args:
+        find_spotter: gives the model's phrase spotter, None if there is none.
+    """
+
+    def __init__(self, find_spotter: Callable[[], PhraseSpotter | None]):
+        self._find_spotter = find_spotter
+        self._kept: OrderedDict[tuple[str, ...], PhraseList | None] = OrderedDict()
+
+    @cached_property
+    def spotter(self) -> PhraseSpotter | None:
+        """The model's phrase spotter."""
+        return self._find_spotter()
+
+    def encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
+        """A list for the spotter, None for one without phrases. Empty and doubled ones count once.
+
+        Raises:
+            CwjaxError: this model has no spotter, or there are too many phrases.
+        """
+        if phrases not in self._kept:
+            self._kept[phrases] = self._encode(phrases)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(phrases)
+        return self._kept[phrases]
+
+    def _encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
+        written: dict[str, list[str]] = {}
+        for phrase in phrases:
+            text, *spoken = (" ".join(part.split()) for part in phrase.split("|"))
+            if normalized(text):
+                written.setdefault(text, []).extend([text, *filter(normalized, spoken)])
+        if not written:
+            return None
+        if len(written) > MOST_PHRASES:
+            raise CwjaxError(f"there are {len(written):,} phrases: at most {MOST_PHRASES:,} can be looked for")
+        if self.spotter is None:
+            raise CwjaxError(
+                "this Whisper has no phrase spotter, which phrases need; launch/train_spotter.py trains one, and "
+                "`initial_prompt` and `hotwords` need none"
+            )
+        if long := sum(len(normalized(text)) >= LONGEST_PHRASE for text in written):
+            log.warning("%d phrases are long: they are looked for by their first %d letters", long, LONGEST_PHRASE)
+        owners = np.repeat(np.arange(len(written)), [len(spellings) for spellings in written.values()])
+        spellings = [one for some in written.values() for one in some]
+        return PhraseList(tuple(written), owners, encode_phrases(self.spotter, spellings))
+
+    def spot(
+        self, states: jax.Array, phrases: PhraseList, options: Sequence[DecodingOptions]
+    ) -> list[tuple[SpottedPhrase, ...]]:
+        """The likeliest phrases of each window, in order of time; their seconds are those of the window.
+
+        Args:
+            states: (B, A, D), of the audio encoder.
+            phrases: to look for.
+            options: of each window, how many and how likely.
+        """
+        probabilities, starts, ends = map(np.asarray, detect(self.spotter, states, phrases.spellings))
+        found = []
+        for row, own in enumerate(options):
+            best: dict[int, SpottedPhrase] = {}
+            for place in np.argsort(-probabilities[row], kind="stable"):
+                probability, owner = float(probabilities[row, place]), int(phrases.owners[place])
+                if probability < own.phrases_threshold or len(best) >= own.phrases_used:
+                    break
+                times = float(starts[row, place]), float(ends[row, place])
+                best.setdefault(owner, SpottedPhrase(phrases.written[owner], *times, probability))
+            found.append(tuple(sorted(best.values(), key=lambda phrase: phrase.start)))
+        return found
+
+
+def shown(phrases: Sequence[SpottedPhrase]) -> str:
+    """How the decoder is shown phrases, as text before that of the window; each once."""
+    return ", ".join(dict.fromkeys(phrase.text for phrase in phrases))
+
+
+def is_echo(text: str, phrases: Sequence[SpottedPhrase]) -> bool:
+    """Whether a window's text repeats what the decoder was shown."""
+    names = shown(phrases).split(", ")
+    runs = [", ".join(names[first : first + ECHOED]) for first in range(len(names) - ECHOED + 1)]
+    return any(run.casefold() in text.casefold() for run in runs)
