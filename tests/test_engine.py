@@ -16,7 +16,7 @@ from test_transcriber import text_only
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
-from cwjax.inference.engine import WindowJob, WindowResult
+from cwjax.inference.engine import WindowJob, WindowResult, _worth_filling
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.segments import DecodedWindow, cut_into_segments
 from cwjax.inference.transcriber import Transcriber
@@ -180,6 +180,13 @@ def test_no_batch_is_larger_than_asked_for(transcriber: Transcriber, monkeypatch
     transcriber.transcribe(talk(*[(1, 0.3), (0.8, 0)] * 7, noise=0.002), "", options, batch_size=batch_size)
     assert max(sizes) <= batch_size
     assert len(sizes) > 7 / batch_size
+
+
+@pytest.mark.parametrize(
+    ("windows", "taken"), [(1, 1), (2, 2), (3, 3), (5, 4), (6, 6), (8, 8), (9, 8), (11, 8), (12, 12)]
+)
+def test_batches_are_filled_up_with_little(windows: int, taken: int) -> None:
+    assert _worth_filling(windows) == taken
 
 
 def test_threads_share_batches(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,7 @@ class Engine:
             first, job = ready[0]
             most = min(first.batch_size, self._most_windows)
             batch = [pair for pair in ready if pair[1].key == job.key][: 1 << (most.bit_length() - 1)]
+            batch = batch[: _worth_filling(len(batch))]
             self._do_batch(batch)
             served = [work for work, _ in batch]
             works = sorted(works, key=lambda work: work in served)
@@ -398,6 +399,12 @@ def is_silent(window: DecodedWindow, options: DecodingOptions) -> bool:
     if options.no_speech_threshold is None or window.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or window.avg_logprob <= options.logprob_threshold
+
+
+def _worth_filling(windows: int) -> int:
+    """How many of them to take as one batch: all, if few are missing to a power of two, or a smaller power of two."""
+    whole = 1 << (windows - 1).bit_length()
+    return windows if 4 * windows >= 3 * whole else whole // 2
 
 
 def _filled(rows: Sequence[int]) -> list[int]:
