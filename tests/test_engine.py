@@ -219,7 +219,7 @@ class Scripted:
             frames=3000, tokens=self.tokens, longest_previous=200, max_log_mel=lambda recording: 0.0
         )
         contexts = SimpleNamespace(encode=lambda text: None)
-        self.work = Transcription(Request(samples), recording, programs, contexts, options, self.events.append, 4)
+        self.work = Transcription(Request(samples), recording, programs, contexts, None, options, self.events.append, 4)
 
     def run(self, *windows: list[float | str]) -> Transcript:
         """Each window's timestamps and texts."""
@@ -233,7 +233,7 @@ class Scripted:
             window = DecodedWindow(tuple(tokens), "", -0.1, 0.0, 0.0)
             cut = cut_into_segments(window, self.tokens, job.seek, job.frames)
             cut = cut.closed() if job.closed else cut
-            self.work.receive(job, SimpleNamespace(language="en", window=window, cut=cut, alignment=None))
+            self.work.receive(job, SimpleNamespace(language="en", window=window, cut=cut, alignment=None, spotted=()))
         assert not self.work.jobs()
         return self.events[-1].transcript
 

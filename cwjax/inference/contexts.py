@@ -109,7 +109,7 @@ def listed_phrases(context: str) -> list[str]:
     phrases = []
     for words in _paragraphs(context):
         units = list(_units(words))
-        for unit, after in zip(units, [*units[1:], None], strict=True):
+        for unit, after in zip(units, [*units[1:], None], strict=False):
             if unit.label:
                 phrases.append(unit.text)
             elif after and after.label and unit.text.strip().startswith(after.label):

@@ -1,0 +1,181 @@
+"""Lists of phrases: how they are read, and what a window's decoder is shown of them."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from references import wide_parameters
+from test_batched import talk
+from test_contexts import model  # noqa: F401
+from test_transcriber import text_only
+
+from cwjax.errors import CwjaxError
+from cwjax.inference import phrases as phrases_module
+from cwjax.inference.contexts import listed_phrases
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.phrases import MOST_PHRASES, Phrases, is_echo, shown
+from cwjax.inference.transcriber import Transcriber
+from cwjax.inference.transcript import SpottedPhrase
+from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SPOTTER = PhraseSpotter(SpotterConfig(audio_width=32, hidden=8, width=8, rows=1400), key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def transcriber(model) -> Transcriber:  # noqa: F811
+    return Transcriber(model.config, wide_parameters(model.config), model.processor, find_spotter=lambda: SPOTTER)
+
+
+@pytest.fixture
+def heard(monkeypatch) -> dict[str, tuple[float, float]]:
+    """What the spotter is to hear: spelling -> probability, and second in the window."""
+    wanted: dict[str, tuple[float, float]] = {}
+    spellings: list[str] = []
+    encode = phrases_module.encode_phrases
+
+    def noting(spotter, some):
+        spellings[:] = some
+        return encode(spotter, some)
+
+    def detect(spotter, states, encoded):
+        assert states.ndim == 3
+        values = np.array([wanted.get(spelling, (0.0, 0.0)) for spelling in spellings], np.float32)
+        rows = np.broadcast_to(values, (len(states), *values.shape))
+        return rows[..., 0], rows[..., 1], rows[..., 1] + 0.5
+
+    monkeypatch.setattr(phrases_module, "encode_phrases", noting)
+    monkeypatch.setattr(phrases_module, "detect", detect)
+    return wanted
+
+
+@pytest.fixture
+def asked(transcriber, monkeypatch) -> list[list[str]]:
+    """The text before each window of each batch that is decoded."""
+    said: list[list[str]] = []
+    decode = transcriber.programs.decode
+
+    def noting(encoded, starts, previous, *others):
+        assert encoded.states is None
+        said.append([transcriber.programs.tokens.text(tokens) for tokens in previous])
+        return decode(encoded, starts, previous, *others)
+
+    monkeypatch.setattr(transcriber.programs, "decode", noting)
+    return said
+
+
+def test_lists_are_read_with_other_spellings_and_without_what_says_nothing() -> None:
+    lists = Phrases(lambda: SPOTTER)
+    found = lists.encode(("Goethe | gurta |  | guerte ", "", "  ", "Ada  Bo", "Ada Bo", "\u0007", "李白", "😀", "|x"))
+    assert found.written == ("Goethe", "Ada Bo", "李白", "😀")
+    assert found.owners.tolist() == [0, 0, 0, 1, 1, 2, 3]
+    assert lists.encode(("", " | ")) is None
+    assert lists.encode(("Goethe",)) is lists.encode(("Goethe",)), "read once"
+
+
+def test_what_cannot_be_looked_for_is_refused() -> None:
+    with pytest.raises(CwjaxError, match="no phrase spotter, which phrases need; launch/train_spotter.py trains one"):
+        Phrases(lambda: None).encode(("Ada",))
+    with pytest.raises(CwjaxError, match="100,001 phrases: at most 100,000"):
+        Phrases(lambda: SPOTTER).encode(tuple(f"name {number}" for number in range(MOST_PHRASES + 1)))
+    for options in ({"phrases_used": -1}, {"phrases_threshold": 1.5}):
+        with pytest.raises(CwjaxError, match=next(iter(options))):
+            DecodingOptions(**options)
+
+
+def test_the_likeliest_are_chosen_and_stand_in_order_of_time(heard) -> None:
+    lists = Phrases(lambda: SPOTTER)
+    phrases = lists.encode(("Ada | ayda", "Bo", "Caxton", "Dürer", "Ezra"))
+    heard.update({"ayda": (0.9, 0.8), "Ada": (0.6, 0.1), "Bo": (0.8, 0.2), "Caxton": (0.7, 0.5), "Dürer": (0.4, 0.0)})
+    states = np.zeros((2, 60, 32), np.float32)
+    all_heard, two = lists.spot(states, phrases, [DecodingOptions(), DecodingOptions(phrases_used=2)])
+    assert [(one.text, round(one.probability, 2)) for one in all_heard] == [("Bo", 0.8), ("Caxton", 0.7), ("Ada", 0.9)]
+    assert [one.text for one in two] == ["Bo", "Ada"]
+    assert lists.spot(states, phrases, [DecodingOptions(phrases_threshold=0.95)] * 2) == [(), ()]
+
+
+def test_the_decoder_is_shown_what_is_heard_before_the_previous_text(transcriber, heard, asked) -> None:
+    options = replace(text_only(transcriber), phrases=("Ada", "Bo"))
+    samples = talk((3.6, 0.3), noise=0.002)
+    plain = transcriber.transcribe(samples, "", replace(options, phrases=()))
+    assert len(plain.segments) == 3
+    asked.clear()
+    nothing = transcriber.transcribe(samples, "", options)
+    assert [one.tokens for one in nothing.segments] == [one.tokens for one in plain.segments], "nothing was heard"
+    assert nothing.phrases == ()
+    assert asked[0] == [""]
+    heard["Bo"] = (0.9, 0.3)
+    asked.clear()
+    found = transcriber.transcribe(samples, "", options)
+    assert asked[0] == [" Bo"]
+    assert all(before.startswith(" Bo") for (before,) in asked[:3])
+    assert [(one.text, round(one.start, 2)) for one in found.phrases][:1] == [("Bo", 0.3)]
+    longest = transcriber.programs.longest_previous
+    names = tuple(f"name {number}" for number in range(200))
+    heard.update(dict.fromkeys(names, (0.9, 0.1)))
+    asked.clear()
+    transcriber.transcribe(samples, "", replace(options, phrases=names, phrases_used=200))
+    assert len(transcriber.programs.tokens.encode(asked[0][0])) <= longest + 2, "no more than a prompt holds"
+
+
+def test_lists_in_a_context_count_too(transcriber, heard, asked) -> None:
+    heard["Caxton"] = (0.9, 0.3)
+    context = "they sail on the sea. names: Ruttner, Caxton, bear"
+    transcriber.transcribe(talk((1, 0.3), noise=0.002), context, text_only(transcriber))
+    assert asked[0] == [" Caxton"]
+
+
+def test_recordings_with_lists_of_their_own_share_a_batch(transcriber, heard, asked) -> None:
+    """Two lists and none: windows are shown what is heard of their own list."""
+    options = text_only(transcriber)
+    samples = talk((1, 0.3), noise=0.002)
+    heard.update({"Ada": (0.9, 0.1)})
+    both = transcriber.transcribe_many([samples] * 2, None, [replace(options, phrases=("Ada",))] * 2, batch_size=2)
+    assert asked[0] == [" Ada", " Ada"]
+    assert both[0] == both[1]
+
+
+def test_a_text_that_repeats_what_was_shown_is_decoded_again_without(transcriber, heard, asked, monkeypatch) -> None:
+    options = replace(text_only(transcriber), phrases=("Ada", "Bo", "Caxton"))
+    samples = talk((1, 0.3), noise=0.002)
+    expected = transcriber.transcribe(samples, "", replace(options, phrases=()))
+    heard.update({"Ada": (0.9, 0.1), "Bo": (0.9, 0.2), "Caxton": (0.9, 0.3)})
+    monkeypatch.setattr("cwjax.inference.engine.is_echo", lambda text, shown: bool(shown))
+    asked.clear()
+    found = transcriber.transcribe(samples, "", options)
+    assert asked == [[" Ada, Bo, Caxton"], [""]]
+    assert found.text == expected.text
+    assert found.phrases == (), "none was used"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("They met Ada, Bo and Caxton.", False),
+        ("Ada, Bo, Caxton, and others", True),
+        ("ada, bo, caxton", True),
+        ("Bo, Caxton, Dürer", True),
+        ("nothing", False),
+    ],
+)
+def test_an_echo_has_phrases_as_they_were_shown(text: str, expected: bool) -> None:
+    spotted = [SpottedPhrase(name, 0, 1, 0.9) for name in ("Ada", "Bo", "Caxton", "Dürer", "Ada")]
+    assert shown(spotted) == "Ada, Bo, Caxton, Dürer"
+    assert is_echo(text, spotted) == expected
+    assert not is_echo("Ada, Bo", spotted[:2])
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ("an interview about bee keeping; names: Ruttner, Ada, Bo", ["Ruttner", "Ada", "Bo"]),
+        ("A talk. names: Ada Bo, Caxton.", ["Ada Bo", "Caxton"]),
+        ("names: Ada, Bo\nplaces: Ulm, Köln", ["Ada", "Bo", "Ulm", "Köln"]),
+        ("They sail on the sea, and the wind is in the water.", []),
+        ("", []),
+    ],
+)
+def test_entries_of_lists_in_a_context(context: str, expected: list[str]) -> None:
+    assert listed_phrases(context) == expected
