@@ -76,7 +76,7 @@ def test_lists_are_read_with_other_spellings_and_without_what_says_nothing() -> 
 
 
 def test_what_cannot_be_looked_for_is_refused() -> None:
-    with pytest.raises(CwjaxError, match="no phrase spotter, which phrases need; launch/train_spotter.py trains one"):
+    with pytest.raises(CwjaxError, match=r"no phrase spotter, which phrases need; launch/train_spotter\.py trains one"):
         Phrases(lambda: None).encode(("Ada",))
     with pytest.raises(CwjaxError, match="100,001 phrases: at most 100,000"):
         Phrases(lambda: SPOTTER).encode(tuple(f"name {number}" for number in range(MOST_PHRASES + 1)))

@@ -33,7 +33,7 @@ class StandIn:
     In batches it takes as many recordings as fit, hears a segment of each in turn, and the last is done first.
     """
 
-    takes_context, context_is_inert = True, False
+    takes_context, spots_phrases = True, False
 
     def __init__(self):
         self.tokens = SimpleNamespace(language_code=self.language_code)
@@ -80,7 +80,7 @@ class StandIn:
         said = [event(request, segment=one, done=seconds / 2, total=seconds) for one in transcript.segments]
         return [*said, event(request, transcript=transcript, done=seconds, total=seconds)]
 
-    def explain(self, audio, context, transcript, progress=None):
+    def explain(self, audio, context, transcript, separate=False, progress=None):
         raise CwjaxError("explains nothing")
 
 
@@ -539,6 +539,25 @@ def test_models_to_which_a_context_is_nothing(folder, model, capsys, takes_conte
     assert all(" m: " in line and warning in line for line in said)
     assert {call[0] for call in model.calls[2:]} == {"bees" if takes_context else ""}
     assert transcribe(*record(10, 20), "--context", "bees", "--compare-context") == (0 if takes_context else 1)
+
+
+def test_phrases_come_from_a_file_and_from_lists_in_a_context(folder, model, capsys):
+    Path("names.txt").write_text("\ufeffGoethe | gurta\n\nAda Bo\n", encoding="utf-8")
+    line = ["--phrases", "names.txt", "--phrases-used", "5", "--context", "a talk; names: Caxton, Ruttner"]
+    assert transcribe(*record(10), *line) == 0
+    context, options, *_ = model.calls[-1]
+    assert (options.phrases, options.phrases_used) == (("Goethe | gurta", "", "Ada Bo"), 5)
+    assert context == "a talk; names: Caxton, Ruttner", "the engine reads the lists of a context"
+    model.takes_context, model.spots_phrases = False, True
+    assert transcribe("10.wav", *line) == 0
+    context, options, *_ = model.calls[-1]
+    assert (context, options.phrases) == ("", ("Goethe | gurta", "", "Ada Bo", "Caxton", "Ruttner"))
+    assert "takes no context: only the lists in it are used" in capsys.readouterr().err
+    assert transcribe("10.wav", "--phrases", "nothing.txt") == 1
+    assert "nothing.txt: cannot be read" in capsys.readouterr().err
+    Path("names.wav").write_bytes(Path("10.wav").read_bytes())
+    assert transcribe("names.wav", "--phrases", "names.txt", "-f", "txt", "-o", ".") == 1
+    assert "names.txt: is an input and would be overwritten" in capsys.readouterr().err
 
 
 def test_how_the_model_is_loaded(folder, model, monkeypatch):
