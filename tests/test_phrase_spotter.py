@@ -22,6 +22,8 @@ from cwjax.models.phrase_spotter import (
     read_letters,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = SpotterConfig(audio_width=12, width=8, hidden=16, text_layers=2)
 REACH = 4
 

@@ -18,6 +18,8 @@ from cwjax.models.layers import Embedding, Linear, stack
 from cwjax.models.parameters import flatten, merge
 from cwjax.models.quantisation import Int8Embedding, Int8Linear, quantise
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROUNDING = 1e-5
 """Of float32, relative to the sum of absolute terms."""
 

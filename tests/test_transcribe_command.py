@@ -544,10 +544,15 @@ def test_models_to_which_a_context_is_nothing(folder, model, capsys, takes_conte
 def test_phrases_come_from_a_file_and_from_lists_in_a_context(folder, model, capsys):
     Path("names.txt").write_text("\ufeffGoethe | gurta\n\nAda Bo\n", encoding="utf-8")
     line = ["--phrases", "names.txt", "--phrases-used", "5", "--context", "a talk; names: Caxton, Ruttner"]
+    model.spots_phrases = True
     assert transcribe(*record(10), *line) == 0
     context, options, *_ = model.calls[-1]
     assert (options.phrases, options.phrases_used) == (("Goethe | gurta", "", "Ada Bo"), 5)
     assert context == "a talk; names: Caxton, Ruttner", "the engine reads the lists of a context"
+    assert "phrase" not in capsys.readouterr().err
+    model.spots_phrases = False
+    assert transcribe("10.wav", *line) == 1
+    assert "m: this Whisper has no phrase spotter" in capsys.readouterr().err
     model.takes_context, model.spots_phrases = False, True
     assert transcribe("10.wav", *line) == 0
     context, options, *_ = model.calls[-1]

@@ -22,7 +22,7 @@ from cwjax.commands.transcribe_options import decoding_options, parse_options, s
 from cwjax.errors import CwjaxError
 from cwjax.extras import require_package
 from cwjax.files import write_text
-from cwjax.inference.options import DecodingOptions
+from cwjax.inference.options import NO_SPOTTER, DecodingOptions
 from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.writers import save_transcript, timestamp
 
@@ -156,6 +156,8 @@ class TranscribeCommand:
         self._model = load_model(options.model, dtype, options.device)
         if options.language is not None:
             self._model.tokens.language_code(options.language)
+        if any(line.strip() for line in self._decoding.phrases) and not self._model.spots_phrases:
+            raise CwjaxError(f"{options.model}: {NO_SPOTTER}")
         if not any(file.context.strip() for file in self._files):
             return
         self._takes_context = self._model.takes_context

@@ -15,6 +15,11 @@ PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
 
 
+NO_SPOTTER = (
+    "this Whisper has no phrase spotter, which phrases need; launch/train_spotter.py trains one, and `initial_prompt` "
+    "and `hotwords` need none"
+)
+
 COMPILED = (
     "sample_len",
     "best_of",

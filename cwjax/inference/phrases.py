@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.options import DecodingOptions
+from cwjax.inference.options import NO_SPOTTER, DecodingOptions
 from cwjax.inference.transcript import SpottedPhrase
 from cwjax.models.phrase_spotter import (
     LONGEST_PHRASE,
@@ -85,10 +85,7 @@ class Phrases:
         if len(written) > MOST_PHRASES:
             raise CwjaxError(f"there are {len(written):,} phrases: at most {MOST_PHRASES:,} can be looked for")
         if self.spotter is None:
-            raise CwjaxError(
-                "this Whisper has no phrase spotter, which phrases need; launch/train_spotter.py trains one, and "
-                "`initial_prompt` and `hotwords` need none"
-            )
+            raise CwjaxError(NO_SPOTTER)
         if long := sum(len(normalized(text)) >= LONGEST_PHRASE for text in written):
             log.warning("%d phrases are long: they are looked for by their first %d letters", long, LONGEST_PHRASE)
         owners = np.repeat(np.arange(len(written)), [len(spellings) for spellings in written.values()])
