@@ -49,7 +49,9 @@ from cwjax.weights.spotter_files import encoder_sha256, save_spotter
 log = logging.getLogger(__name__)
 
 POSITIONS_PER_SECOND = 50
-LIST_SIZES = (100, 500, 2000, 5000)
+LIST_SIZES = (10, 30, 100, 500, 2000, 5000)
+SAID = (0, 1, 1, 2, 3, 5)
+"""How many phrases of a list are said in a window."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def batches(windows: Sequence[EncodedWindow], words: tuple[str, ...], settings: 
 def _batch(
     windows: Sequence[EncodedWindow], words: tuple[str, ...], settings: SpotterTraining, chance: random.Random
 ) -> Batch:
-    longest = chance.choices((16, 32), (4, 1))[0]
+    longest = chance.choices((12, 18, 32), (5, 3, 2))[0]
     length = round(settings.slice_seconds * POSITIONS_PER_SECOND)
     slices, phrases = [], {}
     for _ in range(settings.slices):
@@ -212,7 +214,7 @@ def _batch(
     listed = list(phrases) or ["nothing"]
     count = 2 * settings.slices * settings.phrases
     ids, lengths = read_letters(listed, settings.size.rows)
-    ids = np.pad(ids, ((0, count - len(listed)), (0, longest - ids.shape[1])))
+    ids = np.pad(ids, ((0, count - len(listed)), (0, 32)))[:, :longest]
     lengths = np.pad(lengths, (0, count - len(listed)), constant_values=1)
     said = np.zeros((settings.slices, count), bool)
     unknown = np.ones_like(said)  # as are the phrases that fill up
@@ -330,17 +332,18 @@ def look_for_all(
 
 
 def make_list(lists: Lists, window: int, size: int, chance: random.Random) -> np.ndarray:
-    """Columns of a list of so many phrases: what is said, look-alikes and others, random otherwise."""
-    said = lists.said[window]
+    """Columns of a list of so many phrases: up to five that are said, the others look-alikes of something said in
+    some window or random ones."""
+    said = chance.sample(lists.said[window], min(len(lists.said[window]), size, chance.choice(SAID)))
     rest = [column for column in lists.others if column not in lists.near[window]]
-    return np.array([*said[:size], *chance.sample(rest, min(len(rest), max(0, size - len(said))))])
+    return np.array([*said, *chance.sample(rest, min(len(rest), max(0, size - len(said))))])
 
 
 def calibrate(spotter: PhraseSpotter, windows: Sequence[EncodedWindow], words: tuple[str, ...], seed: int) -> None:
     """Sets the spotter's `evidence` and `verdict` by logistic regressions, on lists of several sizes."""
     lists = look_for_all(spotter, windows, words, seed)
     chance = random.Random(f"{seed} calibration")
-    chosen = [(row, make_list(lists, row, size, chance)) for row in range(len(windows)) for size in LIST_SIZES]
+    chosen = [(row, make_list(lists, row, size, chance)) for row in range(len(windows)) for size in 2 * LIST_SIZES]
     labels = [np.isin(columns, lists.said[row]) for row, columns in chosen]
 
     def of(row: int, columns: np.ndarray) -> tuple[Found, jax.Array]:
@@ -395,7 +398,7 @@ def measure(
     chance = random.Random(f"{seed} measure")
     judge = jax.jit(lambda found, lengths, different: probabilities(spotter, found, lengths, lists.frames, different))
     figures: dict[str, float] = {}
-    for size in LIST_SIZES:
+    for size in LIST_SIZES[2:]:
         ranks: list[int] = []
         given: list[tuple[np.ndarray, np.ndarray]] = []
         alarms, silent = 0, 0
