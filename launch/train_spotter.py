@@ -1,4 +1,4 @@
-"""Trains a phrase spotter: python launch/train_spotter.py --config configs/spotter_base.py [--FIELD VALUE ...]"""
+"""Trains a phrase spotter: python launch/train_spotter.py --config configs/spotters/base.py [--FIELD VALUE ...]"""
 
 import argparse
 import logging

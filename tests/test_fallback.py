@@ -63,7 +63,7 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
     audio = jnp.asarray([0, 1, 2, 3, 4, 4, 4, 4])[:, None]  # padded, as the engine does
     encoded = EncodedAudio(ProjectedAudio((audio,), (audio,)))
     engine = Engine(SimpleNamespace(decode=decode))
-    results = engine._decode(jobs, encoded, [[row] for row in range(5)])
+    results = engine._decode(jobs, encoded, [[row] for row in range(5)], [job.previous for job in jobs])
     assert [window.text for window in results] == list("01234")
     assert [window.temperature for window in results] == [0.0, 0.4, 0.4, 0.2, 0.0]
     assert asked[1:] == [(0.2, [1, 2, 3, 3]), (0.4, [1, 2])]

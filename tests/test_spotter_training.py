@@ -52,7 +52,7 @@ def windows() -> list[EncodedWindow]:
 def trained(windows) -> PhraseSpotter:
     settings = SpotterTraining(
         size=SpotterConfig(audio_width=WIDTH, width=16, hidden=32, text_layers=1, text_kernel=3),
-        steps=120,
+        steps=80,
         slices=8,
         slice_seconds=4.0,
         phrases=3,
