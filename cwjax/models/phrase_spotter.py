@@ -42,8 +42,9 @@ class SpotterConfig:
         audio_width: W, of the audio encoder that it belongs to.
         width: D.
         hidden: width of the layers on both sides.
-        text_layers: convolutions over the letters.
-        text_kernel: letters that one of them sees.
+        text_layers: convolutions over the letters. More of them, or larger ones, see whole words and learn those of
+            training by heart instead of what letters sound like.
+        text_kernel: letters that one of them sees, odd.
         rows: of the letters' embedding.
         reach: frames within which the next letter follows, a power of two.
     """
@@ -51,8 +52,8 @@ class SpotterConfig:
     audio_width: int = 512
     width: int = 64
     hidden: int = 128
-    text_layers: int = 3
-    text_kernel: int = 5
+    text_layers: int = 1
+    text_kernel: int = 3
     rows: int = 2048
     reach: int = 8
 

@@ -80,9 +80,9 @@ class SpotterTraining:
     size: SpotterConfig = field(default_factory=SpotterConfig)
     steps: int = 3000
     slices: int = 24
-    slice_seconds: float = 10.0
+    slice_seconds: float = 6.0
     phrases: int = 5
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     dropout: float = 0.1
     seed: int = 0
 
@@ -175,7 +175,7 @@ def batch_loss(spotter: PhraseSpotter, heads: dict, batch: Batch, key: jax.Array
     share = 1 / jnp.maximum(said.sum(), 1)
 
     def contrast(axis: int) -> jax.Array:
-        rest = jax.nn.logsumexp(jnp.where(others, scores, -jnp.inf), axis=axis, keepdims=True)
+        rest = jax.nn.logsumexp(jnp.where(others, scores, -1e9), axis=axis, keepdims=True)
         return jnp.where(said, jax.nn.softplus(rest - scores), 0).sum() * share
 
     letters = jnp.log(batch.lengths.astype(jnp.float32))
@@ -289,6 +289,7 @@ class Lists:
         lengths: (P,).
         said: for each window the columns of the phrases said in it.
         others: columns of phrases that are said nowhere.
+        alike: columns of the look-alikes of phrases that are said, by column.
         near: for each window the columns that must not be counted for or against: contained in what is said.
         frames: of a window.
     """
@@ -298,6 +299,7 @@ class Lists:
     lengths: np.ndarray
     said: list[list[int]]
     others: list[int]
+    alike: dict[int, int]
     near: list[set[int]]
     frames: int
 
@@ -310,11 +312,11 @@ def look_for_all(
     said = [sorted({normalized(phrase) for one in window.sentences for phrase in one.phrases}) for window in windows]
     phrases = dict.fromkeys(phrase for one in said for phrase in one)
     first_other = len(phrases)
-    alike = [normalized(_look_alike(phrase, words, chance)) for phrase in phrases]
+    alike = {phrase: normalized(_look_alike(phrase, words, chance)) for phrase in phrases}
     made = [
         " ".join(chance.choice(words) for _ in range(chance.choices((1, 2, 3), (80, 17, 3))[0])) for _ in range(others)
     ]
-    phrases.update(dict.fromkeys([*alike, *map(normalized, made)]))
+    phrases.update(dict.fromkeys([*alike.values(), *map(normalized, made)]))
     listed = list(phrases)
     encoded = encode_phrases(spotter, listed)
     look = nnx.jit(lambda spotter, states: find_all(spotter, states, encoded))
@@ -328,15 +330,19 @@ def look_for_all(
     frames = -(-windows[0].states.shape[0] // 2)
     said_columns = [[number[phrase] for phrase in one] for one in said]
     rest = list(range(first_other, len(listed)))
-    return Lists(listed, arrays, np.asarray([len(one) for one in listed]), said_columns, rest, near, frames)
+    pairs = {number[phrase]: number[other] for phrase, other in alike.items()}
+    return Lists(listed, arrays, np.asarray([len(one) for one in listed]), said_columns, rest, pairs, near, frames)
 
 
 def make_list(lists: Lists, window: int, size: int, chance: random.Random) -> np.ndarray:
-    """Columns of a list of so many phrases: up to five that are said, the others look-alikes of something said in
-    some window or random ones."""
-    said = chance.sample(lists.said[window], min(len(lists.said[window]), size, chance.choice(SAID)))
-    rest = [column for column in lists.others if column not in lists.near[window]]
-    return np.array([*said, *chance.sample(rest, min(len(rest), max(0, size - len(said))))])
+    """Columns of a list of so many phrases: up to five that are said, look-alikes of about a third of these, random
+    others."""
+    said = chance.sample(lists.said[window], min(len(lists.said[window]), size // 2, chance.choice(SAID)))
+    shunned = {*lists.near[window], *lists.said[window]}
+    alike = {lists.alike[column] for column in said if chance.random() < 0.3} - shunned
+    rest = [column for column in lists.others if column not in shunned | alike]
+    count = size - len(said) - len(alike)
+    return np.array([*said, *sorted(alike), *chance.sample(rest, min(len(rest), max(0, count)))])
 
 
 def calibrate(spotter: PhraseSpotter, windows: Sequence[EncodedWindow], words: tuple[str, ...], seed: int) -> None:
