@@ -20,7 +20,7 @@ from cwjax.inference.engine import WindowJob, WindowResult, _worth_filling
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.segments import DecodedWindow, cut_into_segments
 from cwjax.inference.transcriber import Transcriber
-from cwjax.inference.transcript import Transcript
+from cwjax.inference.transcript import SpottedPhrase, Transcript
 from cwjax.inference.transcription import Event, Request, Transcription
 from cwjax.models.parameters import merge
 
@@ -214,6 +214,7 @@ class Scripted:
     def __init__(self, transcriber: Transcriber, samples: np.ndarray, options: DecodingOptions):
         self.tokens = transcriber.programs.tokens
         self.events: list[Event] = []
+        self.spotted: list[list[SpottedPhrase]] = []
         recording = Recording.open(samples)
         programs = SimpleNamespace(
             frames=3000, tokens=self.tokens, longest_previous=200, max_log_mel=lambda recording: 0.0
@@ -233,7 +234,10 @@ class Scripted:
             window = DecodedWindow(tuple(tokens), "", -0.1, 0.0, 0.0)
             cut = cut_into_segments(window, self.tokens, job.seek, job.frames)
             cut = cut.closed() if job.closed else cut
-            self.work.receive(job, SimpleNamespace(language="en", window=window, cut=cut, alignment=None, spotted=()))
+            spotted = self.spotted.pop(0) if self.spotted else ()
+            self.work.receive(
+                job, SimpleNamespace(language="en", window=window, cut=cut, alignment=None, spotted=spotted)
+            )
         assert not self.work.jobs()
         return self.events[-1].transcript
 
@@ -248,6 +252,18 @@ def test_what_a_model_stops_before_is_decoded_again(transcriber: Transcriber, mo
     assert [segment.text for segment in transcript.segments] == [" the first", " the second"]
     first, second = transcript.segments
     assert first.end < 5 < second.start < second.end <= 10.2
+
+
+def test_a_phrase_is_told_once_where_windows_overlap(transcriber: Transcriber) -> None:
+    """The first window reaches to 30 s and hears a phrase at 25 s, but the next begins at 20 s and hears it, too."""
+    script = Scripted(transcriber, talk((40, 0.3)), DecodingOptions(language="en"))
+    script.spotted = [[SpottedPhrase("Ada", 3.0, 4.0, 0.9), SpottedPhrase("Bo", 25.0, 26.0, 0.9)]]
+    script.spotted += [[SpottedPhrase("Bo", 5.0, 6.0, 0.8)]]
+    transcript = script.run([0.0, "of Ada", 20.0, 20.0], [0.0, "and of Bo", 20.0])
+    assert [(phrase.text, phrase.start, phrase.probability) for phrase in transcript.phrases] == [
+        ("Ada", 3.0, 0.9),
+        ("Bo", 25.0, 0.8),
+    ]
 
 
 def test_times_end_with_the_recording(transcriber: Transcriber) -> None:

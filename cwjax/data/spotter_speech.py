@@ -5,6 +5,7 @@ command on the PATH, Debian's package `flite`) and piper (a voice's ONNX file). 
 differ, and so do the voices. Everything follows from the seed.
 """
 
+import importlib
 import json
 import logging
 import random
@@ -171,7 +172,8 @@ def _words_of_file(file: str) -> list[str]:
 def _words_of_packages() -> list[str]:
     try:
         import wordfreq
-        from faker import Factory  # noqa: F401, both or neither
+
+        importlib.import_module("faker")  # whose names `_names` takes
     except ImportError as error:
         raise CwjaxError(
             f"a spotter's training takes words from the package {error.name}, which is not installed here: "
@@ -186,8 +188,6 @@ def _is_latin(word: str) -> bool:
 
 
 def _names() -> Iterator[str]:
-    import importlib
-
     for locale in NAME_LOCALES:
         try:
             provider = importlib.import_module(f"faker.providers.person.{locale}").Provider

@@ -307,12 +307,8 @@ class Transcription:
                     self._skip(seek, seek + frames, f"no speech (probability {result.window.no_speech_prob:.2f})")
                     seek += frames
                     continue
-                began = seek / FRAMES_PER_SECOND
-                self._spotted += [
-                    dataclasses.replace(phrase, start=began + phrase.start, end=began + phrase.end)
-                    for phrase in result.spotted
-                ]
                 segments, following = self._segments_of(job, result, history)
+                self._note_phrases(seek, following, result.spotted)
                 for segment in segments or ():
                     yield self._within(segment, last if self._closed else self._recording.frames)
                     history.said += segment.tokens
@@ -322,6 +318,14 @@ class Transcription:
                     following = self._where_speech_goes_on(seek, following, last)
                 seek = max(following, seek + 1)
             self._done[first] = last - first
+
+    def _note_phrases(self, seek: int, following: int, spotted: Sequence[SpottedPhrase]) -> None:
+        """Keeps the phrases of a window that begin before the next window does, which has the others, too."""
+        began = seek / FRAMES_PER_SECOND
+        for phrase in spotted:
+            if seek + frames_of(phrase.start) < following:
+                moved = dataclasses.replace(phrase, start=began + phrase.start, end=began + phrase.end)
+                self._spotted.append(moved)
 
     def _job(self, seek: int, frames: int, history: _History, language: str | None) -> WindowJob:
         context = self._contexts.encode(self._request.context)
