@@ -2,8 +2,7 @@
 
     python benchmarks/load_model.py [--size small] [--repeats 5] [--directory SCRATCH]
 
-Prints the medians: what importing jax and the tokenizers of transformers takes, and what `import cwjax` and
-`cwjax.load` add.
+Prints the medians: what importing jax takes, and what `import cwjax` and `cwjax.load` add.
 The files are in the page cache after the first repeat, as they are for a user's second look at a model.
 """
 
@@ -30,7 +29,6 @@ MEASURE = """
 import sys, time
 began = time.perf_counter()
 import jax
-from transformers import AutoTokenizer
 jax.devices()
 imported = time.perf_counter()
 import cwjax
@@ -60,7 +58,7 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     others, ours = (statistics.median(column) for column in zip(*rows, strict=True))
-    print(f"import jax and tokenizers of transformers: {others:.2f} s; import cwjax and cwjax.load: {ours:.2f} s")
+    print(f"import jax: {others:.2f} s; import cwjax and cwjax.load: {ours:.2f} s")
 
 
 def _measure(directory: Path) -> tuple[float, float]:
