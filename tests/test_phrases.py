@@ -66,10 +66,11 @@ def asked(transcriber, monkeypatch) -> list[list[str]]:
     return said
 
 
-def test_lists_are_read_with_other_spellings_and_without_what_says_nothing() -> None:
+def test_lists_are_read_with_other_spellings_and_without_what_says_nothing(caplog) -> None:
     lists = Phrases(lambda: SPOTTER)
     found = lists.encode(("Goethe | gurta |  | guerte ", "", "  ", "Ada  Bo", "Ada Bo", "\u0007", "李白", "😀", "|x"))
     assert found.written == ("Goethe", "Ada Bo", "李白", "😀")
+    assert [record.message for record in caplog.records] == ["2 phrases have nothing to be written and are left out"]
     assert found.owners.tolist() == [0, 0, 0, 1, 1, 2, 3]
     assert lists.encode(("", " | ")) is None
     assert lists.encode(("Goethe",)) is lists.encode(("Goethe",)), "read once"

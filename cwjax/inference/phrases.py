@@ -76,10 +76,14 @@ class Phrases:
 
     def _encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
         written: dict[str, list[str]] = {}
+        unspoken = 0
         for phrase in phrases:
             text, *spoken = (" ".join(part.split()) for part in phrase.split("|"))
+            unspoken += bool(phrase.strip()) and not normalized(text)
             if normalized(text):
                 written.setdefault(text, []).extend([text, *filter(normalized, spoken)])
+        if unspoken:
+            log.warning("%d phrases have nothing to be written and are left out", unspoken)
         if not written:
             return None
         if len(written) > MOST_PHRASES:
