@@ -1,8 +1,10 @@
 """A phrase spotter learns, from sound that is simple enough to learn within seconds; its speech; its files."""
 
 import dataclasses
+import json
 import random
-import shutil
+import sys
+from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import soundfile
 from flax import nnx
 
 from cwjax.data import spotter_speech
@@ -104,14 +107,14 @@ def test_no_word_and_no_voice_is_in_two_splits(words):
     splits = vocabulary(str(words))
     folded = [{word.casefold() for word in one} for one in splits.values()]
     assert sum(map(len, folded)) == len(set.union(*folded)) == sum(map(len, splits.values()))
-    for table in (spotter_speech._VARIANTS, spotter_speech._FLITE_VOICES, spotter_speech._SENTENCES):
+    for table in (spotter_speech._VARIANTS, spotter_speech._SENTENCES):
         assert not set(table["train"]) & set(table["test"])
         assert not set(table["train"]) & set(table["validation"])
         assert not set(table["validation"]) & set(table["test"])
 
 
 def test_windows_follow_from_the_seed_and_say_their_sentences(words):
-    settings = SpeechSettings(words=str(words), flite_share=0.0, no_speech_share=0.0)
+    settings = SpeechSettings(words=str(words), test_voices=("espeak",), no_speech_share=0.0)
     first, again, other = (make_window(settings, "test", 12.0, seed) for seed in ("1", "1", "2"))
     np.testing.assert_array_equal(first.samples, again.samples)
     assert first.sentences == again.sentences != other.sentences
@@ -129,10 +132,136 @@ def test_windows_without_speech(words):
     assert all(np.isfinite(window.samples).all() and np.abs(window.samples).max() <= 1.5 for window in windows)
 
 
-@pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed")
-def test_flite_speaks(words):
-    window = make_window(SpeechSettings(words=str(words), flite_share=1.0, no_speech_share=0.0), "test", 6.0, "1")
-    assert {one.voice for one in window.sentences} == {"rms"}
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """In the place of flite and RHVoice, programs that beep and note what they are told."""
+    soundfile.write(tmp_path / "beep.wav", np.sin(np.arange(24000) / 10), 24000)
+    for name in ("flite", "RHVoice-test"):
+        lines = (
+            *("#!/bin/sh", f'echo "$@ $(/bin/cat)" >> {tmp_path}/told', 'while [ "$1" != -o ]; do shift; done'),
+            f'/bin/cp {tmp_path}/beep.wav "$2"',
+        )
+        (tmp_path / name).write_text("\n".join(lines))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    spotter_speech.cast.cache_clear()
+    yield tmp_path / "told"
+    spotter_speech.cast.cache_clear()
+
+
+def test_voices_speak_as_often_as_they_are_told_to(words, programs):
+    voices = ("espeak=0.5", "flite:rms=2", "rhvoice:alan", "rhvoice:bdl=0")
+    settings = SpeechSettings(words=str(words), train_voices=("espeak",), test_voices=voices, no_speech_share=0.0)
+    said = [one for seed in range(8) for one in make_window(settings, "test", 30.0, str(seed)).sentences]
+    heard = Counter("espeak" if "+" in one.voice else one.voice for one in said)
+    assert set(heard) == {"espeak", "flite:rms", "rhvoice:alan"}
+    assert heard["flite:rms"] > heard["rhvoice:alan"] > heard["espeak"]
+    for one in said:
+        assert "+" in one.voice or 1 / 1.12 < one.end - one.start < 1 / 0.88 + 0.01  # a second at some speed
+    told = programs.read_text()
+    for voice in ("-voice rms", "-p alan"):
+        assert voice in told
+    assert all(one.text in told for one in said if "+" not in one.voice)
+
+
+def test_a_sentence_that_a_voice_does_not_say_is_left_out(words, programs):
+    soundfile.write(programs.with_name("beep.wav"), np.zeros(0), 24000)
+    settings = SpeechSettings(words=str(words), test_voices=("flite:rms", "espeak"), no_speech_share=0.0)
+    window = make_window(settings, "test", 30.0, "1")
+    assert programs.exists()
+    assert window.sentences
+    assert all("+" in one.voice for one in window.sentences)
+
+
+def test_voices_without_a_program_are_left_out_and_told_of(words, programs, caplog):
+    settings = SpeechSettings(words=str(words), test_voices=("flite:rms", "pico:en-GB"))
+    assert spotter_speech.cast(settings, "test") == {"flite:rms": 1.0}
+    assert "pico:en-GB does not speak" in caplog.text
+    with pytest.raises(CwjaxError, match="none of its voices is installed"):
+        spotter_speech.cast(dataclasses.replace(settings, test_voices=("pico:en-GB",)), "test")
+
+
+def test_no_two_splits_share_a_voice(programs):
+    settings = SpeechSettings(test_voices=("espeak", "flite:slt=2"))
+    assert "flite:slt" in spotter_speech.cast(SpeechSettings(), "train")
+    for split in ("train", "test"):
+        with pytest.raises(CwjaxError, match="flite:slt: speaks in"):
+            spotter_speech.cast(settings, split)
+
+
+@pytest.mark.parametrize("voice", ["", "flite", "flite:", "siri:one", "espeak:m1", "espeak=", "espeak=-1", "espeak=x"])
+def test_a_voice_that_cannot_be_read_is_a_plain_line(voice):
+    with pytest.raises(CwjaxError, match="is no voice; write"):
+        spotter_speech.cast(SpeechSettings(test_voices=(voice,)), "test")
+
+
+def test_a_voice_that_is_not_installed_is_a_plain_line(words, programs, tmp_path):
+    for voice, cure in (
+        ("flite:rms", "install the voice"),
+        (f"piper:{tmp_path}/none.onnx", "fetch it again|pip install"),
+    ):
+        (tmp_path / "flite").write_text("#!/bin/sh\nexit 1\n")
+        settings = SpeechSettings(words=str(words), test_voices=(voice,), no_speech_share=0.0)
+        with pytest.raises(CwjaxError, match=cure):
+            make_window(settings, "test", 3.0, "1")
+
+
+@pytest.fixture
+def piper(tmp_path, monkeypatch):
+    """A voice of piper whose network only makes noise, half a second times the slowness, from the process's seed."""
+    seeds = []
+
+    class Session:
+        def __init__(self, file, options, providers):
+            self.noise = np.random.default_rng(seeds.pop() if seeds else None)
+
+        def run(self, names, inputs):
+            assert inputs["input"].shape == (1, inputs["input_lengths"][0])
+            return [self.noise.normal(size=(1, 1, round(11025 * inputs["scales"][1]))).astype(np.float32)]
+
+    runtime = SimpleNamespace(InferenceSession=Session, SessionOptions=SimpleNamespace, set_seed=seeds.append)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    facts = {
+        "phoneme_id_map": {sound: [number] for number, sound in enumerate("^_$abdefiklmnoɡ.")},
+        "espeak": {"voice": "en-us"},
+        "inference": {"noise_scale": 0.667, "length_scale": 1, "noise_w": 0.8},
+        "audio": {"sample_rate": 22050},
+    }
+    (tmp_path / "ada=1.onnx.json").write_text(json.dumps(facts))
+    return tmp_path / "ada=1.onnx"
+
+
+def test_pipers_noise_follows_from_the_seed(words, piper):
+    settings = SpeechSettings(words=str(words), test_voices=(f"piper:{piper}=0.3",), no_speech_share=0.0)
+    first, other, again = (make_window(settings, "test", 10.0, seed) for seed in ("1", "2", "1"))
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert not np.array_equal(first.samples, other.samples)
+    assert {one.voice for one in first.sentences} == {"piper:ada=1"}
+    lengths = [one.end - one.start for one in first.sentences]
+    assert len({round(length, 3) for length in lengths}) > 2
+    assert all(0.5 * 0.85 / 1.13 < length < 0.5 * 1.15 / 0.87 for length in lengths)
+
+
+def test_hibari_speaks_from_the_seed(words, monkeypatch):
+    class Hibari:
+        sample_rate = 24000
+
+        def __init__(self, voice):
+            if voice != "heart":
+                raise RuntimeError("no network")
+
+        def __call__(self, text, seed):
+            return np.random.default_rng(seed).normal(size=12000).astype(np.float32)
+
+    monkeypatch.setitem(sys.modules, "hibari", SimpleNamespace(Hibari=Hibari))
+    spotter_speech._hibari.cache_clear()
+    settings = SpeechSettings(words=str(words), test_voices=("hibari:heart",), no_speech_share=0.0)
+    first, again = (make_window(settings, "test", 5.0, "1") for _ in range(2))
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert {one.voice for one in first.sentences} == {"hibari:heart"}
+    with pytest.raises(CwjaxError, match=r"no network.*comes with the package"):
+        make_window(dataclasses.replace(settings, test_voices=("hibari:emma",)), "test", 5.0, "1")
+    spotter_speech._hibari.cache_clear()
 
 
 def test_a_missing_list_of_words_is_a_plain_line(tmp_path):
@@ -144,7 +273,7 @@ def test_a_missing_list_of_words_is_a_plain_line(tmp_path):
 
 
 def test_states_are_kept_and_made_only_once(words, tmp_path):
-    settings = SpeechSettings(words=str(words), flite_share=0.0, train_windows=3)
+    settings = SpeechSettings(words=str(words), train_voices=("espeak",), train_windows=3)
     calls = []
 
     def encoder(windows):

@@ -1,23 +1,26 @@
 """Speech to train a phrase spotter with: sentences full of rare words and names, spoken by synthetic voices.
 
-eSpeak NG speaks in many accents and voices. Where they are installed, natural voices take turns with it: flite (its
-command on the PATH, Debian's package `flite`) and piper (a voice's ONNX file). Words of training, validation and test
-differ, and so do the voices. Everything follows from the seed.
+eSpeak NG speaks in many accents and voices. More natural voices take turns with it: of flite, RHVoice and SVOX Pico
+where Debian's packages `flite`, `rhvoice` with `rhvoice-english` and `libttspico-utils` are installed, of piper (a
+voice's ONNX file) and of the package `hibari-tts`. Words of training, validation and test differ, and so do the voices.
+Everything follows from the seed.
 """
 
 import importlib
 import json
 import logging
 import random
+import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import soundfile
@@ -85,8 +88,13 @@ _VARIANTS = {
     "test": ("m3", "m6", "f4"),
 }
 _ACCENTS = ("en-us", "en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-scotland", "en-029")
-_FLITE_VOICES = {"train": ("slt", "awb"), "validation": ("kal16",), "test": ("rms",)}
+_PROGRAMS = {
+    "flite": ("flite", "-voice", "{voice}", "-t", "{text}", "-o", "{file}"),
+    "rhvoice": ("RHVoice-test", "-p", "{voice}", "-q", "max", "-o", "{file}"),  # which reads the text from its input
+    "pico": ("pico2wave", "-l", "{voice}", "-w", "{file}", "--", "{text}"),
+}
 # fmt: on
+_seeding = threading.Lock()  # of onnxruntime, whose seed is one for the whole process
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,9 @@ class SpeechSettings:
     Attributes:
         train_windows, validation_windows, test_windows: how many of each, in the length of the model's window.
         words: a file of words and names, one a line; empty: those that the packages wordfreq and faker carry.
-        flite_share: share of sentences that flite speaks, where it is installed.
-        piper_voice: ONNX file of a piper voice that speaks for training, its JSON beside it; empty: none.
-        piper_share: share of the training sentences that it speaks.
+        train_voices, validation_voices, test_voices: who speaks, as `KIND:VOICE` or, to speak more or less often than
+            others, `KIND:VOICE=WEIGHT`: `espeak` (in the split's own variants), `flite:slt`, `rhvoice:bdl`,
+            `pico:en-US`, `hibari:heart`, `piper:FILE.onnx` with its JSON beside it.
         rare_share: share of sentences made for rare words; the others are common words in any order.
         no_speech_share: share of windows with noise, tones or nothing.
         noise_share, room_share: share of windows with a noise, with a room.
@@ -110,9 +118,12 @@ class SpeechSettings:
     validation_windows: int = 60
     test_windows: int = 60
     words: str = ""
-    flite_share: float = 0.3
-    piper_voice: str = ""
-    piper_share: float = 0.08
+    train_voices: tuple[str, ...] = (
+        *("espeak=7", "flite:slt", "flite:awb", "rhvoice:alan", "rhvoice:bdl", "rhvoice:clb", "rhvoice:slt"),
+        "pico:en-US",
+    )
+    validation_voices: tuple[str, ...] = ("espeak=2", "flite:kal16")
+    test_voices: tuple[str, ...] = ("espeak=2", "flite:rms", "pico:en-GB")
     rare_share: float = 0.75
     no_speech_share: float = 0.03
     noise_share: float = 0.5
@@ -208,6 +219,38 @@ def common_words() -> tuple[str, ...]:
     return tuple(word for word in wordfreq.top_n_list("en", _COMMON_WORDS) if word.isalpha() and word.isascii())
 
 
+@lru_cache(maxsize=8)
+def cast(settings: SpeechSettings, split: Split) -> dict[str, float]:
+    """Who speaks in a split, and how often against the others; the log names those whose program is not installed.
+
+    Raises:
+        CwjaxError: a voice cannot be read or speaks in two splits, or none is left.
+    """
+    weights: dict[str, float] = {}
+    for voice, weight in _voices(settings, split).items():
+        kind = voice.partition(":")[0]
+        other = next((one for one in get_args(Split) if one != split and voice in _voices(settings, one)), None)
+        if other and kind != "espeak":
+            raise CwjaxError(f"{voice}: speaks in {split} and in {other}, which must not share voices; name it once")
+        if kind in _PROGRAMS and not shutil.which(_PROGRAMS[kind][0]):
+            log.warning("%s: %s does not speak, for %s is not installed", split, voice, _PROGRAMS[kind][0])
+        elif weight:
+            weights[voice] = weight
+    if not weights:
+        raise CwjaxError(f"{split}: none of its voices is installed; add espeak to --speech.{split}-voices")
+    return weights
+
+
+def _voices(settings: SpeechSettings, split: Split) -> dict[str, float]:
+    weights = {}
+    for entry in getattr(settings, f"{split}_voices"):
+        found = re.fullmatch(rf"(espeak|(?:{'|'.join(_PROGRAMS)}|piper|hibari):.+?)(?:=(\d+\.?\d*|\.\d+))?", entry)
+        if not found:
+            raise CwjaxError(f"{entry}: is no voice; write espeak, flite:slt, piper:FILE.onnx or piper:FILE.onnx=0.5")
+        weights[found[1]] = float(found[2] or 1)
+    return weights
+
+
 def make_window(settings: SpeechSettings, split: Split, seconds: float, seed: str) -> Window:
     """Speaks a window full of sentences, or makes one without speech.
 
@@ -221,12 +264,14 @@ def make_window(settings: SpeechSettings, split: Split, seconds: float, seed: st
         return Window(_without_speech(length, numbers))
     samples = np.zeros(length, np.float32)
     sentences = []
+    # Anew for each window: the noise in its speech goes on from where the sentence before has left it.
+    piper = cache(lambda file: _Piper(Path(file), chance.getrandbits(31)))
     at = chance.uniform(0.0, 1.5)
     until = seconds if chance.random() < 0.8 else seconds * chance.random()  # the last window of a recording is short
     while at < until:
         text, phrases = _sentence(settings, split, chance)
         try:
-            spoken, voice = _speak(text, settings, split, chance)
+            spoken, voice = _speak(text, settings, split, chance, piper)
         except CwjaxError as error:
             if "says nothing" not in str(error):
                 raise
@@ -259,40 +304,62 @@ def _sentence(settings: SpeechSettings, split: Split, chance: random.Random) -> 
     return template.format(*phrases), tuple(phrases)
 
 
-def _speak(text: str, settings: SpeechSettings, split: Split, chance: random.Random) -> tuple[np.ndarray, str]:
+def _speak(
+    text: str, settings: SpeechSettings, split: Split, chance: random.Random, piper: Callable[[str], "_Piper"]
+) -> tuple[np.ndarray, str]:
     """A sentence as float32 samples at 16 kHz, and the name of who speaks."""
-    turn = chance.random()
-    if split == "train" and settings.piper_voice and turn < settings.piper_share:
-        samples, rate = _piper(settings.piper_voice).speak(text)
-        name = Path(settings.piper_voice).stem
-    elif shutil.which("flite") and turn > 1 - settings.flite_share:
-        name = chance.choice(_FLITE_VOICES[split])
-        samples, rate = _flite(text, name)
-    else:
+    weights = cast(settings, split)
+    name = chance.choices(list(weights), list(weights.values()))[0]
+    kind, _, voice = name.partition(":")
+    if kind == "espeak":
         accent, variant = chance.choice(_ACCENTS), chance.choice(_VARIANTS[split])
         pitch, spread = chance.randint(25, 75), chance.randint(25, 75)
-        voice = Voice(accent, variant, chance.randint(130, 210), pitch, spread)
-        speech = synthesize(text, voice)
-        return soxr.resample(speech.samples / np.float32(32768), speech.sampling_rate, SAMPLING_RATE), voice.name
+        one = Voice(accent, variant, chance.randint(130, 210), pitch, spread)
+        speech = synthesize(text, one)
+        return soxr.resample(speech.samples / np.float32(32768), speech.sampling_rate, SAMPLING_RATE), one.name
+    if kind == "piper":
+        samples, rate = piper(voice).speak(text, chance)
+        name = f"piper:{Path(voice).stem}"
+    elif kind == "hibari":
+        speaker = _hibari(voice)
+        samples, rate = speaker(text, seed=chance.getrandbits(31)), speaker.sample_rate
+    else:
+        samples, rate = _program(text, kind, voice)
+    if not len(samples):
+        raise CwjaxError(f"{text}: {name} says nothing")
     samples = soxr.resample(samples.astype(np.float32), rate, SAMPLING_RATE) if rate != SAMPLING_RATE else samples
     return perturb_speed(samples, chance.uniform(*settings.speed)), name
 
 
-def _flite(text: str, voice: str) -> tuple[np.ndarray, int]:
+def _program(text: str, kind: str, voice: str) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "speech.wav"
-        command = ["flite", "-voice", voice, "-t", text, "-o", str(file)]
+        command = [part.format(voice=voice, text=text, file=file) for part in _PROGRAMS[kind]]
         try:
-            subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+            subprocess.run(command, check=True, capture_output=True, input=text.encode(), timeout=60)
             return soundfile.read(file, dtype="float32")
         except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as error:
-            raise CwjaxError(f"flite does not speak ({error}); reinstall it, or use --speech.flite-share 0") from error
+            raise CwjaxError(
+                f"{kind}:{voice}: does not speak ({error}); install the voice, or leave it out of --speech.*-voices"
+            ) from error
+
+
+@lru_cache(maxsize=8)
+def _hibari(voice: str) -> Any:
+    try:
+        from hibari import Hibari
+
+        return Hibari(voice)
+    except ImportError as error:
+        raise CwjaxError(f"hibari:{voice}: needs the package hibari-tts: pip install hibari-tts") from error
+    except Exception as error:
+        raise CwjaxError(f"hibari:{voice}: does not speak ({error}); hibari:heart comes with the package") from error
 
 
 class _Piper:
     """A voice of piper: a network from phonemes to samples."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, seed: int):
         try:
             import onnxruntime
         except ImportError as error:
@@ -301,25 +368,23 @@ class _Piper:
             self.settings = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
-            self.network = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            with _seeding:
+                onnxruntime.set_seed(seed)
+                self.network = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise CwjaxError(f"{file}: is no voice of piper that can be read ({error}); fetch it again") from error
 
-    def speak(self, text: str) -> tuple[np.ndarray, int]:
+    def speak(self, text: str, chance: random.Random) -> tuple[np.ndarray, int]:
         numbers = self.settings["phoneme_id_map"]
         ids = [*numbers["^"], *numbers["_"]]
         for sound in phonemes(text, Voice(self.settings["espeak"]["voice"]), ipa=True) + ".":
             ids += [*numbers.get(sound, ()), *numbers["_"]] if sound in numbers else ()
         how = self.settings["inference"]
-        scales = np.array([how["noise_scale"], how["length_scale"], how["noise_w"]], np.float32)
+        slower = how["length_scale"] * chance.uniform(0.85, 1.15)
+        scales = np.array([how["noise_scale"], slower, how["noise_w"]], np.float32)
         inputs: dict[str, Any] = {"input": np.array([ids + numbers["$"]], np.int64), "scales": scales}
         inputs["input_lengths"] = np.array([inputs["input"].shape[1]], np.int64)
         return self.network.run(None, inputs)[0].reshape(-1), self.settings["audio"]["sample_rate"]
-
-
-@lru_cache(maxsize=2)
-def _piper(file: str) -> _Piper:
-    return _Piper(Path(file))
 
 
 def _noise(length: int, numbers: np.random.Generator) -> np.ndarray:
