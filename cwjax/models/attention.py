@@ -75,7 +75,7 @@ def attention(
     match "definition" if _as_defined.get() else platform():
         case "tpu" if fits_kernels:
             attend = partial(_on_tpu, causal=causal)
-        case "gpu" if fits_kernels and _fits_cudnn(query):
+        case "gpu" if fits_kernels and _fits_cudnn(query, key):
             attend, scale = partial(_by_cudnn, causal=causal, scale=scale), 1.0
         case other:
             attend = {"cpu": _on_cpu, "definition": _by_definition}.get(other, _all_heads)
@@ -137,13 +137,14 @@ def _on_each_device(attend: Callable[..., jax.Array], operands: dict[str, jax.Ar
     return split(operands)
 
 
-def _fits_cudnn(query: jax.Array) -> bool:
-    """Its attention is for half precision, heads of a multiple of 8 up to 128, and NVIDIA's GPUs from Ampere on."""
+def _fits_cudnn(query: jax.Array, key: jax.Array) -> bool:
+    """Its attention is for half precision, heads of a multiple of 8 up to 128, and NVIDIA's GPUs from Ampere on. Its
+    gradient wants even lengths: on an H200 JAX refuses 447 tokens."""
     # AMD's are called otherwise than by a number; of GPUs that are not here nothing is known.
     capability = getattr(jax.local_devices()[0], "compute_capability", "8.0")
     recent = re.fullmatch(r"[\d.]+", capability) is not None and float(capability) >= 8.0
-    width = query.shape[-1]
-    return recent and query.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
+    width, even = query.shape[-1], query.shape[1] % 2 == key.shape[1] % 2 == 0
+    return recent and even and query.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
 
 
 def _by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, scale: float) -> jax.Array:
