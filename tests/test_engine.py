@@ -20,7 +20,7 @@ from cwjax.inference.engine import WindowJob, WindowResult, _worth_filling
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.segments import DecodedWindow, cut_into_segments
 from cwjax.inference.transcriber import Transcriber
-from cwjax.inference.transcript import SpottedPhrase, Transcript
+from cwjax.inference.transcript import Transcript, Word
 from cwjax.inference.transcription import Event, Request, Transcription
 from cwjax.models.parameters import merge
 
@@ -214,7 +214,7 @@ class Scripted:
     def __init__(self, transcriber: Transcriber, samples: np.ndarray, options: DecodingOptions):
         self.tokens = transcriber.programs.tokens
         self.events: list[Event] = []
-        self.spotted: list[list[SpottedPhrase]] = []
+        self.spotted: list[list[Word]] = []
         recording = Recording.open(samples)
         programs = SimpleNamespace(
             frames=3000, tokens=self.tokens, longest_previous=200, max_log_mel=lambda recording: 0.0
@@ -257,8 +257,8 @@ def test_what_a_model_stops_before_is_decoded_again(transcriber: Transcriber, mo
 def test_a_phrase_is_told_once_where_windows_overlap(transcriber: Transcriber) -> None:
     """The first window reaches to 30 s and hears a phrase at 25 s, but the next begins at 20 s and hears it, too."""
     script = Scripted(transcriber, talk((40, 0.3)), DecodingOptions(language="en"))
-    script.spotted = [[SpottedPhrase("Ada", 3.0, 4.0, 0.9), SpottedPhrase("Bo", 25.0, 26.0, 0.9)]]
-    script.spotted += [[SpottedPhrase("Bo", 5.0, 6.0, 0.8)]]
+    script.spotted = [[Word("Ada", 3.0, 4.0, 0.9), Word("Bo", 25.0, 26.0, 0.9)]]
+    script.spotted += [[Word("Bo", 5.0, 6.0, 0.8)]]
     transcript = script.run([0.0, "of Ada", 20.0, 20.0], [0.0, "and of Bo", 20.0])
     assert [(phrase.text, phrase.start, phrase.probability) for phrase in transcript.phrases] == [
         ("Ada", 3.0, 0.9),

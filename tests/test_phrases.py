@@ -16,7 +16,7 @@ from cwjax.inference.contexts import listed_phrases
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import MOST_PHRASES, Phrases, is_echo, shown
 from cwjax.inference.transcriber import Transcriber
-from cwjax.inference.transcript import SpottedPhrase
+from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -162,7 +162,7 @@ def test_a_text_that_repeats_what_was_shown_is_decoded_again_without(transcriber
     ],
 )
 def test_an_echo_has_phrases_as_they_were_shown(text: str, expected: bool) -> None:
-    spotted = [SpottedPhrase(name, 0, 1, 0.9) for name in ("Ada", "Bo", "Caxton", "Dürer", "Ada")]
+    spotted = [Word(name, 0, 1, 0.9) for name in ("Ada", "Bo", "Caxton", "Dürer", "Ada")]
     assert shown(spotted) == "Ada, Bo, Caxton, Dürer"
     assert is_echo(text, spotted) == expected
     assert not is_echo("Ada, Bo", spotted[:2])

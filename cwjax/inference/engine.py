@@ -24,7 +24,7 @@ from cwjax.inference.phrases import PhraseList, Phrases, is_echo, shown
 from cwjax.inference.programs import Programs, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
-from cwjax.inference.transcript import SpottedPhrase
+from cwjax.inference.transcript import Word
 from cwjax.models.audio_encoder import ProjectedContext
 from cwjax.models.placement import is_split, platform
 
@@ -95,7 +95,7 @@ class WindowResult(NamedTuple):
     window: DecodedWindow | None = None
     cut: Cut | None = None
     alignment: Alignment | None = None
-    spotted: tuple[SpottedPhrase, ...] = ()
+    spotted: tuple[Word, ...] = ()
 
 
 class Work(Protocol):
@@ -244,9 +244,9 @@ class Engine:
         rows = zip(languages, probabilities, windows, cuts, alignments, spotted, strict=True)
         return [WindowResult(*row) for row in rows]
 
-    def _spot(self, jobs: Sequence[WindowJob], encoded: EncodedAudio) -> list[tuple[SpottedPhrase, ...]]:
+    def _spot(self, jobs: Sequence[WindowJob], encoded: EncodedAudio) -> list[tuple[Word, ...]]:
         """The phrases that are heard in each window, those with one list together."""
-        spotted: list[tuple[SpottedPhrase, ...]] = [()] * len(jobs)
+        spotted: list[tuple[Word, ...]] = [()] * len(jobs)
         for phrases in {id(job.phrases): job.phrases for job in jobs if job.phrases is not None}.values():
             rows = [row for row, job in enumerate(jobs) if job.phrases is phrases]
             states = encoded.states[np.asarray(_filled(rows))]
@@ -255,7 +255,7 @@ class Engine:
                 spotted[row] = some
         return spotted
 
-    def _previous(self, job: WindowJob, spotted: Sequence[SpottedPhrase]) -> tuple[int, ...]:
+    def _previous(self, job: WindowJob, spotted: Sequence[Word]) -> tuple[int, ...]:
         """The text before a window, after the phrases that are heard in it."""
         if not spotted:
             return job.previous
@@ -269,7 +269,7 @@ class Engine:
         encoded: EncodedAudio,
         starts: Sequence[Sequence[int]],
         windows: list[DecodedWindow],
-        spotted: list[tuple[SpottedPhrase, ...]],
+        spotted: list[tuple[Word, ...]],
     ) -> None:
         """Decodes windows anew that repeat the phrases they were shown, without these."""
         rows = [row for row, window in enumerate(windows) if is_echo(window.text, spotted[row])]

@@ -11,7 +11,7 @@ import numpy as np
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
-from cwjax.inference.transcript import SpottedPhrase
+from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import (
     LONGEST_PHRASE,
     EncodedPhrases,
@@ -98,7 +98,7 @@ class Phrases:
 
     def spot(
         self, states: jax.Array, phrases: PhraseList, options: Sequence[DecodingOptions]
-    ) -> list[tuple[SpottedPhrase, ...]]:
+    ) -> list[tuple[Word, ...]]:
         """The likeliest phrases of each window, in order of time; their seconds are those of the window.
 
         Args:
@@ -109,23 +109,23 @@ class Phrases:
         probabilities, starts, ends = map(np.asarray, detect(self.spotter, states, phrases.spellings))
         found = []
         for row, own in enumerate(options):
-            best: dict[int, SpottedPhrase] = {}
+            best: dict[int, Word] = {}
             for place in np.argsort(-probabilities[row], kind="stable"):
                 probability, owner = float(probabilities[row, place]), int(phrases.owners[place])
                 if probability < own.phrases_threshold or len(best) >= own.phrases_used:
                     break
                 times = float(starts[row, place]), float(ends[row, place])
-                best.setdefault(owner, SpottedPhrase(phrases.written[owner], *times, probability))
+                best.setdefault(owner, Word(phrases.written[owner], *times, probability))
             found.append(tuple(sorted(best.values(), key=lambda phrase: phrase.start)))
         return found
 
 
-def shown(phrases: Sequence[SpottedPhrase]) -> str:
+def shown(phrases: Sequence[Word]) -> str:
     """How the decoder is shown phrases, as text before that of the window; each once."""
     return ", ".join(dict.fromkeys(phrase.text for phrase in phrases))
 
 
-def is_echo(text: str, phrases: Sequence[SpottedPhrase]) -> bool:
+def is_echo(text: str, phrases: Sequence[Word]) -> bool:
     """Whether a window's text repeats what the decoder was shown."""
     names = shown(phrases).split(", ")
     runs = [", ".join(names[first : first + ECHOED]) for first in range(len(names) - ECHOED + 1)]

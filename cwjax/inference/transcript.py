@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Word:
-    """A word and when it was said.
+    """A word and when it was said, or a phrase of a list that was heard.
 
     Attributes:
-        text: with the space before it, as Whisper's tokens have it.
+        text: with the space before it, as Whisper's tokens have it; a phrase as it is to be written.
         start, end: seconds in the recording.
-        probability: mean probability of its tokens.
+        probability: mean probability of a word's tokens; that a phrase was said there.
     """
 
     text: str
@@ -64,22 +64,6 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class SpottedPhrase:
-    """A phrase of a list that was heard, and handed to the decoder.
-
-    Attributes:
-        text: as it is to be written.
-        start, end: seconds in the recording.
-        probability: that it was said there.
-    """
-
-    text: str
-    start: float
-    end: float
-    probability: float
-
-
-@dataclass(frozen=True)
 class Skipped:
     """A stretch of a recording of which nothing was written.
 
@@ -104,7 +88,7 @@ class Transcript:
         duration: seconds of the recording.
         language_probabilities: code -> probability, the likeliest first; empty where the language was given.
         skipped: what was left out, in order of time.
-        phrases: those of a list that were heard, in order of time.
+        phrases: those of a list that were heard and shown to the decoder, in order of time.
     """
 
     text: str
@@ -113,7 +97,7 @@ class Transcript:
     duration: float = 0.0
     language_probabilities: dict[str, float] = dataclasses.field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
-    phrases: tuple[SpottedPhrase, ...] = ()
+    phrases: tuple[Word, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The transcript as JSON values, under the keys of openai-whisper's result."""

@@ -34,7 +34,7 @@ from cwjax.inference.phrases import PhraseList
 from cwjax.inference.programs import Programs
 from cwjax.inference.segments import Cut
 from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_hallucinations
-from cwjax.inference.transcript import Segment, Skipped, SpottedPhrase, Transcript
+from cwjax.inference.transcript import Segment, Skipped, Transcript, Word
 
 DECODED_AGAIN = 0.7
 """Seconds of speech after the last timestamp of a window for which it is decoded again from there."""
@@ -171,7 +171,7 @@ class Transcription:
         self._segments: list[Segment] = []
         self._speech: list[tuple[int, int]] = []
         self._skipped: list[Skipped] = []
-        self._spotted: list[SpottedPhrase] = []
+        self._spotted: list[Word] = []
         self._done: dict[int, int] = {}
         self._total = 0
 
@@ -319,7 +319,7 @@ class Transcription:
                 seek = max(following, seek + 1)
             self._done[first] = last - first
 
-    def _note_phrases(self, seek: int, following: int, spotted: Sequence[SpottedPhrase]) -> None:
+    def _note_phrases(self, seek: int, following: int, spotted: Sequence[Word]) -> None:
         """Keeps the phrases of a window that begin before the next window does, which has the others, too."""
         began = seek / FRAMES_PER_SECOND
         for phrase in spotted:
