@@ -214,5 +214,42 @@ def test_silence_closed_gates_and_segments_without_word_times():
     explanation_page("t", "a.ogg", np.zeros(0, np.float32), silent, silent, Explanation("", (), (), ()))
 
 
+def test_phrases_are_shown_where_they_were_heard_with_what_they_changed():
+    """A stock Whisper that was given phrases and no context."""
+    said = speech("the queen <b>lays</b> eggs", "in Ada's Hive Two for queens")
+    plain = speech("the clean <b>lays</b> eggs", "in a dose hive too for queens")
+    starts = {word.text.strip(): word.start for one in said.segments for word in one.words}
+    phrases = (
+        Word("Queen", starts["queen"] + 0.2, starts["queen"] + 0.5, 0.93),
+        Word("<b>gs", starts["eggs"], starts["eggs"] + 0.3, 0.51),
+        Word("hive two", starts["Hive"], starts["Two"] + 0.3, 0.8),
+    )
+    windows = (explain_window(0.0, 600, np.empty((0, 600, 0)), [], 0),)
+    nothing = Explanation("", (), (), windows)
+    text = explanation_page("t", "a.ogg", np.zeros(192_000, np.float32), replace(said, phrases=phrases), plain, nothing)
+    tree = lxml_html.fromstring(text)
+    assert "The phrases change 3 of 10 words" in " ".join(tree.text_content().split())
+    table, *_ = tree.findall(".//table")
+    rows = [[cell.text_content() for cell in row] for row in table.findall("tr")[1:]]
+    assert [row[1:] for row in rows] == [
+        ["Queen", "93 %", "queen", "clean"],
+        ["<b>gs", "51 %", "eggs", "eggs"],
+        ["hive two", "80 %", "Hive Two", "Hive too"],
+    ]
+    assert float(table.find(".//button").get("data-start")) == pytest.approx(phrases[0].start, abs=0.01)
+    marked = [button.text_content().split("without")[0] for button in tree.find_class("word phrase")]
+    assert marked == ["queen", "Hive", "Two"], "neither what is a part of longer words nor what is not written"
+    (first, *_), labels = tree.findall(".//rect"), [place.text for place in tree.find_class("phrases")[0]]
+    assert labels == ["Queen 93 %", "<b>gs 51 %", "hive two 80 %"]
+    assert float(first.get("x")) == pytest.approx(40 * phrases[0].start, abs=0.1), "400 columns are ten seconds"
+    assert not tree.find_class("map")
+    assert not tree.find_class("labels")
+    assert "attended" not in tree.text_content()
+    both = explanation_page("t", "a", np.zeros(9, np.float32), replace(WITH, phrases=phrases), WITHOUT, explanation())
+    assert "The context and phrases change <b>3</b>" in both
+    assert "Phrases that were heard" in both
+    assert "Phrases that were heard" not in page_of()
+
+
 def test_sound_in_the_page():
     assert audio_uri(np.zeros(10, np.float32)).startswith("data:audio/flac;base64,")

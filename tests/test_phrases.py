@@ -9,12 +9,13 @@ from references import wide_parameters
 from test_batched import talk
 from test_contexts import model  # noqa: F401
 from test_transcriber import text_only
+from test_writers import speech
 
 from cwjax.errors import CwjaxError
 from cwjax.inference import phrases as phrases_module
 from cwjax.inference.contexts import listed_phrases
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrases import MOST_PHRASES, Phrases, is_echo, shown
+from cwjax.inference.phrases import MOST_PHRASES, Phrases, is_echo, is_written, occurrences, shown
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
@@ -166,6 +167,31 @@ def test_an_echo_has_phrases_as_they_were_shown(text: str, expected: bool) -> No
     assert shown(spotted) == "Ada, Bo, Caxton, Dürer"
     assert is_echo(text, spotted) == expected
     assert not is_echo("Ada, Bo", spotted[:2])
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "expected"),
+    [
+        ("Ada", "Ada, ADA's and Canada; adamant.", ["Ada", "ADA"]),
+        ("New  York", "in new york, New\nYork", ["new york", "New\nYork"]),
+        ("C++ (new)", "C++ (new) c++ old", ["C++ (new)"]),
+        ("李白", "我喜欢李白的诗", ["李白"]),
+        ("عدن", "في عدن، اليوم وعدنان", ["عدن"]),
+        ("straße", "Straße, Straßen", ["Straße"]),
+        ("🐝", "a🐝b", ["🐝"]),
+    ],
+)
+def test_where_phrases_stand_in_a_text(phrase: str, text: str, expected: list[str]) -> None:
+    assert [text[place.start : place.stop] for place in occurrences(phrase, text)] == expected
+
+
+def test_a_phrase_is_written_where_it_was_heard() -> None:
+    segments = speech("they met Ada", "in New", "York today").segments  # four seconds each
+    assert is_written(Word("Ada", 3.0, 3.5, 0.9), segments)
+    assert is_written(Word("Ada", 4.5, 5.0, 0.9), segments), "times may be wrong by a second"
+    assert not is_written(Word("Ada", 5.5, 6.0, 0.9), segments)
+    assert is_written(Word("new york", 7.5, 8.2, 0.9), segments)
+    assert not is_written(Word("new york", 2.0, 2.5, 0.9), segments)
 
 
 @pytest.mark.parametrize(

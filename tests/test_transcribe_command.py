@@ -22,7 +22,7 @@ from cwjax.commands.progress import AudioProgress, clock
 from cwjax.commands.terminal import printable
 from cwjax.commands.transcribe import join_channels
 from cwjax.errors import CwjaxError
-from cwjax.inference.transcript import Skipped
+from cwjax.inference.transcript import Skipped, Word
 
 RATE = 16_000
 
@@ -30,6 +30,7 @@ RATE = 16_000
 class StandIn:
     """Hears the loudness of a recording, and says the context after it, a segment each; fails where it is told to.
 
+    It hears every phrase, but writes only those without a space.
     In batches it takes as many recordings as fit, hears a segment of each in turn, and the last is done first.
     """
 
@@ -70,10 +71,15 @@ class StandIn:
         except Exception as error:
             return [event(request, error=error)]
         seconds = len(samples) / RATE
-        transcript = speech(*f"heard {loudness} {request.context}".strip().split(" | "))
+        phrases = tuple(Word(phrase, 0.25, 0.5, 0.9) for phrase in request.options.phrases if phrase)
+        written = [one.text for one in phrases if " " not in one.text]
+        transcript = speech(
+            *" ".join(["heard", str(loudness), *filter(None, [request.context]), *written]).split(" | ")
+        )
         transcript = dataclasses.replace(
             transcript,
             duration=seconds,
+            phrases=phrases,
             language_probabilities={"en": 0.966, "de": 0.034},
             skipped=(Skipped(1.0, 2.5, "digital silence"), Skipped(5.0, 5.5, "digital silence")),
         )
@@ -269,7 +275,7 @@ def test_segments_are_printed_as_they_come(folder, model, capsys):
         (["10.wav", "--explain", "--context", "a", "--context-from-history"], "leave out --context-from-history"),
         (["10.wav", "--beam-size", "0"], "beam_size"),
         (["10.wav", "--highlight-words"], "--word-timestamps"),
-        (["10.wav", "--explain"], "--explain needs a context"),
+        (["10.wav", "--explain"], "--explain needs a context or phrases"),
         (["10.wav", "--compare-context", "--context", " "], "--compare-context needs a context"),
         (["10.wav", "--explain", "--context", "a", "--channel", "each"], "--explain shows one channel"),
         (["10.wav", "--overwrite", "--skip-existing"], "leave one out"),
@@ -332,7 +338,7 @@ def test_comparing(folder, model, capsys):
     assert printed.out == (
         "10.wav:\nwithout context: heard 10 [...]\nwith context:    heard 10 [bees]\nthe context changes 1 of 3 words\n"
     )
-    assert "20.wav: has no context" in printed.err
+    assert "20.wav: has neither context nor phrases" in printed.err
     assert [call[0] for call in model.calls] == ["bees", "", ""]
 
 
@@ -549,7 +555,7 @@ def test_phrases_come_from_a_file_and_from_lists_in_a_context(folder, model, cap
     context, options, *_ = model.calls[-1]
     assert (options.phrases, options.phrases_used) == (("Goethe | gurta", "", "Ada Bo"), 5)
     assert context == "a talk; names: Caxton, Ruttner", "the engine reads the lists of a context"
-    assert "phrase" not in capsys.readouterr().err
+    assert "spotter" not in capsys.readouterr().err
     model.spots_phrases = False
     assert transcribe("10.wav", *line) == 1
     assert "m: this Whisper has no phrase spotter" in capsys.readouterr().err
@@ -626,6 +632,36 @@ def test_the_language_of_channels_is_that_of_most_text():
     parts = [speech("a"), dataclasses.replace(speech("bee keeping"), language="de", duration=9.0)]
     joined = join_channels(parts, ["left", "right"])
     assert (joined.language, joined.duration, joined.text) == ("de", 9.0, " a bee keeping")
+
+
+def test_phrases_of_all_channels_are_kept():
+    said = [dataclasses.replace(speech("a"), phrases=(Word(name, at, 9, 0.9),)) for name, at in (("Bo", 2), ("Ada", 1))]
+    assert [phrase.text for phrase in join_channels(said, ["left", "right"]).phrases] == ["Ada", "Bo"]
+
+
+def test_phrases_alone_are_told_and_compared(folder, model, capsys):
+    """What was heard, where, how probably, whether it is written, and what it changed; no context is needed."""
+    Path("names.txt").write_text("Ada\nBo Caxton\n", encoding="utf-8")
+    model.takes_context, model.spots_phrases = False, True
+    options = ["--phrases", "names.txt", "--compare-context", "-f", "txt"]
+    assert transcribe(*record(10), *options) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        "[00:00.000 --> 00:04.000]  heard 10 Ada",
+        "[00:00.250 --> 00:00.500] heard “Ada” (90 %), written",
+        "[00:00.250 --> 00:00.500] heard “Bo Caxton” (90 %), not written",
+        "10.wav:",
+        "without context: heard 10 [...]",
+        "with context:    heard 10 [Ada]",
+        "the context changes 1 of 3 words",
+    ]
+    assert "10.wav: 2 phrases heard" in printed.err
+    assert Path("10.txt").read_text() == "heard 10 Ada\n"
+    assert [call[1].phrases for call in model.calls] == [("Ada", "Bo Caxton"), ()]
+    assert transcribe("10.wav", *options, "--context", "bees", "--verbose", "False", "--overwrite") == 0
+    printed = capsys.readouterr()
+    assert "with context:    heard 10 [Ada]" in printed.out
+    assert "written" not in printed.out
 
 
 def test_a_model_that_breaks_off_is_one_line(folder, model, capsys):

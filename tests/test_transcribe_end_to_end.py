@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -20,6 +21,7 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.models.context_whisper import abstract
 from cwjax.models.parameters import flatten
+from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.model_directory import load_model, save_model
 
@@ -93,6 +95,21 @@ def test_batches_comparison_and_explanation(model, recordings, tmp_path, capsys)
         labels = {item.text for item in tree.find_class("labels")[0]}
         assert labels <= {"The", "wind", "in", "the", "sail.", "names:", "bear,", "market"}
         assert len(tree.find_class("word")) >= len([word for one in written["segments"] for word in one["words"]])
+
+
+def test_phrases_alone_are_explained(model, recordings, tmp_path, monkeypatch):
+    """Without a context, and though the spotter knows nothing: half a chance for each phrase."""
+    config = SpotterConfig(audio_width=16, hidden=8, width=8, rows=1400)
+    monkeypatch.setattr("cwjax.model.load_spotter", lambda model: PhraseSpotter(config, key=jax.random.key(0)))
+    (tmp_path / "names.txt").write_text("Ada\nBo\n")
+    arguments = ["transcribe", str(recordings[0]), "--model", str(model), *LITTLE, "--language", "en", "--explain"]
+    assert main([*arguments, "--phrases", str(tmp_path / "names.txt"), "-f", "txt", "-o", str(tmp_path)]) == 0
+    tree = html.fromstring((tmp_path / "long.html").read_text())
+    told = {row[1].text_content() for row in tree.find(".//table").findall("tr")[1:]}
+    assert told == {"Ada", "Bo"}
+    assert tree.find_class("word")
+    assert tree.find_class("row")[0].get("data-from") == "0.00"
+    assert not tree.find_class("map")
 
 
 def test_an_explanation_is_what_the_model_computed(model, recordings):

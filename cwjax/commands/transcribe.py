@@ -23,7 +23,7 @@ from cwjax.errors import CwjaxError
 from cwjax.extras import require_package
 from cwjax.files import write_text
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
-from cwjax.inference.transcript import Segment, Transcript
+from cwjax.inference.transcript import Segment, Transcript, Word
 from cwjax.inference.writers import save_transcript, timestamp
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class TranscribeCommand:
         self._files = self._inputs.files
         self._failed: set[str] = set()
         self._done, self._seconds = 0, 0.0
+        self._has_phrases = any(line.strip() for line in self._decoding.phrases)
         self._takes_context = True
 
     def close(self) -> None:
@@ -132,9 +133,13 @@ class TranscribeCommand:
             say_error(line)
         if not self._files and not self._inputs.missing:
             raise CwjaxError("transcribe: no audio to transcribe; name files, or a --list of them")
+        told = self._has_phrases or any(file.context.strip() for file in self._files)
         for name in ("compare_context", "explain"):
-            if self._files and getattr(options, name) and not any(file.context.strip() for file in self._files):
-                raise CwjaxError(f"--{name.replace('_', '-')} needs a context: give --context, or one in the --list")
+            if self._files and getattr(options, name) and not told:
+                raise CwjaxError(
+                    f"--{name.replace('_', '-')} needs a context or phrases: give --context, --phrases, or a context "
+                    "in the --list"
+                )
         inputs = [file.path for file in self._files]
         named = (options.context_file, options.list, options.phrases)
         inputs += [Path(name) for name in named if name is not None]
@@ -156,14 +161,14 @@ class TranscribeCommand:
         self._model = load_model(options.model, dtype, options.device)
         if options.language is not None:
             self._model.tokens.language_code(options.language)
-        if any(line.strip() for line in self._decoding.phrases) and not self._model.spots_phrases:
+        if self._has_phrases and not self._model.spots_phrases:
             raise CwjaxError(f"{options.model}: {NO_SPOTTER}")
         if not any(file.context.strip() for file in self._files):
             return
         self._takes_context = self._model.takes_context
         if self._takes_context:
             return
-        if options.compare_context or options.explain:
+        if (options.compare_context or options.explain) and not any(map(self._is_told, self._files)):
             raise CwjaxError(f"{options.model}: is a stock Whisper and takes no context that could be shown")
         used = "only the lists in it are used" if self._model.spots_phrases else "it is left out"
         log.warning("%s: is a stock Whisper and takes no context: %s", options.model, used)
@@ -175,32 +180,36 @@ class TranscribeCommand:
         for file, transcript in self._stream(self._files, lines, self._options.verbose):
             with self._noting_failure(file, lines):
                 self._finish(file, transcript)
-                if shown and file.context.strip():
+                if shown and self._is_told(file):
                     transcripts[file.name] = transcript
                 elif shown:
-                    log.warning("%s: has no context, so there is nothing to compare or to explain", file.label)
+                    log.warning(
+                        "%s: has neither context nor phrases, so there is nothing to compare or to explain", file.label
+                    )
         if transcripts:
             self._show_what_context_does(transcripts)
 
     def _show_what_context_does(self, transcripts: dict[str, Transcript]) -> None:
-        """Compares with transcripts made without context, and explains."""
-        files = {file.name: file for file in self._files if file.name in transcripts}
-        lines = InOrder({name: file.label for name, file in files.items()})
-        plain = [replace(file, context="") for file in files.values()]
-        for file, without in self._stream(plain, lines, verbose=False):
+        """Compares with transcripts made without context and phrases, and explains."""
+        files = [file for file in self._files if file.name in transcripts]
+        lines = InOrder({file.name: file.label for file in files})
+        for file, without in self._stream(files, lines, verbose=False, plain=True):
             with self._noting_failure(file, lines):
                 if self._options.compare_context:
                     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
                     texts = (printable(transcript.text) for transcript in (without, transcripts[file.name]))
                     lines.add(file.name, comparison(*texts, colour))
                 if self._options.explain:
-                    self._explain(files[file.name], transcripts[file.name], without)
+                    self._explain(file, transcripts[file.name], without)
             lines.close(file.name)
 
     def _stream(
-        self, files: Sequence[AudioFile], lines: InOrder, verbose: bool
+        self, files: Sequence[AudioFile], lines: InOrder, verbose: bool, plain: bool = False
     ) -> Iterator[tuple[AudioFile, Transcript]]:
-        """Transcripts in the order in which they are done; their segments are printed before, if `verbose`."""
+        """Transcripts in the order in which they are done; their segments are printed before, if `verbose`.
+
+        `plain`: made without what is known about the recordings.
+        """
         from cwjax.inference.transcription import Request
 
         jobs: dict[int, tuple[_Job, int, Request]] = {}
@@ -211,7 +220,8 @@ class TranscribeCommand:
                     job = self._job(file)
                     for place, channel in enumerate(job.channels):
                         audio = file.path if channel is None else open_recording(file.path, channel)
-                        request = Request(audio, *self._told(file), name=file.label)
+                        told = ("", replace(self._decoding, phrases=())) if plain else self._told(file)
+                        request = Request(audio, *told, name=file.label)
                         jobs[id(request)] = job, place, request
                         yield request
 
@@ -244,6 +254,7 @@ class TranscribeCommand:
                     for segment in transcript.segments if verbose and not alone else ():
                         _add(lines, file, segment)
                     if verbose:
+                        _add_phrases(lines, file, transcript)
                         lines.close(file.name)
                     yield file, transcript
 
@@ -264,6 +275,10 @@ class TranscribeCommand:
             return "", self._decoding
         return "", replace(self._decoding, phrases=(*self._decoding.phrases, *listed_phrases(file.context)))
 
+    def _is_told(self, file: AudioFile) -> bool:
+        context, options = self._told(file)
+        return bool(context.strip() or any(phrase.strip() for phrase in options.phrases))
+
     def _finish(self, file: AudioFile, transcript: Transcript) -> None:
         """Writes a transcript, and says what it does not tell."""
         for path in self._outputs.of(file)[: len(self._options.output_format)]:
@@ -274,11 +289,7 @@ class TranscribeCommand:
         if probability := transcript.language_probabilities.get(transcript.language):
             log.info("%s: language %s (%.0f %%)", file.label, transcript.language, 100 * probability)
         if transcript.phrases:
-            heard = ", ".join(
-                f"{phrase.text} {clock(phrase.start)} ({100 * phrase.probability:.0f} %)"
-                for phrase in transcript.phrases
-            )
-            log.info("%s: phrases heard: %s", file.label, printable(heard))
+            log.info("%s: %d phrases heard", file.label, len(transcript.phrases))
         for reason in dict.fromkeys(one.reason for one in transcript.skipped):
             stretches = [one.end - one.start for one in transcript.skipped if one.reason == reason]
             log.info("%s: %.1f s left out (%s), in %d stretches", file.label, sum(stretches), reason, len(stretches))
@@ -291,7 +302,7 @@ class TranscribeCommand:
         recording = open_recording(file.path, self._options.channel)
         with AudioProgress(f"{file.label}, explaining") as progress:
             separate = self._decoding.independent_windows or self._decoding.vad != "none"
-            explanation = self._model.explain(recording, file.context, transcript, separate, progress)
+            explanation = self._model.explain(recording, self._told(file)[0], transcript, separate, progress)
         if recording.duration <= EMBEDDED_SECONDS or printable(file.path) != file.label:
             audio = audio_uri(recording.samples)
         else:
@@ -357,14 +368,28 @@ def join_channels(transcripts: Sequence[Transcript], speakers: Sequence[str]) ->
         segments=tuple(replace(segment, id=number) for number, segment in enumerate(said)),
         duration=max(transcript.duration for transcript in transcripts),
         skipped=tuple(sorted(skipped, key=lambda one: one.start)),
+        phrases=tuple(sorted((one for some in transcripts for one in some.phrases), key=lambda one: one.start)),
     )
 
 
 def _add(lines: InOrder, file: AudioFile, segment: Segment) -> None:
     if segment.text.strip():
         speaker = f" {segment.speaker}:" if segment.speaker else ""
-        times = f"[{timestamp(segment.start)} --> {timestamp(segment.end)}]"
-        lines.add(file.name, f"{times}{speaker} {printable(segment.text)}")
+        lines.add(file.name, f"{_times(segment)}{speaker} {printable(segment.text)}")
+
+
+def _add_phrases(lines: InOrder, file: AudioFile, transcript: Transcript) -> None:
+    """The phrases that were heard, and whether they are written there."""
+    from cwjax.inference.phrases import is_written
+
+    for phrase in transcript.phrases:
+        written = "written" if is_written(phrase, transcript.segments) else "not written"
+        heard = f"heard “{printable(phrase.text)}” ({100 * phrase.probability:.0f} %), {written}"
+        lines.add(file.name, f"{_times(phrase)} {heard}")
+
+
+def _times(stretch: Segment | Word) -> str:
+    return f"[{timestamp(stretch.start)} --> {timestamp(stretch.end)}]"
 
 
 def _one_line(error: Exception) -> str:

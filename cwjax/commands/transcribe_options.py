@@ -126,10 +126,10 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
         ("--phrases-threshold", 0.5, float, "P", "probability from which a phrase counts as heard"),
         ("--context-from-history", False, _truth, None, "let the text encoder read the text before each window, too"),
         ("--compare-context", False, _truth, None,
-         "print the transcripts without and with context, differences marked"),
+         "print the transcripts without and with context and phrases, differences marked"),
         ("--explain", False, _truth, None,
-         "write NAME.html, which shows the context words that each stretch of the audio attended to and what they "
-         "changed; implies --word-timestamps"),
+         "write NAME.html, which shows the context words that each stretch of the audio attended to, the phrases heard "
+         "in it, and what they changed; implies --word-timestamps"),
     ),
     "output": (
         ("-o --output-dir", ".", str, "DIR", "folder of the transcripts, made if missing"),

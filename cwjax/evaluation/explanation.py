@@ -1,4 +1,4 @@
-"""Which words of the context each stretch of a recording attended to.
+"""Which words of the context each stretch of a recording attended to, if there is one.
 
 Legend: C layers with context attention, A audio positions (20 ms), S context tokens, W words, N columns of the map.
 """
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.errors import CwjaxError
 from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.contexts import encode_chunks, split_context
 from cwjax.inference.transcriber import Progress, Transcriber
@@ -85,7 +84,7 @@ def explain_window(
     widths = np.diff([*edges, positions])
     by_column = np.add.reduceat(contributions[:, :positions].astype(np.float32), edges, axis=1) / widths[:, None]
     by_word = np.zeros((word_count + 1, len(contributions), columns), np.float32)
-    np.add.at(by_word, np.asarray(owners), by_column.transpose(2, 0, 1))  # -1 is the last row
+    np.add.at(by_word, np.asarray(owners, int), by_column.transpose(2, 0, 1))  # -1 is the last row
     totals = (by_word[:-1].sum(axis=1) * widths).sum(axis=1)
     chosen = np.sort(np.argsort(-totals, kind="stable")[:WORDS_KEPT])
     rest = np.setdiff1d(np.arange(word_count + 1), chosen)
@@ -105,34 +104,36 @@ def explain(
     Args:
         transcriber: that transcribed it.
         audio: as it was transcribed.
-        context: with which it was transcribed.
+        context: with which it was transcribed; empty: none.
         transcript: that came out.
         separate_windows: it was transcribed in independent windows, of which none knows the sound of the next.
         progress: is told the seconds done and the seconds in all after every window.
 
     Raises:
-        CwjaxError: the audio cannot be read, or there is no context.
+        CwjaxError: the audio cannot be read, or the model takes no context.
     """
     programs, length = transcriber.programs, transcriber.contexts.chunk_tokens
-    chunks = split_context(context, programs.processor, length)
-    if not chunks:
-        raise CwjaxError("there is no context to explain: give one")
-    ids, mask = encode_chunks(chunks, programs.processor, length)
-    words, owners = locate_words(chunks, programs.processor.context_tokenizer, ids.shape)
-    encoded = programs.encode_context(ids, mask)
+    chunks = split_context(context, programs.processor, length) if context.strip() else ()
+    words, owners = (), np.empty(0, int)
+    if chunks:
+        ids, mask = encode_chunks(chunks, programs.processor, length)
+        words, owners = locate_words(chunks, programs.processor.context_tokenizer, ids.shape)
+        encoded = programs.encode_context(ids, mask)
     recording = Recording.open(audio)
     max_log_mel = programs.max_log_mel(recording)
     separate = separate_windows or not transcriber.knows_timestamps
     windows = []
     for first, last in window_spans(transcript, recording.frames, programs.frames):
         frames = min(programs.frames, (last if separate else recording.frames) - first)
-        samples = recording.window(first, programs.frames)[None]
-        contributions = programs.context_contributions(samples, [max_log_mel], [frames], [separate], encoded)[:, 0]
         start, positions = first / FRAMES_PER_SECOND, -(-(last - first) // 2)
+        contributions = np.empty((0, positions, 0))
+        if chunks:
+            samples = recording.window(first, programs.frames)[None]
+            contributions = programs.context_contributions(samples, [max_log_mel], [frames], [separate], encoded)[:, 0]
         windows.append(explain_window(start, positions, contributions, owners, len(words)))
         if progress is not None:
             progress(windows[-1].end, recording.duration)
-    return Explanation(context, words, transcriber.context_layers, tuple(windows))
+    return Explanation(context, words, transcriber.context_layers if chunks else (), tuple(windows))
 
 
 def window_spans(transcript: Transcript, frames: int, longest: int) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Lists of phrases, and which of them are heard in a window: what the decoder is shown of them."""
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
-from cwjax.inference.transcript import Word
+from cwjax.inference.transcript import Segment, Word
 from cwjax.models.phrase_spotter import (
     LONGEST_PHRASE,
     EncodedPhrases,
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 MOST_PHRASES = 100_000
 KEPT = 8
 """Encoded lists that are kept for the next recording."""
+NEARBY = 1.0
+"""Seconds by which the times of a text may be wrong."""
+_LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
+_EDGE = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"  # not between two letters
 ECHOED = 3
 """So many phrases in a row, as the decoder was shown them, are a repeated prompt and not what was said."""
 
@@ -118,6 +123,19 @@ class Phrases:
                 best.setdefault(owner, Word(phrases.written[owner], *times, probability))
             found.append(tuple(sorted(best.values(), key=lambda phrase: phrase.start)))
         return found
+
+
+def occurrences(phrase: str, text: str) -> list[range]:
+    """The characters of a text where a phrase stands, without regard to case; not as a part of longer words."""
+    words = r"\s+".join(map(re.escape, phrase.split()))
+    found = re.finditer(rf"{_EDGE}{words}{_EDGE}", text, re.IGNORECASE)
+    return [range(*match.span()) for match in found]
+
+
+def is_written(phrase: Word, segments: Sequence[Segment]) -> bool:
+    """Whether a phrase stands in the text about where it was heard."""
+    near = [one for one in segments if one.start - NEARBY < phrase.end and phrase.start < one.end + NEARBY]
+    return bool(occurrences(phrase.text, "".join(segment.text for segment in near)))
 
 
 def shown(phrases: Sequence[Word]) -> str:
