@@ -412,7 +412,7 @@ def _percent(share: float) -> str:
 
 _LEGEND = (
     "Each row is a stretch of the recording: its words, the phrases that were heard, with their probabilities, and its "
-    "waveform. Words that changed are underlined, with what is heard without; those of phrases are in bold. Choose a "
+    "waveform. Words that changed are underlined, with what is heard without; those of phrases have a green line. Choose a "
     "word to hear it. "
 )
 _MAP_LEGEND = (
