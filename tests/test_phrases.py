@@ -71,8 +71,9 @@ def test_lists_are_read_with_other_spellings_and_without_what_says_nothing(caplo
     lists = Phrases(lambda: SPOTTER)
     found = lists.encode(("Goethe | gurta |  | guerte ", "", "  ", "Ada  Bo", "Ada Bo", "\u0007", "李白", "😀", "|x"))
     assert found.written == ("Goethe", "Ada Bo", "李白", "😀")
-    assert [record.message for record in caplog.records] == ["2 phrases have nothing to be written and are left out"]
-    assert found.owners.tolist() == [0, 0, 0, 1, 1, 2, 3]
+    (line,) = caplog.messages
+    assert line == "4 phrases are looked for; left out are 2 empty, 1 doubled, 2 with nothing to be written"
+    assert found.owners.tolist() == [0, 0, 0, 1, 2, 3]
     assert lists.encode(("", " | ")) is None
     assert lists.encode(("Goethe",)) is lists.encode(("Goethe",)), "read once"
 
@@ -82,9 +83,50 @@ def test_what_cannot_be_looked_for_is_refused() -> None:
         Phrases(lambda: None).encode(("Ada",))
     with pytest.raises(CwjaxError, match="100,001 phrases: at most 100,000"):
         Phrases(lambda: SPOTTER).encode(tuple(f"name {number}" for number in range(MOST_PHRASES + 1)))
-    for options in ({"phrases_used": -1}, {"phrases_threshold": 1.5}):
+    for options in ({"phrases_used": -1}, {"phrases_threshold": 1.5}, {"phrases": ["Ada", None]}, {"phrases": 5}):
         with pytest.raises(CwjaxError, match=next(iter(options))):
             DecodingOptions(**options)
+
+
+def test_a_hundred_thousand_phrases_are_used() -> None:
+    found = Phrases(lambda: SPOTTER).encode(tuple(f"name {number}" for number in range(MOST_PHRASES)))
+    assert len(found.written) == len(found.owners) == MOST_PHRASES
+    states = np.random.default_rng(0).normal(size=(1, 20, 32)).astype(np.float32)
+    (likeliest,) = Phrases(lambda: SPOTTER).spot(states, found, [DecodingOptions(phrases_threshold=0)])
+    assert len(likeliest) == 10
+
+
+STRANGE = {
+    "李白": ("李白", ""),
+    "محمد بن سلمان": ("محمد بن سلمان", ""),
+    "श्रीनिवास रामानुजन्": ("श्रीनिवास रामानुजन्", ""),
+    "👩\u200d👧 &": ("👩\u200d👧 &", ""),
+    "می\u200cخواهم": ("می\u200cخواهم", ""),
+    "\x1b[31mAda\x00\tBo\ufeff": ("[31mAda Bo", ""),
+    "\ud800Ada": ("Ada", ""),
+    "the": ("the", ""),
+    "a": ("a", ""),
+    "b" * 64: ("b" * 64, ""),
+    "b" * 200: ("b" * 200, "1 phrases are long: they are looked for by their first 64 letters"),
+    "b" * 63 + " c": ("b" * 63 + " c", "1 phrases are long: they are looked for by their first 64 letters"),
+    "b" * 1001: (None, "0 phrases are looked for; left out are 1 of more than 1,000 letters"),
+    "Ada |" + "b" * 10**7: (None, "0 phrases are looked for; left out are 1 of more than 1,000 letters"),
+    "\x00\x1b": (None, "0 phrases are looked for; left out are 1 with nothing to be written"),
+}
+
+
+@pytest.mark.parametrize("phrase", STRANGE, ids=lambda phrase: ascii(phrase)[:20])
+def test_strange_phrases_are_transcribed_with(phrase, transcriber, heard, asked, caplog) -> None:
+    """Each is shown to the decoder as it is to be written when it is heard, or told to be left out."""
+    written, told = STRANGE[phrase]
+    heard[written] = (0.9, 0.3)
+    options = replace(text_only(transcriber), phrases=(phrase,))
+    found = transcriber.transcribe(talk((1, 0.3), noise=0.002), "", options)
+    assert found.segments
+    assert caplog.messages == [told] * bool(told)
+    assert {one.text for one in found.phrases} == {written} - {None}
+    assert f" {written or ''}".startswith(asked[0][0].rstrip("\ufffd")), "as much as a prompt holds"
+    assert len(asked[0][0]) > 3 or len(written or "") <= 3
 
 
 def test_the_likeliest_are_chosen_and_stand_in_order_of_time(heard) -> None:

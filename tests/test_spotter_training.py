@@ -350,7 +350,7 @@ def test_a_spotter_of_another_width_is_refused_by_name(saved):
 @pytest.mark.parametrize(
     "harm", ["missing", "cut", "no safetensors", "other kind", "nan", "other shapes", "bad config"]
 )
-def test_a_damaged_spotter_is_a_plain_line(trained, saved, harm):
+def test_a_damaged_spotter_is_a_plain_line(trained, saved, harm, monkeypatch, caplog):
     content = saved.read_bytes()
     if harm == "missing":
         saved.unlink()
@@ -372,6 +372,11 @@ def test_a_damaged_spotter_is_a_plain_line(trained, saved, harm):
         load_spotter(a_model(), saved)
     assert str(saved) in str(caught.value)
     assert "\n" not in str(caught.value)
+    monkeypatch.setattr(spotter_files, "SHIPPED", saved.parent)
+    assert load_spotter(a_model()) is None, "what needs no phrases goes on"
+    assert caplog.messages == [str(caught.value)] * (harm != "missing")
+    save_spotter(trained, saved.parent / "z.safetensors", encoder_sha256(a_model().params), {})
+    assert load_spotter(a_model()) is not None, "of those that are whole"
 
 
 def test_shipped_spotters_are_small_and_whole():

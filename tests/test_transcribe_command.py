@@ -1,5 +1,6 @@
 """`cwjax transcribe` with a stand-in for the model: files, failures, contexts, channels, what is printed."""
 
+import codecs
 import contextlib
 import dataclasses
 import io
@@ -569,6 +570,27 @@ def test_phrases_come_from_a_file_and_from_lists_in_a_context(folder, model, cap
     Path("names.wav").write_bytes(Path("10.wav").read_bytes())
     assert transcribe("names.wav", "--phrases", "names.txt", "-f", "txt", "-o", ".") == 1
     assert "names.txt: is an input and would be overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("\ufeffAda\r\nBö\r\n".encode("utf-8"), ("Ada", "Bö")),
+        ("Ada\nBö 李白\n".encode("utf-16"), ("Ada", "Bö 李白")),
+        (codecs.BOM_UTF16_BE + "Ada\r\nBö\r\n".encode("utf-16-be"), ("Ada", "Bö")),
+        ("Ada\nBö\n".encode("latin-1"), "names.txt: is no UTF-8 text (line 2); save it as UTF-8"),
+        ("Ada\nBö\n".encode("utf-16-le"), "names.txt: is no UTF-8 text (line 2); save it as UTF-8"),
+        ("Ada\nBo\n".encode("utf-16-le"), "names.txt: is no text, for it has bytes that are zero"),
+        (b"", ()),
+        (None, "names.txt: cannot be read (Is a directory); check the path"),
+    ],
+)
+def test_files_of_phrases_in_any_encoding(folder, model, capsys, content, expected):
+    model.spots_phrases = True
+    Path("names.txt").mkdir() if content is None else Path("names.txt").write_bytes(content)
+    refused = isinstance(expected, str)
+    assert transcribe(*record(10), "--phrases", "names.txt", "-f", "txt") == refused
+    assert expected in errors(capsys)[0] if refused else model.calls[-1][1].phrases == expected
 
 
 def test_how_the_model_is_loaded(folder, model, monkeypatch):

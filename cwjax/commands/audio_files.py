@@ -12,6 +12,7 @@ import stat
 import sys
 import tempfile
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,17 +165,22 @@ class AudioFiles:
 
 
 def read_text(path: str | Path) -> str:
-    """Text of a file in UTF-8, with or without byte order mark.
+    """Text of a file in UTF-8, with or without byte order mark, or in UTF-16 with one.
 
     Raises:
         CwjaxError: it is missing, or no such text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except OSError as error:
         raise CwjaxError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise CwjaxError(f"{path}: is no UTF-8 text; save it as UTF-8") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CwjaxError(f"{path}: is no UTF-8 text (line {line}); save it as UTF-8") from error
+    if "\0" in text:
+        raise CwjaxError(f"{path}: is no text, for it has bytes that are zero; save it as UTF-8")
+    return text
 
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")

@@ -412,8 +412,8 @@ def _percent(share: float) -> str:
 
 _LEGEND = (
     "Each row is a stretch of the recording: its words, the phrases that were heard, with their probabilities, and its "
-    "waveform. Words that changed are underlined, with what is heard without; those of phrases have a green line. Choose a "
-    "word to hear it. "
+    "waveform. Words that changed are underlined, with what is heard without; those of phrases have a green line. "
+    "Choose a word to hear it. "
 )
 _MAP_LEGEND = (
     "Below stand the context words that added most, in the order of the context. The fuller the colour, the longer the "

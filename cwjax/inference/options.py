@@ -137,7 +137,12 @@ class DecodingOptions:
         self._normalise("clip_timestamps", self._numbers("clip_timestamps", self.clip_timestamps, float))
         if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
             self._normalise("initial_prompt", self._numbers("initial_prompt", self.initial_prompt, int))
-        self._normalise("phrases", (self.phrases,) if isinstance(self.phrases, str) else tuple(self.phrases))
+        one = isinstance(self.phrases, str) or not isinstance(self.phrases, Iterable)
+        self._normalise("phrases", (self.phrases,) if one else tuple(self.phrases))
+        _require(
+            all(isinstance(phrase, str) for phrase in self.phrases),
+            "phrases are not all texts: give a list of names and terms",
+        )
         self._check_numbers()
         _require(self.task in get_args(Task), f"task is {self.task!r}: use 'transcribe' or 'translate'")
         _require(

@@ -2,10 +2,11 @@
 
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from unicodedata import category
 
 import jax
 import numpy as np
@@ -25,6 +26,8 @@ from cwjax.models.phrase_spotter import (
 log = logging.getLogger(__name__)
 
 MOST_PHRASES = 100_000
+LONGEST_LINE = 1000
+"""Letters of a phrase with all its spellings; what is longer is no phrase."""
 KEPT = 8
 """Encoded lists that are kept for the next recording."""
 NEARBY = 1.0
@@ -80,22 +83,26 @@ class Phrases:
         return self._kept[phrases]
 
     def _encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
-        written: dict[str, list[str]] = {}
-        unspoken = 0
+        written: dict[str, dict[str, None]] = {}
+        left_out = Counter(empty=0, doubled=0)
         for phrase in phrases:
-            text, *spoken = (" ".join(part.split()) for part in phrase.split("|"))
-            unspoken += bool(phrase.strip()) and not normalized(text)
-            if normalized(text):
-                written.setdefault(text, []).extend([text, *filter(normalized, spoken)])
-        if unspoken:
-            log.warning("%d phrases have nothing to be written and are left out", unspoken)
+            text, *spoken = map(_plain, phrase[: LONGEST_LINE + 1].split("|"))
+            if len(phrase) > LONGEST_LINE:
+                left_out[f"of more than {LONGEST_LINE:,} letters"] += 1
+            elif not normalized(text):
+                left_out["empty" if not phrase.strip() else "with nothing to be written"] += 1
+            else:
+                left_out["doubled"] += text in written
+                written.setdefault(text, {}).update(dict.fromkeys([text, *filter(normalized, spoken)]))
+        if reasons := ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count):
+            log.warning("%s phrases are looked for; left out are %s", f"{len(written):,}", reasons)
         if not written:
             return None
         if len(written) > MOST_PHRASES:
             raise CwjaxError(f"there are {len(written):,} phrases: at most {MOST_PHRASES:,} can be looked for")
         if self.spotter is None:
             raise CwjaxError(NO_SPOTTER)
-        if long := sum(len(normalized(text)) >= LONGEST_PHRASE for text in written):
+        if long := sum(normalized(text) != normalized(text, None) for text in written):
             log.warning("%d phrases are long: they are looked for by their first %d letters", long, LONGEST_PHRASE)
         owners = np.repeat(np.arange(len(written)), [len(spellings) for spellings in written.values()])
         spellings = [one for some in written.values() for one in some]
@@ -123,6 +130,11 @@ class Phrases:
                 best.setdefault(owner, Word(phrases.written[owner], *times, probability))
             found.append(tuple(sorted(best.values(), key=lambda phrase: phrase.start)))
         return found
+
+
+def _plain(text: str) -> str:
+    """Single spaces for white space, control characters and byte order marks."""
+    return " ".join("".join(" " if category(one) in ("Cc", "Cs") or one == "\ufeff" else one for one in text).split())
 
 
 def occurrences(phrase: str, text: str) -> list[range]:

@@ -86,12 +86,12 @@ class EncodedPhrases(NamedTuple):
     different: jax.Array
 
 
-def normalized(phrase: str) -> str:
+def normalized(phrase: str, longest: int | None = LONGEST_PHRASE) -> str:
     """A phrase as its letters are read: compatibility decomposed (é is e and an accent, a Hangul syllable its letters),
-    without regard to case; spaces and control characters are single spaces."""
+    without regard to case; spaces and control characters are single spaces; `longest` letters of it, None: all."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", phrase).casefold())
     plain = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in folded)
-    return " ".join(plain.split())[:LONGEST_PHRASE].rstrip()
+    return " ".join(plain.split())[:longest].rstrip()
 
 
 def read_letters(phrases: Sequence[str], rows: int) -> Letters:

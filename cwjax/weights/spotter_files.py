@@ -6,6 +6,7 @@ The package carries those of some published Whispers, with a card each, in `spot
 import dataclasses
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
 
 if TYPE_CHECKING:
     from cwjax.model import Model
+
+log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).with_name("spotters")
 
@@ -52,18 +55,22 @@ def load_spotter(model: "Model", file: str | Path | None = None) -> PhraseSpotte
         file: of a spotter that was trained for it; None: one that the package carries.
 
     Returns:
-        The spotter; None if the package carries none for this audio encoder.
+        The spotter; None if the package carries none for this audio encoder, or only a damaged one, with a warning.
 
     Raises:
-        CwjaxError: a file is damaged, missing, or another audio encoder's.
+        CwjaxError: the file is damaged, missing, or another audio encoder's.
     """
     width = model.config.whisper.d_model
-    headers = {one: _header(one) for one in ([Path(file)] if file else sorted(SHIPPED.glob("*.safetensors")))}
-    fitting = {one: header for one, header in headers.items() if header[0].audio_width == width}
-    ours = encoder_sha256(model.params) if fitting else ""
-    for one, (config, sha256) in fitting.items():
-        if sha256 == ours:
-            return _read(one, config)
+    ours = ""
+    for one in [Path(file)] if file else sorted(SHIPPED.glob("*.safetensors")):
+        try:
+            config, sha256 = _header(one)
+            if config.audio_width == width and sha256 == (ours := ours or encoder_sha256(model.params)):
+                return _read(one, config)
+        except CwjaxError as error:
+            if file:
+                raise
+            log.warning("%s", error)  # what needs no phrases goes on without
     if file:
         raise CwjaxError(
             f"{file}: this phrase spotter belongs to another audio encoder than that of {model.source.place}; "
