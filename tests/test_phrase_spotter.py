@@ -124,13 +124,22 @@ def test_any_phrase_gets_a_probability_and_a_place(spotter):
     assert probability.shape == start.shape == end.shape == (3, len(PHRASES))
     silent = [1, 6]
     assert (probability[:, silent] == 0).all()
-    others = np.delete(probability, silent, axis=1)
+    others = np.delete(probability, [*silent, PHRASES.index("long " * 60)], axis=1)
     assert ((others > 0) & (others < 1)).all()
     assert (start >= 0).all()
     assert (start < end).all()
     assert (end <= 1.0 + 1e-6).all()
     assert (probability[:, 0] == probability[:, 8]).all()  # twice the same but for case
     assert (probability[:, 0] == probability[:, 11]).all()
+
+
+def test_what_nobody_can_say_so_fast_is_not_heard(spotter):
+    """Its path may stay in one frame, where all letters sound best."""
+    lengths = jnp.array([1, 3, 4, 60, 60])
+    start = jnp.array([[5, 5, 5, 5, 5]])
+    found = phrase_spotter.Found(jnp.ones((1, 5)), start, jnp.array([[5, 5, 5, 5, 24]]))
+    probability = phrase_spotter.probabilities(spotter, found, lengths, 50, jnp.float32(5))
+    assert (probability[0] > 0).tolist() == [True, True, False, False, True]
 
 
 def test_no_phrases_at_all(spotter):

@@ -30,6 +30,9 @@ CHUNK = 256
 
 FRAME_SECONDS = 0.04
 
+LETTERS_A_FRAME = 3
+"""Nobody says more: 75 letters a second."""
+
 _OWN_ROWS = 0x500  # Latin, marks that stand on letters, Greek and Cyrillic have rows of their own; others share rows
 _SCORE_BITS = 20
 
@@ -348,7 +351,8 @@ def find_all(spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases)
 def probabilities(
     spotter: PhraseSpotter, found: Found, lengths: jax.Array, frames: int, different: jax.Array
 ) -> jax.Array:
-    """Probabilities (B, P) of what was found in windows of so many frames."""
+    """Probabilities (B, P) of what was found in windows of so many frames; 0 of what nobody can say so fast."""
     logits = jnp.where(lengths > 0, evidence(found, lengths) @ spotter.evidence[...], -1e4)
     probability = jax.nn.sigmoid(verdict(logits, found, frames, different) @ spotter.verdict[...])
-    return jnp.where(lengths > 0, probability, 0.0)
+    sayable = (lengths > 0) & (lengths <= LETTERS_A_FRAME * (found.end - found.start + 1))
+    return jnp.where(sayable, probability, 0.0)
