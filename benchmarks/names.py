@@ -1,122 +1,245 @@
 """Names that were never heard in training: how many are written right, with lists of all lengths.
 
-    python benchmarks/names.py --model MODEL [--windows 40] [--lists 0 20 100 500 2000 5000] [--ljspeech FOLDER]
+    python benchmarks/names.py --model MODEL [--windows 40 | FOLDER] [--lists 20 100 500 2000 5000] [--ljspeech FOLDER]
 
 Sentences with rare words and names, in voices, wordings and words that trained no phrase spotter, without noise, each
-transcribed greedily: without anything, with lists of names of which only those that are said matter, and with lists of
-which none is said. The same lists are given as `phrases` and as faster-whisper's `hotwords`. Prints the word error
-rates: of all words, of the rare ones that are listed (B-WER) and of the others (U-WER), as in Le et al. 2021, and how
-long it took. With `--ljspeech`, names of early printing among 500 others in read speech, too.
+transcribed greedily: without anything, after a sentence on their topic, and with lists of names, as `phrases`, as
+`initial_prompt` and as faster-whisper's `hotwords`; with lists that hold names like those that are said, too, only such
+names, or only others. Prints word error rates, of all words, of the rare ones that are said (B-WER) and of the others
+(U-WER), as in Le et al. 2021, with 95 % intervals over windows; in how many windows a listed name is written that was
+not said, and is not without the list; and the seconds it took. Then homophones with their topics, sound without speech
+with 5,000 phrases, and with `--ljspeech` names of early printing among 500 others in read speech.
 """
 
 import argparse
+import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jiwer
+import numpy as np
 import soundfile
+import soxr
 
 import cwjax
 from cwjax.data.audio import read_audio
-from cwjax.data.spotter_speech import SpeechSettings, Window, make_window, vocabulary
+from cwjax.data.espeak import Voice, synthesize
+from cwjax.data.homophones import read_homophones
+from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, vocabulary
 from cwjax.evaluation.word_errors import normalise
+from cwjax.inference.phrases import occurrences
+from cwjax.training.spotter import look_alikes
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
 """Names and terms that the read speech says."""
+TOPIC = "Somebody reads sentences in which rare words and names of people and places occur."
+PLAIN = cwjax.DecodingOptions(language="en", temperature=0.0)
+SAMPLES = 1000
+"""Of the bootstrap."""
 
 
 def main() -> None:
-    """Speaks, transcribes in every way, and prints a table."""
+    """Speaks, transcribes in every way, and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="whatever cwjax.load takes")
-    parser.add_argument("--windows", type=int, default=40, help="half minutes of speech (40)")
-    parser.add_argument("--lists", type=int, nargs="+", default=[20, 100, 500, 2000, 5000])
-    parser.add_argument("--hotwords", type=int, nargs="+", default=[20, 100], help="lists that hotwords are tried with")
+    parser.add_argument(
+        "--windows",
+        default="40",
+        help="half minutes of speech to make (40), or a folder of NAME.flac, each with what is said as NAME.json: "
+        '[{"text", "start", "end", "phrases", "voice"}, ...]',
+    )
+    parser.add_argument("--lists", type=int, nargs="*", default=[20, 100, 500, 2000, 5000])
+    parser.add_argument("--prompts", type=int, nargs="*", default=[20, 100], help="lists that prompts are tried with")
+    parser.add_argument("--homophones", type=int, default=32, help="of how many words (32)")
+    parser.add_argument("--silences", type=int, default=10, help="half minutes without speech (10)")
     parser.add_argument("--ljspeech", type=Path, help="folder of read speech")
     arguments = parser.parse_args()
-    settings = SpeechSettings(rare_share=1.0, no_speech_share=0.0, noise_share=0.0, room_share=0.0)
-    spoken = [make_window(settings, "test", 30.0, f"names {number}") for number in range(arguments.windows)]
     others = vocabulary()["test"]
+    spoken = list(_windows(arguments.windows))
     model = cwjax.load(arguments.model)
     if not model.spots_phrases:
         raise SystemExit(f"names: {arguments.model} has no phrase spotter")
     rare = sum(len(sentence.phrases) for window in spoken for sentence in window.sentences)
-    print(f"{arguments.windows} windows, {rare} rare words and names; {len(others):,} others to choose from\n")
-    print(f"{'given':28} {'WER':>6} {'U-WER':>6} {'B-WER':>6} {'seconds':>8}")
-    _row(model, spoken, "nothing", [{}] * len(spoken))
+    print(f"{len(spoken)} windows, {rare} rare words and names; {len(others):,} others to choose from\n")
+    print(f"{'given':36} {'WER':^18} {'U-WER':^18} {'B-WER':^18} {'not said':>8} {'seconds':>8}")
+    table = _Table(model, spoken)
+    table.row("nothing", [{}] * len(spoken))
+    table.row(
+        "a sentence on the topic as prompt", [{"initial_prompt": TOPIC, "carry_initial_prompt": True}] * len(spoken)
+    )
     for size in arguments.lists:
-        _row(model, spoken, f"{size} phrases", [{"phrases": some} for some in lists(spoken, others, size)])
-    for size in arguments.hotwords:
-        texts = [{"hotwords": ", ".join(some)} for some in lists(spoken, others, size)]
-        _row(model, spoken, f"{size} hotwords", texts)
-    wrong = [{"phrases": some} for some in lists(spoken, others, 500, said=False)]
-    _row(model, spoken, "500 phrases, none said", wrong)
+        table.row(f"{size} phrases", [{"phrases": some} for some in lists(spoken, others, size)])
+    for size in arguments.prompts:
+        texts = [", ".join(some) for some in lists(spoken, others, size)]
+        table.row(f"the same {size} as hotwords", [{"hotwords": text} for text in texts])
+        prompts = [{"initial_prompt": text, "carry_initial_prompt": True} for text in texts]
+        table.row(f"the same {size} as initial_prompt", prompts)
+    kinds = {"some like them": (True, True), "only like them": (False, True), "none said": (False, False)}
+    for name, kind in kinds.items():
+        table.row(f"500 phrases, {name}", [{"phrases": some} for some in lists(spoken, others, 500, *kind)])
+    if arguments.homophones:
+        _print_homophones(model, arguments.homophones)
+    _print_silence(model, arguments.silences, random.Random(0).sample(others, 5000))
     if arguments.ljspeech:
         _print_names(model, arguments.ljspeech, others)
 
 
-def lists(spoken: Sequence[Window], others: Sequence[str], size: int, said: bool = True) -> list[tuple[str, ...]]:
-    """A list for each window: what is said in it, filled up with words that are not."""
+def _windows(source: str) -> Iterator[Window]:
+    if source.isdecimal():
+        settings = SpeechSettings(rare_share=1.0, no_speech_share=0.0, noise_share=0.0, room_share=0.0)
+        yield from (make_window(settings, "test", 30.0, f"names {number}") for number in range(int(source)))
+        return
+    for file in sorted(Path(source).glob("*.flac")):
+        said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        yield Window(read_audio(file), [Sentence(**one | {"phrases": tuple(one["phrases"])}) for one in said])
+
+
+def lists(
+    spoken: Sequence[Window], others: Sequence[str], size: int, said: bool = True, alike: bool = False
+) -> list[tuple[str, ...]]:
+    """A list for each window: what is said in it, what is spelled like that, and words that are not said."""
     found = []
     for number, window in enumerate(spoken):
-        own = {phrase for sentence in window.sentences for phrase in sentence.phrases}
+        own = sorted({phrase for sentence in window.sentences for phrase in sentence.phrases})
         words = {word for sentence in window.sentences for word in normalise(sentence.text)}
         chance = random.Random(f"{number} {size}")
-        strange = [word for word in chance.sample(others, min(size + 100, len(others))) if word.casefold() not in words]
-        chosen = [*(sorted(own) if said else ()), *strange][:size]
+        near = [one for phrase in own for one in look_alikes(phrase.casefold(), others)] if alike else []
+        strange = dict.fromkeys([*near, *chance.sample(others, min(size + 100, len(others)))])
+        chosen = [*(own if said else ()), *(word for word in strange if word.casefold() not in words)][:size]
         chance.shuffle(chosen)
         found.append(tuple(chosen))
     return found
 
 
-def _row(model: cwjax.Model, spoken: Sequence[Window], name: str, options: Sequence[dict]) -> None:
-    plain = cwjax.DecodingOptions(language="en", temperature=0.0)
-    began = time.perf_counter()
-    texts = [
-        model.transcribe(window.samples, "", plain, **own).text for window, own in zip(spoken, options, strict=True)
-    ]
-    taken = time.perf_counter() - began
-    errors = {"all": [0, 0], "rare": [0, 0], "other": [0, 0]}
-    for window, text in zip(spoken, texts, strict=True):
-        rare = {word for one in window.sentences for phrase in one.phrases for word in normalise(phrase)}
-        reference = normalise(" ".join(sentence.text for sentence in window.sentences))
-        _count(errors, reference, normalise(text), rare)
-    rates = [100 * errors[kind][0] / max(errors[kind][1], 1) for kind in ("all", "other", "rare")]
-    print(f"{name:28} {rates[0]:6.1f} {rates[1]:6.1f} {rates[2]:6.1f} {taken:8.0f}", flush=True)
+class _Table:
+    """Transcribes windows in one way a row, and prints how well."""
 
+    def __init__(self, model: cwjax.Model, spoken: Sequence[Window]):
+        self._model, self._spoken = model, spoken
+        self._plain: list[str] = []
 
-def _count(errors: dict[str, list[int]], reference: list[str], hypothesis: list[str], rare: set[str]) -> None:
-    """Adds a window's errors; an inserted word is a rare one's if it is rare itself."""
-    chunks = jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]
-    for word in reference:
-        errors["all"][1] += 1
-        errors["rare" if word in rare else "other"][1] += 1
-    for chunk in chunks:
-        if chunk.type == "equal":
-            continue
-        wrong = (
-            hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            if chunk.type == "insert"
-            else reference[chunk.ref_start_idx : chunk.ref_end_idx]
+    def row(self, name: str, options: Sequence[dict]) -> None:
+        began = time.perf_counter()
+        pairs = list(zip(self._spoken, options, strict=True))
+        texts = [self._model.transcribe(window.samples, "", PLAIN, **own).text for window, own in pairs]
+        taken = time.perf_counter() - began
+        self._plain = self._plain or texts
+        counts = np.array([_counts(window, text) for window, text in zip(self._spoken, texts, strict=True)])
+        chosen = np.random.default_rng(0).integers(len(counts), size=(SAMPLES, len(counts)))
+        drawn = _rates(counts[chosen].sum(axis=1))
+        low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+        rates = "".join(
+            f" {rate:6.1f} ({least:4.1f}-{most:5.1f})"
+            for rate, least, most in zip(_rates(counts.sum(axis=0)), low, high, strict=True)
         )
-        for word in wrong:
-            errors["all"][0] += 1
-            errors["rare" if word in rare else "other"][0] += 1
+        wrong = sum(
+            any(_is_new(phrase, window, text, plain) for phrase in own.get("phrases", ()))
+            for (window, own), text, plain in zip(pairs, texts, self._plain, strict=True)
+        )
+        print(f"{name:36}{rates} {100 * wrong / len(texts):6.0f} % {taken:8.0f}", flush=True)
+
+
+def _is_new(phrase: str, window: Window, text: str, plain: str) -> bool:
+    """Whether a phrase is written that was neither said nor is written without a list."""
+    said = " ".join(sentence.text for sentence in window.sentences)
+    return phrase in text and bool(occurrences(phrase, text)) and not occurrences(phrase, f"{said} {plain}")
+
+
+def _rates(counts: np.ndarray) -> np.ndarray:
+    """Error rates in per cent of all words, of the others and of the rare ones: (..., 2, 2) -> (..., 3)."""
+    both = np.concatenate([counts.sum(axis=-2, keepdims=True), counts], axis=-2)
+    return 100 * both[..., 0] / np.maximum(both[..., 1], 1)
+
+
+def _counts(window: Window, text: str) -> list[list[int]]:
+    rare = {word for one in window.sentences for phrase in one.phrases for word in normalise(phrase)}
+    return count(normalise(" ".join(sentence.text for sentence in window.sentences)), normalise(text), rare)
+
+
+def count(reference: Sequence[str], hypothesis: Sequence[str], rare: set[str]) -> list[list[int]]:
+    """Errors and reference words of the others and of the rare words, [[errors, words], [errors, words]].
+
+    The alignment is that of fbai-speech/is21_deep_bias: insertions and deletions cost 3, substitutions 4, the diagonal
+    is left for an insertion and then for a deletion only if that is cheaper; an inserted word is rare if it is itself.
+    """
+    costs = np.zeros((len(reference) + 1, len(hypothesis) + 1), int)
+    costs[0], costs[:, 0] = 3 * np.arange(len(hypothesis) + 1), 3 * np.arange(len(reference) + 1)
+    for row, said in enumerate(reference, 1):
+        for column, heard in enumerate(hypothesis, 1):
+            diagonal = costs[row - 1, column - 1] + 4 * (said != heard)
+            costs[row, column] = min(diagonal, costs[row, column - 1] + 3, costs[row - 1, column] + 3)
+    counts = [[0, 0], [0, 0]]
+    row, column = len(reference), len(hypothesis)
+    while row or column:
+        said, heard = reference[row - 1] if row else "", hypothesis[column - 1] if column else ""
+        cost = costs[row, column]
+        if row and column and cost == costs[row - 1, column - 1] + 4 * (said != heard):
+            counts[said in rare][0] += said != heard
+            row, column = row - 1, column - 1
+        elif column and cost == costs[row, column - 1] + 3:
+            counts[heard in rare][0] += 1
+            column -= 1
+        else:
+            counts[said in rare][0] += 1
+            row -= 1
+    for word in reference:
+        counts[word in rare][1] += 1
+    return counts
+
+
+def _print_homophones(model: cwjax.Model, words: int) -> None:
+    """In which share of sentences that give neither away the word is written that is meant."""
+    known = read_homophones()
+    asked = [pair for both in known.pairs for pair in (both, both[::-1])][:words]
+    given: dict[str, list[dict]] = {}
+    for own, other in asked:
+        topic, wrong = (" ".join(one.wordings["test"].leads[:2]) for one in (own, other))
+        both = {"phrases": (own.word, other.word)}
+        given.setdefault("nothing", []).append({})
+        given.setdefault("the topic as prompt", []).append({"initial_prompt": topic})
+        given.setdefault("the other's topic as prompt", []).append({"initial_prompt": wrong})
+        given.setdefault("the word as phrase", []).append({"phrases": (own.word,)})
+        given.setdefault("both words as phrases", []).append(both)
+        given.setdefault("the same, the topic as prompt", []).append(both | {"initial_prompt": topic})
+        if model.takes_context:
+            given.setdefault("the topic as context", []).append({"context": topic})
+    sounds = []
+    for number, (own, _) in enumerate(asked):
+        text = known.carriers[number % len(known.carriers)].format(word=own.word)
+        speech = synthesize(text, Voice("en-us", "m3"))
+        sounds.append(soxr.resample(speech.samples / np.float32(32768), speech.sampling_rate, SAMPLING_RATE))
+    print(f"\n{len(asked)} homophones")
+    for name, options in given.items():
+        texts = [model.transcribe(sound, options=PLAIN, **own).text for sound, own in zip(sounds, options, strict=True)]
+        heard = [set(normalise(text)) for text in texts]
+        right = sum(own.word in words for (own, _), words in zip(asked, heard, strict=True))
+        wrong = sum(other.word in words for (_, other), words in zip(asked, heard, strict=True))
+        print(f"{name:36} {100 * right / len(asked):4.0f} % as meant, {100 * wrong / len(asked):.0f} % as the other")
+
+
+def _print_silence(model: cwjax.Model, windows: int, phrases: Sequence[str]) -> None:
+    quiet = SpeechSettings(no_speech_share=1.0)
+    sounds = [make_window(quiet, "test", 30.0, f"silence {number}").samples for number in range(windows)]
+    print(f"\n{windows} windows of noise, tones or nothing")
+    for name, options in (("nothing", {}), (f"{len(phrases)} phrases", {"phrases": tuple(phrases)})):
+        found = [model.transcribe(sound, "", PLAIN, **options) for sound in sounds]
+        written = [one.text for one in found if one.text.strip()]
+        heard = sum(len(one.phrases) for one in found)
+        print(f"given {name}: {len(written)} with a text, {heard} phrases heard {written}")
 
 
 def _print_names(model: cwjax.Model, folder: Path, others: Sequence[str]) -> None:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".flac", ".wav"))
-    chance = random.Random(0)
-    phrases = [*PRINTING, *chance.sample(others, 500 - len(PRINTING))]
-    plain = cwjax.DecodingOptions(language="en", temperature=0.0)
-    for name, options in (("nothing", {}), ("500 phrases", {"phrases": tuple(phrases)})):
-        texts = " ".join(model.transcribe(read_audio(file), "", plain, **options).text for file in files)
-        right = [phrase for phrase in PRINTING if phrase.casefold() in texts.casefold()]
-        print(f"read speech, given {name}: {', '.join(right) or 'none'} written right")
+    phrases = [*PRINTING, *random.Random(0).sample(others, 500 - len(PRINTING))]
     seconds = sum(soundfile.info(file).duration for file in files)
-    print(f"({seconds:.0f} seconds of it)")
+    print(f"\n{seconds:.0f} seconds of read speech")
+    for name, options in (("nothing", {}), ("500 phrases", {"phrases": tuple(phrases)})):
+        text = " ".join(model.transcribe(read_audio(file), "", PLAIN, **options).text for file in files)
+        right = [phrase for phrase in PRINTING if occurrences(phrase, text)]
+        wrong = [phrase for phrase in phrases[len(PRINTING) :] if len(phrase) > 3 and occurrences(phrase, text)]
+        print(f"given {name}: {', '.join(right) or 'none'} written right; of the others {', '.join(wrong) or 'none'}")
 
 
 if __name__ == "__main__":
