@@ -1,9 +1,12 @@
 """`cwjax transcribe`: recordings to transcripts, each written as soon as it is done."""
 
 import argparse
+import io
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,6 +31,8 @@ from cwjax.inference.writers import save_transcript, timestamp
 
 log = logging.getLogger(__name__)
 
+SOURCE_ENDS = 1.0
+"""Seconds that the source of a live recording has to end by itself, when it is interrupted."""
 EMBEDDED_SECONDS = 600
 """Longer recordings are not put into the page that explains them, which then plays the file itself."""
 
@@ -80,19 +85,26 @@ class TranscribeCommand:
         self._options, self._debug = options, debug
         self._decoding, self._layout = decoding_options(options), subtitle_layout(options)
         _check(options)
+        _check_live(options)
         if options.explain:
             require_package("matplotlib", "--explain")
         context = _common_context(options)
         self._outputs = Outputs(Path(options.output_dir), [*options.output_format, *["html"] * options.explain])
-        self._inputs = AudioFiles(options.audio, options.list, context)
+        self._live: Any = None
+        self._inputs = AudioFiles([] if options.live else options.audio, options.list, context)
         self._files = self._inputs.files
+        if options.live:
+            name = "stdin" if options.audio == ["-"] else Path(options.audio[0]).name
+            self._files = [AudioFile(Path(name), context, name, printable(name))]
         self._failed: set[str] = set()
         self._done, self._seconds = 0, 0.0
         self._has_phrases = any(line.strip() for line in self._decoding.phrases)
         self._takes_context = True
 
     def close(self) -> None:
-        """Removes what was kept for the run alone."""
+        """Removes what was kept for the run alone, and listens no more."""
+        if self._live is not None:
+            self._live.end()
         self._inputs.close()
 
     def run(self) -> int:
@@ -103,7 +115,8 @@ class TranscribeCommand:
         self._load()
         began, total = time.monotonic(), len(self._files) + len(self._inputs.missing)
         try:
-            self._transcribe()
+            with _ended_by_interrupt(self._live):
+                self._transcribe()
         except KeyboardInterrupt:
             log.info("%d of %d recordings were transcribed, into %s", self._done, total, self._options.output_dir)
             raise
@@ -150,6 +163,8 @@ class TranscribeCommand:
             )
             self._files = missing
         self._outputs.prepare(self._files, inputs, options.overwrite)
+        if options.live and self._files:
+            self._live = listen(options.audio[0], options.pcm, options.channel)
 
     def _load(self) -> None:
         options = self._options
@@ -219,7 +234,9 @@ class TranscribeCommand:
                 with self._noting_failure(file, lines):
                     job = self._job(file)
                     for place, channel in enumerate(job.channels):
-                        audio = file.path if channel is None else open_recording(file.path, channel)
+                        audio = self._live
+                        if audio is None:
+                            audio = file.path if channel is None else open_recording(file.path, channel)
                         told = ("", replace(self._decoding, phrases=())) if plain else self._told(file)
                         request = Request(audio, *told, name=file.label)
                         jobs[id(request)] = job, place, request
@@ -344,6 +361,36 @@ def open_recording(path: Path, channel: int | None) -> Any:
     return Recording.open(path, channel=channel)
 
 
+def listen(name: str, pcm: str | None, channel: int | None) -> Any:
+    """What comes through a pipe as a recording, which takes it in from now on."""
+    from cwjax.inference.growing import GrowingRecording
+
+    try:
+        # Without a buffer, whose lock a thread that still reads would hold when the program ends.
+        pipe = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer) if name == "-" else io.FileIO(name)
+    except OSError as error:
+        raise CwjaxError(f"{name}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    return GrowingRecording.of(pipe, pcm=pcm, channel=channel)
+
+
+@contextmanager
+def _ended_by_interrupt(live: Any) -> Iterator[None]:
+    """Lets a first Ctrl-C end a live recording, whose source may end by it, too; what has come is still transcribed."""
+
+    def end(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        threading.Timer(SOURCE_ENDS, live.end).start()
+
+    if live is None:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def channels_of(path: Path) -> int:
     """How many channels a recording has."""
     from cwjax.data import audio
@@ -406,6 +453,22 @@ def _check(options: argparse.Namespace) -> None:
         raise CwjaxError("--explain shows one channel: choose it by --channel")
     if options.overwrite and options.skip_existing:
         raise CwjaxError("--overwrite replaces what --skip-existing leaves alone: leave one out")
+
+
+def _check_live(options: argparse.Namespace) -> None:
+    if not options.live:
+        if options.pcm is not None:
+            raise CwjaxError("--pcm tells the format of what comes --live: add that, or leave it out")
+        return
+    if len(options.audio) != 1 or options.list is not None or Path(options.audio[0]).is_file():
+        raise CwjaxError("--live transcribes one recording, that comes through a pipe: give its name, or - for stdin")
+    if options.audio == ["-"] and sys.stdin.isatty():
+        raise CwjaxError("stdin is a terminal: pipe a recording into it")
+    for name in ("compare_context", "explain"):
+        if getattr(options, name):
+            raise CwjaxError(f"--{name.replace('_', '-')} has to hear the recording twice: leave out --live")
+    if options.channel == "each":
+        raise CwjaxError("--live transcribes one channel: choose it by --channel, or leave it out for all together")
 
 
 def _common_context(options: argparse.Namespace) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cwjax.commands.audio_files import read_text
+from cwjax.data.audio import raw_format
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
 from cwjax.inference.writers import FORMATS, OPENAI_FORMATS, SubtitleLayout
@@ -94,6 +95,14 @@ def _channel(text: str) -> str | int | None:
     return {"left": 0, "right": 1}[text] if text in ("left", "right") else int(text) - 1
 
 
+def _pcm(text: str) -> str:
+    try:
+        raw_format(text)
+    except CwjaxError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 _TRUTH = {"true": True, "false": False}
 INT, FLOAT, TEXT = _or_none(int), _or_none(float), _or_none(str)
 
@@ -112,6 +121,11 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
     "recordings": (
         ("--list", None, str, "FILE",
          "more recordings: JSON or CSV with `audio`, paths from the list's folder, and `context`"),
+        ("--live", False, _truth, None,
+         "transcribe what comes through - or a pipe while it comes; Ctrl-C ends it. With --vad a pause of 1 s ends a "
+         "window, else the model's 30 s or --chunk-length do"),
+        ("--pcm", None, _pcm, "FORMAT",
+         "that the samples of --live have where no header tells it, such as s16le:16000:1"),
         ("--channel", "mix", _channel, "CHANNEL",
          "mix, left, right, 1, 2, ..., or each: a speaker a channel, in one transcript"),
     ),

@@ -35,6 +35,8 @@ Blocks = Iterator[tuple[int, np.ndarray]]
 
 BLOCK_FRAMES = 1 << 20
 """Samples decoded, mixed and resampled at a time, so that only the samples that are returned are ever whole."""
+PIPED_FRAMES = 1 << 11
+"""The same where they come through a pipe, and are wanted soon."""
 MISSING_SECONDS = 1.0
 """A file may end so much sooner than its header says: encoders pad."""
 AGREEMENT = 0.2
@@ -83,6 +85,37 @@ def audio_blocks(
     """The samples of `read_audio` block by block. Raises CwjaxError as `read_audio` does."""
     _require_readable(source)
     yield from mono(_decoded(source), name_of(source), sampling_rate, channel)
+
+
+def piped_audio(pipe: Any, pcm: str | None = None, channel: int | None = None) -> Iterator[np.ndarray]:
+    """The samples of audio that comes through a pipe, as it comes: (n,) float32 at 16 kHz, in blocks of about 0.1 s.
+
+    Args:
+        pipe: a binary file, which need not be able to seek.
+        pcm: "FORMAT:RATE:CHANNELS" of samples without a header, such as "s16le:16000:1", its default, FORMAT being
+            one of FFmpeg's or ALSA's; None: the audio tells its format itself, as WAV, FLAC, MP3 and Ogg do.
+        channel: counted from 0, instead of the mix.
+
+    Raises CwjaxError, naming the pipe, if `pcm` is impossible or what comes is no audio, breaks off or cannot be read.
+    """
+    how = {} if pcm is None else raw_format(pcm)
+    yield from mono(_decoded_by_ffmpeg(_Pipe(pipe), PIPED_FRAMES, **how), name_of(pipe), SAMPLING_RATE, channel)
+
+
+def raw_format(pcm: str) -> dict[str, Any]:
+    """How FFmpeg reads samples without a header. Raises CwjaxError if `piped_audio` does not know the format."""
+    pcm = pcm.lower().replace("_", "").replace("float", "f32")
+    known = re.fullmatch(
+        r"((?:[su]8|mulaw|alaw)|(?:[su](?:16|24|32)|f(?:32|64))[lb]e)(?::(\d{4,6})(?::(\d\d?))?)?", pcm
+    )
+    if not known:
+        raise CwjaxError(
+            f'pcm is "{pcm}": give FORMAT:RATE:CHANNELS, such as s16le:16000:1 (s16le, s24le, s32le, f32le)'
+        )
+    return {
+        "format": known[1],
+        "options": {"sample_rate": known[2] or str(SAMPLING_RATE), "ch_layout": f"{known[3] or 1}c"},
+    }
 
 
 def audio_duration(source: Source) -> float:
@@ -159,9 +192,19 @@ class _Lenient:
             return self._file.tell()
 
 
+class _Pipe:
+    """What can be read but once: FFmpeg does not seek where there is no way to."""
+
+    def __init__(self, file: BinaryIO):
+        self.name = name_of(file)
+        self.read = getattr(file, "read1", file.read)  # what there is, however little
+
+
 @contextmanager
-def _stream(source: Source) -> Iterator[BinaryIO]:
-    if isinstance(source, str | Path):
+def _stream(source: Source | _Pipe) -> Iterator[BinaryIO]:
+    if isinstance(source, _Pipe):
+        yield source
+    elif isinstance(source, str | Path):
         with open(source, "rb") as file:
             yield _Lenient(file)
     else:
@@ -183,12 +226,14 @@ def _opened(source: Source) -> Iterator[soundfile.SoundFile | None]:
 
 
 @contextmanager
-def _container(source: Source) -> Iterator[av.container.InputContainer]:
+def _container(
+    source: Source | _Pipe, format: str | None = None, options: dict[str, str] | None = None
+) -> Iterator[av.container.InputContainer]:
     """The file as FFmpeg sees it, which may open no other file and no connection, whatever the file says."""
     with _stream(source) as stream:
         try:
-            options = {"protocol_whitelist": "none"}
-            container = av.open(stream, options=options, **LENIENT)
+            options = {"protocol_whitelist": "none", **(options or {})}
+            container = av.open(stream, format=format, options=options, **LENIENT)
         except (av.FFmpegError, ValueError) as error:
             raise _damaged(source, getattr(error, "strerror", None) or str(error)) from None
         with container:
@@ -314,10 +359,10 @@ def _decoded(source: Source) -> Blocks:
         _require_whole(name_of(source), frames / file.samplerate, file.frames / file.samplerate)
 
 
-def _decoded_by_ffmpeg(source: Source) -> Blocks:
+def _decoded_by_ffmpeg(source: Source | _Pipe, block_size: int = BLOCK_FRAMES, **how: Any) -> Blocks:
     gathered: list[np.ndarray] = []
     kind, size, lost = (0, 0), 0, 0.0
-    with _container(source) as container:
+    with _container(source, **how) as container:
         stream = _sound_of(container, source)
         for packet in container.demux(stream):
             try:
@@ -329,7 +374,7 @@ def _decoded_by_ffmpeg(source: Source) -> Blocks:
                 samples = frame.to_ndarray()
                 channels = frame.layout.nb_channels
                 samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-                if gathered and (kind != (frame.sample_rate, channels) or size >= BLOCK_FRAMES):
+                if gathered and (kind != (frame.sample_rate, channels) or size >= block_size):
                     yield kind[0], np.concatenate(gathered)
                     gathered, size = [], 0
                 kind, size = (frame.sample_rate, channels), size + samples.size

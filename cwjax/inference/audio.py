@@ -97,15 +97,11 @@ class Recording:
         else:
             samples, name = _from_array(np.asarray(audio), sampling_rate, number), name_of(None)
         out = samples if is_file else None  # an array is not ours to change
-        seconds = samples[: len(samples) // SAMPLING_RATE * SAMPLING_RATE].reshape(-1, SAMPLING_RATE)
-        offset = np.median(seconds.mean(axis=1)) if len(seconds) else np.float32(0)
-        if abs(offset) > LARGEST_OFFSET:
-            log.warning("%s: is off zero by %.1f %% of full scale, which is removed", name, 100 * offset)
-            samples = np.subtract(samples, offset, out=out)
-        peak = max(samples.max(initial=0), -samples.min(initial=0))
-        if 0 < peak < QUIETEST_PEAK:
-            log.warning("%s: is very quiet (%.0f dB below full scale) and amplified", name, -20 * np.log10(peak))
-            samples = np.multiply(samples, AMPLIFIED_PEAK / peak, out=out)
+        if constant := offset(samples, name):
+            samples = np.subtract(samples, constant, out=out)
+        gain = amplification(max(samples.max(initial=0), -samples.min(initial=0)), name)
+        if gain != 1:
+            samples = np.multiply(samples, gain, out=out)
         return cls(samples, name)
 
     @property
@@ -117,6 +113,10 @@ class Recording:
     def duration(self) -> float:
         """Seconds, in whole frames."""
         return self.frames / FRAMES_PER_SECOND
+
+    def reaches(self, frame: int) -> bool:
+        """Whether all that windows up to a mel frame need is there, or nothing more will be: always."""
+        return True
 
     def window(self, first_frame: int, frames: int) -> np.ndarray:
         """The samples of F = `frames` mel frames and a margin of 200 on either side, (160 F + 400,).
@@ -131,6 +131,24 @@ class Recording:
             mirrored = np.pad(beginning, (0, MARGIN - len(beginning)))[::-1]
             inside = np.concatenate([mirrored[first:], inside])
         return np.pad(inside, (0, last - first - len(inside)))
+
+
+def offset(samples: np.ndarray, name: str) -> np.float32:
+    """How far samples are off zero, if that is so far that it has to be removed, else 0."""
+    seconds = samples[: len(samples) // SAMPLING_RATE * SAMPLING_RATE].reshape(-1, SAMPLING_RATE)
+    constant = np.median(seconds.mean(axis=1)) if len(seconds) else np.float32(0)
+    if abs(constant) <= LARGEST_OFFSET:
+        return np.float32(0)
+    log.warning("%s: is off zero by %.1f %% of full scale, which is removed", name, 100 * constant)
+    return constant
+
+
+def amplification(peak: float, name: str) -> float:
+    """By how much to amplify samples: 1 unless the loudest is very quiet."""
+    if not 0 < peak < QUIETEST_PEAK:
+        return 1.0
+    log.warning("%s: is very quiet (%.0f dB below full scale) and amplified", name, -20 * np.log10(peak))
+    return AMPLIFIED_PEAK / peak
 
 
 def frames_of(seconds: float) -> int:
@@ -154,16 +172,23 @@ def _seekable(audio: Any) -> Iterator[Source]:
         yield audio
 
 
-def _from_array(samples: np.ndarray, sampling_rate: int, channel: int | None) -> np.ndarray:
-    """Samples of any shape and type as the mono ones of a recording; those that are so already are not copied."""
+def as_frames(samples: np.ndarray) -> np.ndarray:
+    """Samples, or frames of samples, as (n, channels)."""
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
         raise CwjaxError(
             f"the recording is an array of shape {samples.shape} and type {samples.dtype}: "
             "give samples, (n,) or (n, channels), floats in -1..1 or integers"
         )
+    return samples[:, None] if samples.ndim == 1 else samples
+
+
+def _from_array(samples: np.ndarray, sampling_rate: int, channel: int | None) -> np.ndarray:
+    """Samples of any shape and type as the mono ones of a recording; those that are so already are not copied."""
     if not samples.size:
         raise CwjaxError("the recording holds no samples")
-    channels_last = np.atleast_2d(samples).T if samples.ndim == 1 or len(samples) < samples.shape[1] else samples
+    channels_last = as_frames(samples)
+    if len(channels_last) < channels_last.shape[1]:
+        channels_last = channels_last.T
     is_plain = channels_last.shape[1] == 1 and sampling_rate == SAMPLING_RATE
     size = len(channels_last) if is_plain else BLOCK_FRAMES
     blocks = (

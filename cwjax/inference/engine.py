@@ -9,6 +9,7 @@ import atexit
 import itertools
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import EncodedAudio
+from cwjax.inference.growing import POLL, GrowingRecording
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import PhraseList, Phrases, is_echo, shown
 from cwjax.inference.programs import Programs, join_windows, select_windows
@@ -37,7 +39,7 @@ class WindowJob:
 
     Attributes:
         recording: that it is a part of.
-        max_log_mel: of the recording.
+        max_log_mel: of the recording, or of what has been heard of it.
         seek: first mel frame.
         frames: mel frames from there on that belong to it.
         closed: it ends in a pause, so that the segment at its end is whole, and its padding is silence.
@@ -50,7 +52,7 @@ class WindowJob:
         decoded: False: only the language is asked for.
     """
 
-    recording: Recording
+    recording: Recording | GrowingRecording
     max_log_mel: float
     seek: int
     frames: int
@@ -196,7 +198,10 @@ class Engine:
             self._do_batch(batch)
             served = [work for work, _ in batch]
             works = sorted(works, key=lambda work: work in served)
-        return [work for work in works if not work.finished]
+        left = [work for work in works if not work.finished]
+        if left and not ready:
+            time.sleep(POLL)  # for recordings that grow
+        return left
 
     def _do_batch(self, batch: list[tuple[Work, WindowJob]]) -> None:
         try:

@@ -66,7 +66,7 @@ class Programs:
         self.use(parameters)
         layers, heads = config.whisper.decoder_layers, config.whisper.decoder_attention_heads
         self._alignment_heads = _alignment_heads(alignment_heads, layers, heads)
-        self._max_log_mel = jax.jit(lambda samples: mel_decades(samples, processor.num_mel_bins, jnp).max())
+        self._max_log_mel = jax.jit(self._max_log_mel_program)
         self._encode_context = jax.jit(self._encode_context_program)
         self._encode = jax.jit(self._encode_program, static_argnums=(6, 7))
         self._contributions = jax.jit(self._contributions_program)
@@ -84,15 +84,18 @@ class Programs:
 
     # What a recording needs once.
 
-    def max_log_mel(self, recording: Recording) -> float:
-        """The highest power of the recording's log-mel spectrogram, in decades.
+    def max_log_mel(self, recording: Recording, first: int = 0, last: int | None = None) -> float:
+        """The highest power of the log-mel spectrogram of a recording, or of some of its frames, in decades.
 
         Whisper's features are cut off 8 decades below it. That it is the whole recording's makes them those of
         openai-whisper, which computes the spectrogram of the whole file.
         """
-        beyond = recording.frames + 3  # the last frames reach beyond the end, or begin there
-        firsts = range(0, beyond, self.frames)
-        return max(float(self._max_log_mel(recording.window(first, self.frames)[None])) for first in firsts)
+        beyond = 3  # the last frames reach beyond the end, or begin there
+        last = recording.frames + beyond if last in (None, recording.frames) else last
+        return max(
+            float(self._max_log_mel(recording.window(begin, self.frames)[None], last - begin))
+            for begin in range(first, last, self.frames)
+        )
 
     def encode_context(self, ids: np.ndarray, mask: np.ndarray) -> ProjectedContext:
         """Encodes a context of several chunks, once for all windows that share it.
@@ -228,6 +231,10 @@ class Programs:
 
     def _model(self, parameters: Parameters) -> Any:
         return nnx.merge(self._graphdef, parameters)
+
+    def _max_log_mel_program(self, samples: jax.Array, frames: int) -> jax.Array:
+        decades = mel_decades(samples, self.processor.num_mel_bins, jnp)
+        return decades.max(where=jnp.arange(self.frames)[:, None] < frames, initial=-jnp.inf)
 
     def _encode_context_program(self, parameters: Parameters, ids: jax.Array, mask: jax.Array) -> ProjectedContext:
         model = self._model(parameters)

@@ -8,9 +8,9 @@ from typing import Any
 
 from cwjax.data.processor import Processor
 from cwjax.errors import CwjaxError
-from cwjax.inference.audio import Recording
 from cwjax.inference.contexts import Contexts, listed_phrases
 from cwjax.inference.engine import Engine
+from cwjax.inference.growing import opened
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import PhraseList, Phrases
 from cwjax.inference.programs import Programs
@@ -117,7 +117,7 @@ class Transcriber:
                 work.cancel()
 
     def _begin(self, request: Request, emit: Callable[[Event], None], batch_size: int) -> Transcription:
-        recording = Recording.open(request.audio)
+        recording = opened(request.audio)
         options = self._checked(request.options)
         if request.context.strip() and self._warns_of_context:
             log.warning("the model's context attention is untrained (all gates are closed): no context has an effect")
@@ -159,7 +159,8 @@ class Transcriber:
         """Transcribes a recording of any length.
 
         Args:
-            audio: a file, samples, or a recording; see `Recording.open`.
+            audio: a file, samples, or a recording, see `Recording.open`; or an iterator of blocks of samples, each
+                (n,) or (n, channels) at 16 kHz, whose windows are decoded as they come, see `GrowingRecording`.
             context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
             options: how.
             progress: is told the seconds done and the seconds in all after every window.

@@ -19,6 +19,7 @@ import numpy as np
 
 from cwjax.inference.audio import (
     FRAMES_PER_SECOND,
+    PADDING,
     Recording,
     frames_of,
     level,
@@ -29,6 +30,7 @@ from cwjax.inference.audio import (
 )
 from cwjax.inference.contexts import Contexts
 from cwjax.inference.engine import WindowJob, WindowResult
+from cwjax.inference.growing import GrowingRecording
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import PhraseList
 from cwjax.inference.programs import Programs
@@ -39,8 +41,15 @@ from cwjax.inference.transcript import Segment, Skipped, Transcript, Word
 DECODED_AGAIN = 0.7
 """Seconds of speech after the last timestamp of a window for which it is decoded again from there."""
 
-Windows = Generator[WindowJob | Segment, WindowResult | None, None]
-"""Yields jobs, for which it is sent results, and finished segments."""
+FOREVER = 1 << 40
+"""Mel frames of a recording that grows."""
+PAUSE, STEP = 100, 50
+"""Mel frames after which a pause ends a window of a recording that grows, and between looks for one."""
+
+Windows = Generator[WindowJob | Segment | None, WindowResult | None, None]
+"""Yields jobs, for which it is sent results, finished segments, and None where the recording has to grow first."""
+Stretch = tuple[int, int]
+"""First mel frame of what is to be transcribed, and the one after its last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +112,25 @@ class _History:
 
 
 class _Strand:
-    """Windows that follow each other: a generator with its segments so far, and the job that it waits for."""
+    """Windows that follow each other: a generator with its segments so far, and the job that it waits for, None while
+    the recording has to grow and at the end."""
 
     def __init__(self, windows: Windows):
         self._windows = windows
         self.segments: list[Segment] = []
         self.job: WindowJob | None = None
+        self.finished = False
         self.send(None)
 
     def send(self, result: WindowResult | None) -> None:
-        """Goes on to the next job, None at the end."""
-        item: WindowJob | Segment | None = None
+        """Goes on to the next job."""
         try:
-            item = self._windows.send(result)
-            while isinstance(item, Segment):
-                self.segments.append(item)
-                item = next(self._windows)
+            self.job = self._windows.send(result)
+            while isinstance(self.job, Segment):
+                self.segments.append(self.job)
+                self.job = next(self._windows)
         except StopIteration:
-            item = None
-        self.job = item
+            self.job, self.finished = None, True
 
 
 class Transcription:
@@ -141,7 +150,7 @@ class Transcription:
     def __init__(
         self,
         request: Request,
-        recording: Recording,
+        recording: Recording | GrowingRecording,
         programs: Programs,
         contexts: Contexts,
         phrases: PhraseList | None,
@@ -152,6 +161,7 @@ class Transcription:
         self.batch_size = batch_size
         self.finished = False
         self._request, self._recording, self._options = request, recording, options
+        self._grows = isinstance(recording, GrowingRecording)
         self._programs, self._tokens, self._contexts = programs, programs.tokens, contexts
         self._phrases = phrases
         self._emit = emit
@@ -159,6 +169,7 @@ class Transcription:
         if options.chunk_length is not None:
             self._window = min(self._window, frames_of(options.chunk_length))
         self._closed = options.independent_windows or options.vad != "none"
+        self._detector = "energy" if options.vad == "none" else options.vad
         self._language = self._tokens.language_code(options.language) if options.language else None
         self._probabilities: dict[str, float] = {}
         if self._language is None and not self._tokens.is_multilingual:
@@ -192,13 +203,15 @@ class Transcription:
             return []
         if self._strands is None:
             self._begin()
-        jobs = [strand.job for strand in self._strands if strand.job is not None]
-        if not jobs and self._detecting:
+        for strand in self._strands:
+            if strand.job is None and not strand.finished:
+                strand.send(None)
+        if all(strand.finished for strand in self._strands):
+            if not self._detecting:
+                self._finish()
+                return []
             self._transcribe()
-            return self.jobs()
-        if not jobs:
-            self._finish()
-        return jobs
+        return [strand.job for strand in self._strands if strand.job is not None]
 
     def receive(self, job: WindowJob, result: WindowResult) -> None:
         """Goes on after a window."""
@@ -211,26 +224,31 @@ class Transcription:
     def fail(self, error: BaseException) -> None:
         """Ends with an error."""
         if not self.finished:
-            self.finished = True
+            self.cancel()
             self._emit(Event(self._request, error=error))
 
     def cancel(self) -> None:
         """Ends without a result; a window that is being decoded is decoded to its end."""
         self.finished = True
+        if self._grows:
+            self._recording.end()
 
     # From windows to segments.
 
     def _begin(self) -> None:
         """What has to be known before the first window."""
-        loudness = level(self._recording)
-        self._is_silent = silent_frames(loudness)
-        if self._closed:
-            detector = "energy" if self._options.vad == "none" else self._options.vad
-            self._speech = speech_spans(loudness, voice(self._recording, detector))
-        self._max_log_mel = self._programs.max_log_mel(self._recording)
-        self._stretches = list(self._cut_into_stretches(loudness))
-        self._total = sum(last - first for first, last in self._stretches)
-        if self._language is None and self._stretches:
+        if self._grows:
+            self._max_log_mel = -np.inf
+            self._stretches: list[Stretch] = []
+        else:
+            loudness = level(self._recording)
+            self._is_silent = silent_frames(loudness)
+            if self._closed:
+                self._speech = speech_spans(loudness, voice(self._recording, self._detector))
+            self._max_log_mel = self._programs.max_log_mel(self._recording)
+            self._stretches = list(self._cut_into_stretches(loudness))
+            self._total = sum(last - first for first, last in self._stretches)
+        if self._language is None and (self._stretches or self._grows):
             self._detecting = True
             self._strands = [_Strand(self._detect())]
         else:
@@ -238,13 +256,66 @@ class Transcription:
 
     def _transcribe(self) -> None:
         self._detecting = False
+        stretches: Iterable[Iterable[Stretch | None]] = [self._stretches]
         if self._request.only_language:
-            self._stretches = []
-        if self._options.independent_windows:
-            stretches: Iterable[list[tuple[int, int]]] = ([stretch] for stretch in self._stretches)
-        else:
-            stretches = [self._stretches]
+            stretches = []
+        elif self._grows:
+            stretches = [self._coming_stretches()]
+        elif self._options.independent_windows:
+            stretches = ([stretch] for stretch in self._stretches)
         self._strands = [_Strand(self._windows(some)) for some in stretches]
+
+    def _arrive(self, first: int, last: int) -> Generator[None, None, int]:
+        """Waits until some mel frames have come, all from `first` on being needed still; how far they reach."""
+        while not self._recording.reaches(last):
+            yield
+        if not self._grows:
+            return last
+        last = min(last, self._recording.frames)
+        if last > first:
+            self._recording.move(first, last)
+            self._is_silent = silent_frames(self._recording.levels(last))[first - last :]
+            self._max_log_mel = max(self._max_log_mel, self._programs.max_log_mel(self._recording, first, last))
+            self._total = self._recording.frames
+        return last
+
+    def _coming_stretches(self) -> Iterator[Stretch | None]:
+        """The stretches of a recording that grows, None where it has to grow first."""
+        for stretch in clips(self._options, FOREVER):
+            for some in self._until_pauses(*stretch) if self._closed else [stretch]:
+                if some is not None:
+                    self._stretches.append(some)
+                yield some
+
+    def _until_pauses(self, first: int, last: int) -> Iterator[Stretch | None]:
+        """Stretches of speech of a recording that grows, each as soon as a pause ends it or a window is full."""
+        recording, heard, done = self._recording, first, first
+        while heard < last:
+            heard = min(heard + STEP, last)
+            while not recording.reaches(heard):
+                yield None
+            if recording.frames < heard:
+                heard = last = recording.frames
+            loudness = recording.levels(heard)
+            began = heard - len(loudness)
+            likely = None
+            if self._detector != "energy":
+                likely = voice(Recording(recording.samples(done, heard)), self._detector)
+                likely = np.append(np.zeros(done - began), likely)
+            spans = [(max(begin + began, done), end + began) for begin, end in speech_spans(loudness, likely)]
+            self._speech = [span for span in spans if span[1] - span[0] > PADDING * FRAMES_PER_SECOND]
+            spans = [(begin - began, end - began) for begin, end in self._speech]
+            windows = [(begin + began, end + began) for begin, end in pack_windows(spans, loudness, self._window)]
+            goes_on = heard < last and windows and heard - windows[-1][1] < PAUSE and windows.pop()
+            for begin, end in windows:
+                self._skip(done, begin, "no voice activity")
+                done = end
+                yield begin, end
+            quiet = heard - PAUSE if heard < last else last
+            if not goes_on and quiet > done:
+                self._skip(done, quiet, "no voice activity")
+                done = quiet
+                recording.move(done, heard)
 
     def _cut_into_stretches(self, loudness: np.ndarray) -> Iterator[tuple[int, int]]:
         """First mel frame of each stretch to transcribe, and the one after its last."""
@@ -261,42 +332,59 @@ class Transcription:
             self._skip(reached, last, "no voice activity")
 
     def _skip(self, first: int, last: int, reason: str) -> None:
-        if first < last:
-            self._skipped.append(Skipped(first / FRAMES_PER_SECOND, last / FRAMES_PER_SECOND, reason))
+        if first >= last:
+            return
+        start, end = first / FRAMES_PER_SECOND, last / FRAMES_PER_SECOND
+        if self._skipped and (self._skipped[-1].end, self._skipped[-1].reason) == (start, reason):
+            start = self._skipped.pop().start
+        self._skipped.append(Skipped(start, end, reason))
 
     def _detect(self) -> Windows:
         """Finds the language in the first windows: the first that is certain, or the most frequent."""
-        options = self._options
-        if self._closed:
-            firsts = self._stretches
-        else:
-            # openai-whisper encodes the silence after a short recording here, too.
-            count = max(1, -(-self._recording.frames // self._window))
-            firsts = [(number * self._window, (number + 1) * self._window) for number in range(count)]
-        found: list[dict[str, float]] = []
-        for first, last in firsts[: options.language_detection_segments]:
+        options, found = self._options, []
+        for number in range(options.language_detection_segments):
+            if self._closed and not self._grows:
+                if number == len(self._stretches):
+                    break
+                first, last = self._stretches[number]
+            else:
+                # openai-whisper encodes the silence after a short recording here, too.
+                first, last = number * self._window, (number + 1) * self._window
+                yield from self._arrive(0, last)
+                if (number or self._grows) and first >= self._recording.frames:
+                    break
             job = self._job(first, min(last - first, self._window), _History([]), language=None)
             result = yield dataclasses.replace(job, previous=(), prefix=(), decoded=False)
             found.append(result.probabilities)
             if max(result.probabilities.values()) >= options.language_detection_threshold:
                 found = found[-1:]
                 break
+        if not found:
+            return
         likeliest = [next(iter(probabilities)) for probabilities in found]  # they come sorted
         self._language = max(likeliest, key=likeliest.count)
         self._probabilities = found[likeliest.index(self._language)]
 
-    def _windows(self, stretches: Sequence[tuple[int, int]]) -> Windows:
+    def _windows(self, stretches: Iterable[Stretch | None]) -> Windows:
         """Window after window of some stretches, and their segments."""
         options = self._options
         history = _History(list(self._initial))
-        for first, last in stretches:
+        for stretch in stretches:
+            if stretch is None:
+                yield None
+                continue
+            first, last = stretch
             if self._closed:
                 history.last_speech = max(history.last_speech, first / FRAMES_PER_SECOND)
             seek = first
             while seek < last:
                 self._done[first] = seek - first
-                frames = min(self._window, last - seek)
-                if options.no_speech_threshold is not None and self._is_silent[seek : seek + frames].all():
+                frames = (yield from self._arrive(seek, min(seek + self._window, last))) - seek
+                if frames <= 0:  # the recording has ended
+                    last = seek
+                    break
+                is_silent = self._is_silent if self._grows else self._is_silent[seek : seek + frames]
+                if options.no_speech_threshold is not None and is_silent.all():
                     # A model that is asked what is said there would make something up.
                     self._skip(seek, seek + frames, "silence")
                     seek += frames
@@ -310,7 +398,7 @@ class Transcription:
                 segments, following = self._segments_of(job, result, history)
                 self._note_phrases(seek, following, result.spotted)
                 for segment in segments or ():
-                    yield self._within(segment, last if self._closed else self._recording.frames)
+                    yield self._within(segment, last if self._closed else self._length(job))
                     history.said += segment.tokens
                 if segments is not None and (not options.condition_on_previous_text or result.window.temperature > 0.5):
                     history.prompt_since = len(history.said)
@@ -342,7 +430,7 @@ class Transcription:
             options=self._options,
             language=language,
             previous=tuple(self._previous_text(history)),
-            prefix=self._prefix if seek == self._stretches[0][0] else (),
+            prefix=self._prefix if self._stretches and seek == self._stretches[0][0] else (),
             phrases=self._phrases,
         )
 
@@ -412,11 +500,16 @@ class Transcription:
             ended=window_end,
             length=job.frames / FRAMES_PER_SECOND,
             last_speech=last_speech,
-            frames=self._recording.frames,
-            duration=self._recording.duration,
+            frames=self._length(job),
+            duration=self._length(job) / FRAMES_PER_SECOND,
         )
         kept = skip_hallucinations(segments, following, threshold, here)
         return (None, kept) if isinstance(kept, int) else kept
+
+    def _length(self, job: WindowJob) -> int:
+        """Mel frames of the recording; of one that grows, up to where no window's times reach."""
+        is_last = not self._grows or job.frames < self._window
+        return self._recording.frames if is_last else job.seek + self._programs.frames + self._window
 
     def _where_speech_goes_on(self, seek: int, following: int, last: int) -> int:
         """The mel frame from which on a window has to be decoded again, because the model stopped before its speech
@@ -428,8 +521,8 @@ class Transcription:
         return last
 
     def _within(self, segment: Segment, last: int) -> Segment:
-        """A segment whose times do not reach beyond a mel frame, nor beyond the recording."""
-        end = min(last / FRAMES_PER_SECOND, self._recording.duration)
+        """A segment whose times do not reach beyond a mel frame."""
+        end = last / FRAMES_PER_SECOND
         if segment.end <= end and all(word.end <= end for word in segment.words or ()):
             return segment
         words = segment.words and tuple(
@@ -453,6 +546,8 @@ class Transcription:
         self._emit(Event(self._request, None, done, self._total / FRAMES_PER_SECOND))
 
     def _finish(self) -> None:
+        if self._grows:
+            self._recording.check()
         self.finished = True
         transcript = Transcript(
             text=self._tokens.text([token for segment in self._segments for token in segment.tokens]),
