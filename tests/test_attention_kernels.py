@@ -75,7 +75,8 @@ def test_long_attention_on_a_gpu_is_cudnns(cuda: None, causal: bool) -> None:
 
 @pytest.mark.parametrize("unfit", ["float32", "masked", "short", "odd", "narrow", "Turing", "AMD"])
 def test_what_cudnn_cannot_do_goes_without_it(cuda: None, unfit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = operands({"short": 64, "odd": 511}.get(unfit, 512), dtype=jnp.float32 if unfit == "float32" else jnp.bfloat16)
+    length, dtype = {"short": 64, "odd": 511}.get(unfit, 512), jnp.float32 if unfit == "float32" else jnp.bfloat16
+    arrays = operands(length, dtype=dtype)
     if unfit == "narrow":
         arrays = tuple(array[..., :20] for array in arrays)
     mask = jnp.ones((2, 1, 1, 512), bool) if unfit == "masked" else None

@@ -90,7 +90,7 @@ _VARIANTS = {
 _ACCENTS = ("en-us", "en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-scotland", "en-029")
 _PROGRAMS = {
     "flite": ("flite", "-voice", "{voice}", "-t", "{text}", "-o", "{file}"),
-    "rhvoice": ("RHVoice-test", "-p", "{voice}", "-q", "standard", "-o", "{file}"),  # which reads the text from its input
+    "rhvoice": ("RHVoice-test", "-p", "{voice}", "-q", "standard", "-o", "{file}"),  # reads from its input
     "pico": ("pico2wave", "-l", "{voice}", "-w", "{file}", "--", "{text}"),
 }
 # fmt: on
