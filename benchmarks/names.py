@@ -27,10 +27,10 @@ from cwjax.data.audio import read_audio
 from cwjax.data.espeak import Voice, synthesize
 from cwjax.data.homophones import read_homophones
 from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.spotter_batches import look_alikes
 from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, vocabulary
 from cwjax.evaluation.word_errors import normalise
 from cwjax.inference.phrases import occurrences
-from cwjax.training.spotter import look_alikes
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
 """Names and terms that the read speech says."""

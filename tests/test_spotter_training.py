@@ -17,11 +17,13 @@ import soundfile
 from flax import nnx
 
 from cwjax.data import spotter_speech
+from cwjax.data.spotter_batches import BatchSettings, batches, look_alikes
 from cwjax.data.spotter_speech import Sentence, SpeechSettings, make_window, vocabulary
 from cwjax.data.spotter_states import EncodedWindow, encoded_windows
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.spotting import calibrate, measure
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, detect, encode_phrases
-from cwjax.training.spotter import SpotterTraining, batches, calibrate, fit, look_alikes, measure
+from cwjax.training.spotter import SpotterTraining, fit
 from cwjax.weights import spotter_files
 from cwjax.weights.spotter_files import encoder_sha256, load_spotter, save_spotter
 
@@ -56,14 +58,12 @@ def trained(windows) -> PhraseSpotter:
     settings = SpotterTraining(
         size=SpotterConfig(audio_width=WIDTH, width=16, hidden=32, text_layers=1, text_kernel=3),
         steps=80,
-        slices=8,
-        slice_seconds=4.0,
-        phrases=3,
+        batch=BatchSettings(slices=8, slice_seconds=4.0, phrases=3),
         learning_rate=5e-3,
         dropout=0.0,
     )
     spotter = PhraseSpotter(settings.size, key=jax.random.key(0))
-    loss = fit(spotter, batches(windows, TEN + OTHERS, settings), settings)
+    loss = fit(spotter, batches(windows, TEN + OTHERS, settings.batch, settings.size.rows, 0), settings)
     assert np.isfinite(loss)
     calibrate(spotter, windows[:20], OTHERS, 0)
     return spotter
