@@ -173,6 +173,24 @@ def test_other_phrases_do_not_change_a_score(spotter):
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
+def test_a_few_phrases_in_a_part_of_a_window(spotter):
+    """What is outside of it is not heard, and the phrases are those of the list."""
+    encoded = encode_phrases(spotter, PHRASES)
+    some = phrase_spotter.select_phrases(encoded, [2, 9, 0])
+    states = jax.random.normal(jax.random.key(6), (1, 100, 12))
+    whole, _ = phrase_spotter.find_all(spotter, states, encoded)
+    found, lengths = phrase_spotter.find_all(spotter, states, some, jnp.ones((1, 50), bool))
+    for all_of_them, ours in zip(whole, found, strict=True):
+        np.testing.assert_array_equal(all_of_them[:, jnp.array([2, 9, 0])], ours)
+    assert lengths.tolist() == [9, 64, 3]
+    listened = jnp.zeros((1, 50), bool).at[:, 20:30].set(True)
+    part = detect(spotter, states, some, listened)
+    other = states.at[:, :30].set(9.0).at[:, 70:].set(-9.0)
+    for ours, theirs in zip(part, detect(spotter, other, some, listened), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (part[0] != detect(spotter, states, some)[0]).any()
+
+
 def test_rivals_are_those_heard_at_the_same_place():
     found = phrase_spotter.Found(*(jnp.array([row]) for row in ([0.0] * 4, [2, 10, 0, 30], [8, 14, 28, 31])))
     logits = jnp.array([[1.0, 2.0, -1.0, 5.0]])  # the third covers the middle of both before it, the last none

@@ -12,6 +12,7 @@ from test_transcriber import text_only
 from test_writers import speech
 
 from cwjax.errors import CwjaxError
+from cwjax.inference import engine
 from cwjax.inference import phrases as phrases_module
 from cwjax.inference.contexts import listed_phrases
 from cwjax.inference.options import DecodingOptions
@@ -205,10 +206,62 @@ def test_a_text_that_repeats_what_was_shown_is_decoded_again_without(transcriber
     ],
 )
 def test_an_echo_has_phrases_as_they_were_shown(text: str, expected: bool) -> None:
-    spotted = [Word(name, 0, 1, 0.9) for name in ("Ada", "Bo", "Caxton", "Dürer", "Ada")]
+    spotted = [Word(name, 7.0 * n, 7.0 * n + 1, 0.9) for n, name in enumerate(("Ada", "Bo", "Caxton", "Dürer"))]
     assert shown(spotted) == "Ada, Bo, Caxton, Dürer"
     assert is_echo(text, spotted) == expected
     assert not is_echo("Ada, Bo", spotted[:2])
+    in_a_row = [Word(one.text, one.start / 5, one.end / 5, 0.9) for one in spotted[:3]]  # 1.2 s between them
+    assert is_echo(text, in_a_row) == (expected and "Bo, Caxton, Dürer" not in text)
+    in_a_row = [Word(one.text, one.start / 10, one.start / 10 + 0.5, 0.9) for one in spotted]
+    assert not is_echo(text, in_a_row), "a list that was read out"
+
+
+@pytest.mark.parametrize(("probability", "is_kept"), [(0.05, False), (0.2, True)])
+def test_a_phrase_where_it_was_not_heard_is_decoded_again_without(
+    transcriber, heard, asked, monkeypatch, probability: float, is_kept: bool
+) -> None:
+    """It is written in another segment than that in which it was heard, and is looked for there."""
+    samples = talk((1, 0.3), noise=0.002)
+    looked_for = []
+
+    def heard_between(states, phrases, places):
+        looked_for.extend(places)
+        return np.array([probability] * len(places))
+
+    def in_segments(window, tokens, seek, frames):
+        said = {" They met Ada": (seek / 100, 4.0), " and Ada": (12.0, 15.0), " and Bo": (15.0, 16.0)}
+        first = cut(window, tokens, seek, frames)
+        segments = [replace(first.segments[0], start=start, end=end, text=text) for text, (start, end) in said.items()]
+        return first._replace(segments=segments)
+
+    cut = engine.cut_into_segments
+    monkeypatch.setattr(transcriber.phrases, "heard_between", heard_between)
+    monkeypatch.setattr(engine, "cut_into_segments", in_segments)
+    heard.update({"Ada": (0.9, 0.5), "Bo": (0.8, 14.5)})
+    phrases = ("Ada", "Bo", f"{probability}")  # a list of its own
+    found = transcriber.transcribe(samples, "", replace(text_only(transcriber), phrases=phrases))
+    assert looked_for == [("Ada", 12.0, 15.0)], "only where the likeliest place is not"
+    assert asked == ([[" Ada, Bo"]] if is_kept else [[" Ada, Bo"], [""]])
+    assert bool(found.phrases) == is_kept
+
+
+def test_phrases_are_looked_for_in_a_part_of_a_window(monkeypatch) -> None:
+    lists = Phrases(lambda: SPOTTER)
+    phrases = lists.encode(("Ada", "Goethe | gurta", "Bo"))
+    asked = []
+
+    def noting(spotter, states, some, listened):
+        asked.append((np.asarray(some.lengths[0, :4]), np.asarray(listened)))
+        return np.array([[0.1, 0.2, 0.3]] * len(states)), None, None
+
+    monkeypatch.setattr(phrases_module, "detect", noting)
+    states = np.zeros((300, 32), np.float32)  # six seconds
+    found = lists.heard_between(states, phrases, [("Ada", 0.0, 0.5), ("Goethe", 3.0, 3.2), ("Ada", 5.0, 9.0)])
+    assert found.tolist() == [0.1, 0.3, 0.1], "of a phrase's likeliest spelling"
+    ((lengths, listened),) = asked
+    assert lengths.tolist() == [3, 6, 5, 0]
+    seconds = [(row.argmax() * 0.04, (len(row) - row[::-1].argmax()) * 0.04) for row in listened]
+    np.testing.assert_allclose(seconds, [(0, 1.52), (2.04, 4.2), (4.04, 6), (4.04, 6)], atol=0.03)
 
 
 @pytest.mark.parametrize(

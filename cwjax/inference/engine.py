@@ -12,17 +12,17 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.audio import Recording
+from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.growing import POLL, GrowingRecording
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrases import PhraseList, Phrases, is_echo, shown
+from cwjax.inference.phrases import UNHEARD, PhraseList, Phrases, is_echo, is_written, occurrences, shown
 from cwjax.inference.programs import Programs, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
@@ -239,12 +239,20 @@ class Engine:
             for job, language in zip(jobs, languages, strict=True)
         ]
         spotted = self._spot(jobs, encoded)
-        encoded = encoded._replace(states=None)
+        states, encoded = encoded.states, encoded._replace(states=None)
         previous = [self._previous(job, found) for job, found in zip(jobs, spotted, strict=True)]
         windows = self._decode(jobs, encoded, starts, previous)
-        if any(previous[row] != job.previous for row, job in enumerate(jobs)):
-            self._decode_echoes(jobs, encoded, starts, windows, spotted)
         cuts = [self._cut(job, window) for job, window in zip(jobs, windows, strict=True)]
+        invented = [row for row, job in enumerate(jobs) if self._invents(job, cuts[row], states, row, spotted[row])]
+        if invented:
+            again = self._decode(
+                [jobs[row] for row in invented],
+                select_windows(encoded, _filled(invented)),
+                [starts[row] for row in invented],
+                [jobs[row].previous for row in invented],
+            )
+            for row, window in zip(invented, again, strict=True):
+                windows[row], spotted[row], cuts[row] = window, (), self._cut(jobs[row], window)
         alignments = self._align(jobs, encoded, languages, cuts)
         rows = zip(languages, probabilities, windows, cuts, alignments, spotted, strict=True)
         return [WindowResult(*row) for row in rows]
@@ -268,26 +276,21 @@ class Engine:
         names = self.programs.tokens.encode(shown(spotted))[:longest]
         return (*names, *job.previous[max(0, len(job.previous) - longest + len(names)) :])
 
-    def _decode_echoes(
-        self,
-        jobs: Sequence[WindowJob],
-        encoded: EncodedAudio,
-        starts: Sequence[Sequence[int]],
-        windows: list[DecodedWindow],
-        spotted: list[tuple[Word, ...]],
-    ) -> None:
-        """Decodes windows anew that repeat the phrases they were shown, without these."""
-        rows = [row for row, window in enumerate(windows) if is_echo(window.text, spotted[row])]
-        if not rows:
-            return
-        again = self._decode(
-            [jobs[row] for row in rows],
-            select_windows(encoded, _filled(rows)),
-            [starts[row] for row in rows],
-            [jobs[row].previous for row in rows],
-        )
-        for row, window in zip(rows, again, strict=True):
-            windows[row], spotted[row] = window, ()
+    def _invents(self, job: WindowJob, cut: Cut, states: Any, row: int, spotted: Sequence[Word]) -> bool:
+        """Whether a window repeats what it was shown, or writes a phrase of it where that cannot be heard."""
+        if not spotted:
+            return False
+        if is_echo("".join(segment.text for segment in cut.segments), spotted):
+            return True
+        began = job.seek / FRAMES_PER_SECOND
+        segments = [replace(one, start=one.start - began, end=one.end - began) for one in cut.segments]
+        places = [
+            (phrase.text, segment.start, segment.end)
+            for phrase in spotted
+            for segment in segments
+            if occurrences(phrase.text, segment.text) and not is_written(phrase, [segment])
+        ]
+        return bool(places) and self._phrases.heard_between(states[row], job.phrases, places).min() < UNHEARD
 
     def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:
         """The windows encoded, those that share a context together, and padded to a power of two."""

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from unicodedata import category
 
 import jax
@@ -15,12 +16,15 @@ from cwjax.errors import CwjaxError
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
 from cwjax.inference.transcript import Segment, Word
 from cwjax.models.phrase_spotter import (
+    CHUNK,
+    FRAME_SECONDS,
     LONGEST_PHRASE,
     EncodedPhrases,
     PhraseSpotter,
     detect,
     encode_phrases,
     normalized,
+    select_phrases,
 )
 
 log = logging.getLogger(__name__)
@@ -35,7 +39,9 @@ NEARBY = 1.0
 _LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
 _EDGE = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"  # not between two letters
 ECHOED = 3
-"""So many phrases in a row, as the decoder was shown them, are a repeated prompt and not what was said."""
+"""So many phrases in a row, as the decoder was shown them, are a repeated prompt, unless they were heard in a row."""
+UNHEARD = 0.1
+"""Probability below which a phrase was not said where it is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +137,26 @@ class Phrases:
             found.append(tuple(sorted(best.values(), key=lambda phrase: phrase.start)))
         return found
 
+    def heard_between(
+        self, states: jax.Array, phrases: PhraseList, places: Sequence[tuple[str, float, float]]
+    ) -> np.ndarray:
+        """How probably phrases are said in parts of a window, (N,).
+
+        Args:
+            states: (A, D), of the audio encoder.
+            phrases: to which they belong.
+            places: N phrases as they are written, first and last second.
+        """
+        wanted = np.array([phrases.written.index(text) for text, _, _ in places])
+        rows = np.flatnonzero(np.isin(phrases.owners, wanted))[:CHUNK]
+        at = FRAME_SECONDS * np.arange(-(-len(states) // 2))
+        listened = [(at > start - NEARBY) & (at < end + NEARBY) for _, start, end in places]
+        listened = np.stack(listened + listened[-1:] * ((1 << (len(places) - 1).bit_length()) - len(places)))
+        repeated = np.broadcast_to(states, (len(listened), *states.shape))
+        probabilities, *_ = detect(self.spotter, repeated, select_phrases(phrases.spellings, rows), listened)
+        own = phrases.owners[rows] == wanted[:, None]
+        return np.where(own, np.asarray(probabilities)[: len(places)], 0).max(axis=1)
+
 
 def _plain(text: str) -> str:
     """Single spaces for white space, control characters and byte order marks."""
@@ -151,12 +177,14 @@ def is_written(phrase: Word, segments: Sequence[Segment]) -> bool:
 
 
 def shown(phrases: Sequence[Word]) -> str:
-    """How the decoder is shown phrases, as text before that of the window; each once."""
-    return ", ".join(dict.fromkeys(phrase.text for phrase in phrases))
+    """How the decoder is shown phrases, as text before that of the window."""
+    return ", ".join(phrase.text for phrase in phrases)
 
 
 def is_echo(text: str, phrases: Sequence[Word]) -> bool:
-    """Whether a window's text repeats what the decoder was shown."""
-    names = shown(phrases).split(", ")
-    runs = [", ".join(names[first : first + ECHOED]) for first in range(len(names) - ECHOED + 1)]
-    return any(run.casefold() in text.casefold() for run in runs)
+    """Whether a window's text repeats what the decoder was shown, and not a list that was said as such."""
+    for run in zip(*(phrases[first:] for first in range(ECHOED)), strict=False):
+        in_a_row = all(after.start - before.end < NEARBY for before, after in pairwise(run))
+        if not in_a_row and shown(run).casefold() in text.casefold():
+            return True
+    return False

@@ -177,6 +177,14 @@ def encode_phrases(spotter: PhraseSpotter, phrases: Sequence[str]) -> EncodedPhr
     return EncodedPhrases(units, jnp.asarray(lengths), jnp.asarray(place), jnp.float32(different))
 
 
+def select_phrases(phrases: EncodedPhrases, rows: Sequence[int]) -> EncodedPhrases:
+    """Some phrases of a list, at most CHUNK, that are judged as of the whole list."""
+    place = jnp.pad(phrases.place[jnp.asarray(rows)], (0, CHUNK - len(rows)))
+    units = phrases.units.reshape(-1, *phrases.units.shape[2:])[place]
+    lengths = jnp.where(jnp.arange(CHUNK) < len(rows), phrases.lengths.reshape(-1)[place], 0)
+    return EncodedPhrases(units[None], lengths[None], jnp.arange(len(rows)), phrases.different)
+
+
 @nnx.jit
 def _read_chunks(spotter: PhraseSpotter, ids: jax.Array, lengths: jax.Array) -> jax.Array:
     return jax.lax.map(lambda chunk: spotter.read(*chunk), (ids, lengths))
@@ -320,7 +328,7 @@ def _rivals(logits: jax.Array, start: jax.Array, end: jax.Array, frames: int) ->
 
 @nnx.jit
 def detect(
-    spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases
+    spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases, listened: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Which phrases are said in windows.
 
@@ -328,18 +336,23 @@ def detect(
         spotter: the one that belongs to the audio encoder.
         states: (B, A, W), what the audio encoder gives without context.
         phrases: from `encode_phrases`.
+        listened: (B, T) bool, the frames in which they are looked for; None: all.
 
     Returns:
         Probability in 0..1, and first and last second of where the phrase is likeliest, each (B, P) float32.
     """
-    found, lengths = find_all(spotter, states, phrases)
+    found, lengths = find_all(spotter, states, phrases, listened)
     probability = probabilities(spotter, found, lengths, -(-states.shape[1] // 2), phrases.different)
     return probability, found.start * FRAME_SECONDS, (found.end + 1) * FRAME_SECONDS
 
 
-def find_all(spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases) -> tuple[Found, jax.Array]:
+def find_all(
+    spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases, listened: jax.Array | None = None
+) -> tuple[Found, jax.Array]:
     """Best paths of all phrases, in the order of the list, and their lengths (P,)."""
     frames = spotter.hear(states)
+    if listened is not None:
+        frames = jnp.where(listened[..., None], frames, 0)  # which are like no letter
     found = jax.lax.map(lambda chunk: find(*chunk, frames, spotter.config.reach), (phrases.units, phrases.lengths))
 
     def in_order(value: jax.Array) -> jax.Array:
