@@ -42,12 +42,14 @@ class Model:
         params: the tree of parameters.
         source: where it was loaded from.
         int8: whether it transcribes with weights rounded to int8; `params` are as they were.
+        draft: a smaller model that guesses for it.
     """
 
     config: ContextWhisperConfig
     params: Parameters
     source: OpenedModel
     int8: bool = False
+    draft: "Model | None" = None
 
     @property
     def takes_context(self) -> bool:
@@ -146,8 +148,9 @@ class Model:
         """All ways to transcribe, with the model's compiled programs."""
         heads = self.source.generation().get("alignment_heads")
         timestamps = self.source.facts().get("timestamps", True)
+        draft = self.draft and self.draft.transcriber.programs
         return Transcriber(
-            self.config, self.params, self.processor, heads, timestamps, self.int8, lambda: load_spotter(self)
+            self.config, self.params, self.processor, heads, timestamps, self.int8, lambda: load_spotter(self), draft
         )
 
     def save(self, directory: str | Path) -> None:
@@ -191,7 +194,7 @@ class Model:
         return abstract(self.config)[0]
 
 
-def load(source: str | Path, *, dtype: Any = None, device: str | None = None) -> Model:
+def load(source: str | Path, *, dtype: Any = None, device: str | None = None, draft: str | Path | None = None) -> Model:
     """Loads a model: ours, or a stock Whisper, which takes no context.
 
     Args:
@@ -201,17 +204,24 @@ def load(source: str | Path, *, dtype: Any = None, device: str | None = None) ->
         dtype: what to compute in: "float32", "bfloat16" or "float16"; "int8": with the largest weights rounded to that,
             the rest in float32, which saves time on CPUs; None: bfloat16 on GPUs and TPUs, else float32.
         device: such as "cpu", "gpu" or "cuda:1"; None: JAX's first.
+        draft: a smaller Whisper of the same tokens, whose guesses the model confirms or corrects: greedy decoding is
+            faster where most are right, and its text the same. "tiny" goes with "base" to "large-v2", "turbo" and
+            "distil-large-v3" with "large-v3".
 
     Raises:
         CwjaxError: it is neither here nor can be fetched, or it is damaged or another kind of model; or there is no
-            such dtype or device.
+            such dtype or device; or the draft has other tokens.
     """
     keep_compiled_programs()
     opened = open_model(locate(str(source)))
     chosen = find_device(device)
     int8 = dtype == "int8"
     parameters = as_tree(opened.parameters(), compute_dtype("float32" if int8 else dtype, chosen))
-    return Model(opened.config, jax.device_put(parameters, chosen), opened, int8)
+    helper = None if draft is None else load(draft, dtype=dtype, device=device)
+    model = Model(opened.config, jax.device_put(parameters, chosen), opened, int8, helper)
+    if helper is not None:
+        _ = model.transcriber  # refuses what does not go together
+    return model
 
 
 @partial(jax.jit, static_argnums=0)

@@ -115,6 +115,8 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
          "what to compute in; int8: rounds the largest weights, faster on CPUs; none: what suits the device"),
         ("--fp16", None, _truth, None, "openai-whisper's word for --compute-dtype float16; False: float32"),
         ("--threads", None, INT, "N", "cores of the CPU to use; none: all"),
+        ("--draft", None, TEXT, "MODEL",
+         "a smaller Whisper that guesses tokens for the model, faster where most are right; with --beam-size none"),
         ("--batch-size", None, INT, "N",
          "windows decoded at once, of one recording or several; with --independent-windows; none: one"),
     ),

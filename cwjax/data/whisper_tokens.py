@@ -67,6 +67,14 @@ class WhisperTokens:
             raise CwjaxError(f"the tokenizer has no token {token}")
         return number
 
+    def agree(self, others: "WhisperTokens") -> bool:
+        """Whether ids mean the same to others, whatever they call the markers before the timestamps."""
+        named = [
+            {name: number for name, number in one._vocabulary.items() if number < one.no_speech}
+            for one in (self, others)
+        ]
+        return named[0] == named[1] and (self.first_timestamp, self._added) == (others.first_timestamp, others._added)
+
     @cached_property
     def _vocabulary(self) -> dict[str, int]:
         return self.tokenizer.get_vocab()

@@ -26,12 +26,14 @@ class EncodedAudio(NamedTuple):
         plain: of the same windows, encoded without their contexts; None where the two are not compared.
         scale: (B,), how much the context counts: logits become `plain + scale * (audio - plain)`; None without `plain`.
         states: (B, A, D), what the audio encoder gives without context, for spotting phrases; None unless asked for.
+        draft: of the same windows, by the encoder of a draft; None where none is used.
     """
 
     audio: ProjectedAudio
     plain: ProjectedAudio | None = None
     scale: jax.Array | None = None
     states: jax.Array | None = None
+    draft: ProjectedAudio | None = None
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,7 @@ def decode(
 
     def choose(count, state, visible, logits):
         """The next token of every hypothesis, and the slots that belong to it."""
-        if plan.repetition_penalty != 1:
-            logits = apply_repetition_penalty(logits, state.tokens, count, plan.repetition_penalty)
-        if plan.no_repeat_ngram_size:
-            logits = forbid_repeated_ngrams(logits, state.tokens, count, plan.no_repeat_ngram_size)
-        logits = logits + biases.always + jnp.where(count == 0, biases.first, 0)
-        if plan.timestamps:
-            logits = apply_timestamp_rules(logits, state.tokens, count, plan.end_of_text, plan.first_timestamp)
+        logits = apply_rules(logits, state.tokens, count, biases, plan)
         step_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, count))(keys)
         before = state
         state, sources = search.advance(state, logits, count, step_keys, temperature, plan.end_of_text)
@@ -149,24 +145,47 @@ def decode(
         state, visible = choose(count, state, visible, _logits(decoder, encoded.scale, stream))
         return count + 1, state, visible, cache
 
-    places = jnp.arange(prompt_length)
-    stream, cache = _read(
-        decoder,
-        audio,
-        prompt.tokens,
-        decoder.empty_cache(audio, len(slots)),
-        0,
-        jnp.maximum(places - prompt.padding[:, None], 0),
-        behind_padding & (slots <= places[:, None]),
-    )
-    logits = _logits(decoder, encoded.scale, jnp.stack([stream[:, -plan.start_length], stream[:, -1]], axis=1))
-    no_speech = jax.nn.softmax(logits[:, 0])[:, plan.no_speech]
+    logits, cache = read_prompt(decoder, audio, prompt, plan, len(slots), encoded.scale)
     first_logits = jnp.broadcast_to(logits[:, 1:], (windows, group, logits.shape[-1]))
     visible = jnp.broadcast_to(behind_padding & (slots < prompt_length), (windows, group, len(slots)))
     start = search.start(windows, plan.steps, plan.end_of_text)
     state, visible = choose(jnp.int32(0), start, visible, first_logits)
     _, state, _, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(1), state, visible, cache))
-    return Decoding(search.candidates(state), no_speech)
+    return Decoding(search.candidates(state), no_speech(logits, plan))
+
+
+def read_prompt(
+    decoder: StepwiseDecoder,
+    audio: ProjectedAudio,
+    prompt: Prompt,
+    plan: Plan,
+    slots: int,
+    scale: jax.Array | None = None,
+) -> tuple[jax.Array, DecoderCache]:
+    """Logits (B, 2, V) after the start of the transcript and after the prompt, and a cache of N = `slots` with it."""
+    places = jnp.arange(prompt.tokens.shape[1])
+    padding, numbers = prompt.padding[:, None], jnp.arange(slots)
+    visible = (numbers >= padding[..., None]) & (numbers <= places[:, None])
+    cache, positions = decoder.empty_cache(audio, slots), jnp.maximum(places - padding, 0)
+    stream, cache = _read(decoder, audio, prompt.tokens, cache, 0, positions, visible)
+    return _logits(decoder, scale, jnp.stack([stream[:, -plan.start_length], stream[:, -1]], axis=1)), cache
+
+
+def no_speech(logits: jax.Array, plan: Plan) -> jax.Array:
+    """The probability that there is no speech, (B,), from the logits of `read_prompt`."""
+    return jax.nn.softmax(logits[:, 0])[:, plan.no_speech]
+
+
+def apply_rules(logits: jax.Array, tokens: jax.Array, count: jax.Array | int, biases: Biases, plan: Plan) -> jax.Array:
+    """Logits (B, G, V) after `count` of the tokens (B, G, T), as all the rules together leave them."""
+    if plan.repetition_penalty != 1:
+        logits = apply_repetition_penalty(logits, tokens, count, plan.repetition_penalty)
+    if plan.no_repeat_ngram_size:
+        logits = forbid_repeated_ngrams(logits, tokens, count, plan.no_repeat_ngram_size)
+    logits = logits + biases.always + jnp.where(count == 0, biases.first, 0)
+    if plan.timestamps:
+        logits = apply_timestamp_rules(logits, tokens, count, plan.end_of_text, plan.first_timestamp)
+    return logits
 
 
 def language_logits(decoder: StepwiseDecoder, encoded: EncodedAudio, start: int) -> jax.Array:

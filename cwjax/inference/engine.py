@@ -310,6 +310,7 @@ class Engine:
                     None if jobs[some[0]].options.context_scale == 0 else context,
                     jobs[0].is_compared,
                     jobs[0].decoded and jobs[0].phrases is not None,
+                    jobs[0].decoded and self.programs.can_draft(jobs[0].options),
                 )
                 parts.append(encoded if len(filled) == len(some) else select_windows(encoded, range(len(some))))
                 order += some

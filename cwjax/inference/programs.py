@@ -16,12 +16,14 @@ from flax import nnx
 from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
 from cwjax.data.processor import Processor
 from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
 from cwjax.inference.logit_rules import suppression
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.search import BeamSearch, Candidates, Sampling, Search
 from cwjax.inference.segments import DecodedWindow
+from cwjax.inference.speculation import speculate
 from cwjax.inference.timing import Alignment, align
 from cwjax.models.audio_encoder import ContextStates, ProjectedContext
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
@@ -46,6 +48,10 @@ class Programs:
         alignment_heads: (layer, head) of the decoder's cross-attention that follow the audio; None, or what another
             model's settings left: all of the upper half of the layers, as openai-whisper has it.
         int8: round weights, see `quantise`.
+        draft: a smaller model that guesses tokens where the likeliest are wanted, see `speculate`; None: none.
+
+    Raises:
+        CwjaxError: the draft has other tokens, other windows or fewer positions.
     """
 
     def __init__(
@@ -55,11 +61,16 @@ class Programs:
         processor: Processor,
         alignment_heads: Sequence[tuple[int, int]] | None = None,
         int8: bool = False,
+        draft: "Programs | None" = None,
     ):
         self.processor = processor
         self.tokens = processor.tokens
         self.frames = processor.window_samples // HOP_LENGTH
         self.positions = config.whisper.max_target_positions
+        self.vocabulary = config.whisper.vocab_size
+        self.draft = draft
+        if draft is not None:
+            _require_draft(self, draft)
         self._dtype = parameters["decoder"]["positions"].dtype
         self._unrounded, _ = abstract(config)
         self._int8 = int8
@@ -72,6 +83,7 @@ class Programs:
         self._contributions = jax.jit(self._contributions_program)
         self._language = jax.jit(self._language_program)
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
+        self._speculate = jax.jit(self._speculate_program, static_argnames="plan")
         self._align = jax.jit(self._align_program, static_argnames="start")
         self._biases = lru_cache(maxsize=8)(partial(_biases, self.tokens, config.whisper.vocab_size))
 
@@ -120,6 +132,7 @@ class Programs:
         context: ProjectedContext | None = None,
         compared: bool = False,
         with_states: bool = False,
+        drafted: bool = False,
     ) -> EncodedAudio:
         """Encodes windows that share a context.
 
@@ -132,9 +145,18 @@ class Programs:
             context: of all the windows; None: no context.
             compared: encode them without the context, too.
             with_states: keep what the encoder gives without the context.
+            drafted: let the draft encode them, too.
         """
         windows = _window_arrays(samples, max_log_mel, frames, silence_after)
-        return self._encode(self.parameters, *windows, context, compared, with_states)
+        encoded = self._encode(self.parameters, *windows, context, compared, with_states)
+        if not drafted:
+            return encoded
+        return encoded._replace(draft=self.draft.encode(samples, max_log_mel, frames, silence_after).audio)
+
+    def can_draft(self, options: DecodingOptions) -> bool:
+        """Whether the draft is of use: it guesses the likeliest tokens, of one hypothesis and one encoding."""
+        greedy = options.beam_size is None and options.temperature[0] == 0
+        return self.draft is not None and greedy and options.context_scale in (0, 1)
 
     def context_contributions(
         self,
@@ -191,10 +213,12 @@ class Programs:
             repetition_penalty=options.repetition_penalty,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
         )
-        chance = _chance(seeds, temperatures) if drawn else (None, None)
-        decoding = self._decode(
-            self.parameters, encoded, prompt, self._biases(options.decoding_part), *chance, plan=plan
-        )
+        biases = self._biases(options.decoding_part)
+        if encoded.draft is not None and not drawn:
+            decoding = self._speculate(self.parameters, self.draft.parameters, encoded, prompt, biases, plan=plan)
+        else:
+            chance = _chance(seeds, temperatures) if drawn else (None, None)
+            decoding = self._decode(self.parameters, encoded._replace(draft=None), prompt, biases, *chance, plan=plan)
         return self._best(jax.device_get(decoding), options, temperatures)
 
     def align(
@@ -285,6 +309,10 @@ class Programs:
         decoder = self._model(parameters).decoder.stepwise()
         return decode(decoder, encoded, prompt, biases, keys, temperature, plan)
 
+    def _speculate_program(self, parameters, draft_parameters, encoded, prompt, biases, plan: Plan) -> Decoding:
+        decoders = (self._model(parameters).decoder, self.draft._model(draft_parameters).decoder)
+        return speculate(*(decoder.stepwise() for decoder in decoders), encoded, prompt, biases, plan)
+
     def _align_program(self, parameters, encoded, rows, lengths, positions, start: int) -> tuple[jax.Array, jax.Array]:
         decoder = self._model(parameters).decoder.stepwise()
         return align(decoder, encoded, rows, lengths, positions, start, self._alignment_heads, self.tokens.end_of_text)
@@ -355,6 +383,16 @@ def best_candidate(candidates: Candidates, row: int, lengths: Sequence[int], len
         for total, length, valid in zip(candidates.total[row], lengths, candidates.valid[row], strict=True)
     ]
     return int(np.argmax(scores))
+
+
+def _require_draft(model: Programs, draft: Programs) -> None:
+    if (model.vocabulary, model.frames) != (draft.vocabulary, draft.frames) or not model.tokens.agree(draft.tokens):
+        raise CwjaxError(
+            f"the draft has other tokens ({draft.vocabulary:,}, the model {model.vocabulary:,}) or windows: take one "
+            "that goes with the model, such as tiny for base to large-v2, and distil-large-v3 or turbo for large-v3"
+        )
+    if draft.positions < model.positions:
+        raise CwjaxError(f"the draft has {draft.positions} positions, the model {model.positions}: take another")
 
 
 def _window_arrays(

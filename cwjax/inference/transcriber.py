@@ -41,6 +41,7 @@ class Transcriber:
             ends, so its windows are cut in pauses and do not depend on each other, whatever is asked for.
         int8: round weights, see `cwjax.models.quantisation`.
         find_spotter: gives the model's phrase spotter when one is needed, None if there is none.
+        draft: of the model, see `Programs`.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Transcriber:
         knows_timestamps: bool = True,
         int8: bool = False,
         find_spotter: Callable[[], PhraseSpotter | None] = lambda: None,
+        draft: Programs | None = None,
     ):
-        self.programs = Programs(config, parameters, processor, alignment_heads, int8)
+        self.programs = Programs(config, parameters, processor, alignment_heads, int8, draft)
+        self._warns_of_draft = draft is not None
         self.contexts = Contexts(self.programs, config)
         self.context_layers = config.context.layers_of(config.whisper.encoder_layers) if config.context else ()
         self._warns_of_context = context_is_inert(config, parameters)
@@ -122,6 +125,9 @@ class Transcriber:
         if request.context.strip() and self._warns_of_context:
             log.warning("the model's context attention is untrained (all gates are closed): no context has an effect")
             self._warns_of_context = False
+        if self._warns_of_draft and not self.programs.can_draft(options):
+            log.warning("the draft is of no use here: it needs beam_size none, temperature 0 and context_scale 0 or 1")
+            self._warns_of_draft = False
         phrases = self._phrases(request, options)
         return Transcription(request, recording, self.programs, self.contexts, phrases, options, emit, batch_size)
 

@@ -8,6 +8,7 @@ V vocabulary, L layers, N slots of the cache.
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -194,8 +195,8 @@ class StepwiseDecoder:
             tokens: (B, t) int, that follow each other, or that continue t hypotheses of the same text.
             audio: what they are to be about.
             cache: receives them.
-            slot: of the cache that the first one takes, a scalar; the others follow. Neither slots nor positions
-                may exceed their number, which cannot be checked inside a compiled program.
+            slot: of the cache that the first one takes, a scalar or (B,); the others follow. Neither slots nor
+                positions may exceed their number, which cannot be checked inside a compiled program.
             positions: int, broadcastable to (B, t), of each token in its text.
             mask: bool, broadcastable to (B, t, N): the slots that each token sees, its own among them.
         """
@@ -222,4 +223,8 @@ class StepwiseDecoder:
 
 def _write(buffer: jax.Array, new: jax.Array, slot: jax.Array | int, axis: int) -> jax.Array:
     """Puts (B, H, ., .) into the buffer (B*H, ., .), from `slot` of the axis on; in place inside a compiled loop."""
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new.reshape(-1, *new.shape[2:]), slot, axis)
+    heads, new = new.shape[1], new.reshape(-1, *new.shape[2:])
+    if jnp.size(slot) == 1:
+        return jax.lax.dynamic_update_slice_in_dim(buffer, new, jnp.reshape(slot, ()), axis)
+    write = partial(jax.lax.dynamic_update_slice_in_dim, axis=axis - 1)
+    return jax.vmap(write)(buffer, new, jnp.repeat(slot, heads))
