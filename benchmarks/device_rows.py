@@ -329,14 +329,12 @@ def measure_phrases() -> None:
     listed = phrases.encode(tuple(written)[:5000])
     jax.block_until_ready(listed.spellings)
     report("phrases", phrases=len(listed.written), reading_the_list_s=time.perf_counter() - began)
-    graphdef, state = nnx.split(spotter)
-    program = jax.jit(lambda state, states, some: detect(nnx.merge(graphdef, state), states, some))
     for windows in (FEW, MANY // 2 + small):
         run, states = _transcription("base", windows), _encoding("base", windows)().states
-        given = state, states, listed.spellings
+        given = nnx.split(spotter), states, listed.spellings
         spot = partial(phrases.spot, states, listed, [DecodingOptions()] * windows)
         began = time.perf_counter()
-        compiled = program.lower(*given).compile()
+        compiled = detect.lower(*given).compile()
         figures = {"windows": windows, "compiling_s": time.perf_counter() - began}
         spot(), run()
         device = _seconds(lambda: jax.block_until_ready(compiled(*given)))  # noqa: B023

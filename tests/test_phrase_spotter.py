@@ -1,7 +1,5 @@
 """The phrase spotter against a dynamic programme in NumPy, and with any phrases."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +118,7 @@ PHRASES = [
 
 def test_any_phrase_gets_a_probability_and_a_place(spotter):
     states = jax.random.normal(jax.random.key(3), (3, 50, 12))
-    probability, start, end = map(np.asarray, detect(spotter, states, encode_phrases(spotter, PHRASES)))
+    probability, start, end = map(np.asarray, detect(nnx.split(spotter), states, encode_phrases(spotter, PHRASES)))
     assert probability.shape == start.shape == end.shape == (3, len(PHRASES))
     silent = [1, 6]
     assert (probability[:, silent] == 0).all()
@@ -143,7 +141,7 @@ def test_what_nobody_can_say_so_fast_is_not_heard(spotter):
 
 
 def test_no_phrases_at_all(spotter):
-    probability, start, end = detect(spotter, jnp.ones((2, 10, 12)), encode_phrases(spotter, []))
+    probability, start, end = detect(nnx.split(spotter), jnp.ones((2, 10, 12)), encode_phrases(spotter, []))
     assert probability.shape == start.shape == end.shape == (2, 0)
 
 
@@ -157,9 +155,9 @@ def test_spelling_is_normalized():
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_chunks_change_nothing(spotter, monkeypatch, chunk):
     states = jax.random.normal(jax.random.key(4), (2, 44, 12))
-    whole = detect(spotter, states, encode_phrases(spotter, PHRASES))
+    whole = detect(nnx.split(spotter), states, encode_phrases(spotter, PHRASES))
     monkeypatch.setattr(phrase_spotter, "CHUNK", chunk)
-    for one, other in zip(whole, detect(spotter, states, encode_phrases(spotter, PHRASES)), strict=True):
+    for one, other in zip(whole, detect(nnx.split(spotter), states, encode_phrases(spotter, PHRASES)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -184,11 +182,11 @@ def test_a_few_phrases_in_a_part_of_a_window(spotter):
         np.testing.assert_array_equal(all_of_them[:, jnp.array([2, 9, 0])], ours)
     assert lengths.tolist() == [9, 64, 3]
     listened = jnp.zeros((1, 50), bool).at[:, 20:30].set(True)
-    part = detect(spotter, states, some, listened)
+    part = detect(nnx.split(spotter), states, some, listened)
     other = states.at[:, :30].set(9.0).at[:, 70:].set(-9.0)
-    for ours, theirs in zip(part, detect(spotter, other, some, listened), strict=True):
+    for ours, theirs in zip(part, detect(nnx.split(spotter), other, some, listened), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert (part[0] != detect(spotter, states, some)[0]).any()
+    assert (part[0] != detect(nnx.split(spotter), states, some)[0]).any()
 
 
 def test_rivals_are_those_heard_at_the_same_place():
@@ -204,7 +202,6 @@ def test_memory_stays_bounded():
     chance = np.random.default_rng(0)
     phrases = ["".join(chance.choice(list("abcdefgh"), chance.integers(4, 24))) for _ in range(5000)]
     encoded = encode_phrases(spotter, phrases)
-    program = jax.jit(partial(lambda state, *rest: detect.__wrapped__(nnx.merge(*state), *rest)))
-    compiled = program.lower(nnx.split(spotter), jax.ShapeDtypeStruct((1, 1500, 512), jnp.float32), encoded).compile()
+    compiled = detect.lower(nnx.split(spotter), jax.ShapeDtypeStruct((1, 1500, 512), jnp.float32), encoded).compile()
     needed = compiled.memory_analysis()
     assert needed.temp_size_in_bytes + needed.output_size_in_bytes + encoded.units.nbytes < 100e6

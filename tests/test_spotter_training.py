@@ -77,7 +77,7 @@ def test_ten_phrases_are_learned_in_seconds(trained, windows):
 
 def test_said_phrases_are_likely_where_they_are_said(trained, windows):
     probability, start, end = map(
-        np.asarray, detect(trained, jnp.asarray(windows[0].states[None]), encode_phrases(trained, TEN))
+        np.asarray, detect(nnx.split(trained), jnp.asarray(windows[0].states[None]), encode_phrases(trained, TEN))
     )
     said = [TEN.index(phrase) for phrase in windows[0].sentences[0].phrases]
     assert probability[0, said].min() > np.delete(probability[0], said).max()
@@ -333,7 +333,7 @@ def test_a_saved_spotter_is_found_by_its_encoder(trained, saved, windows, monkey
     states, one = jnp.asarray(windows[0].states[None]), load_spotter(a_model())
     assert one.config == trained.config
     for ours, read in zip(
-        *(detect(spotter, states, encode_phrases(spotter, TEN)) for spotter in (trained, one)), strict=True
+        *(detect(nnx.split(spotter), states, encode_phrases(spotter, TEN)) for spotter in (trained, one)), strict=True
     ):
         np.testing.assert_allclose(ours, read, atol=0.05)
     assert load_spotter(a_model(seed=1)) is None

@@ -11,6 +11,7 @@ from unicodedata import category
 
 import jax
 import numpy as np
+from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
@@ -75,6 +76,10 @@ class Phrases:
         """The model's phrase spotter."""
         return self._find_spotter()
 
+    @cached_property
+    def _parts(self) -> tuple[nnx.GraphDef, nnx.State]:
+        return nnx.split(self.spotter)
+
     def encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
         """A list for the spotter, None for one without phrases. Empty and doubled ones count once.
 
@@ -124,7 +129,7 @@ class Phrases:
             phrases: to look for.
             options: of each window, how many and how likely.
         """
-        probabilities, starts, ends = map(np.asarray, detect(self.spotter, states, phrases.spellings))
+        probabilities, starts, ends = map(np.asarray, detect(self._parts, states, phrases.spellings))
         found = []
         for row, own in enumerate(options):
             best: dict[int, Word] = {}
@@ -153,7 +158,7 @@ class Phrases:
         listened = [(at > start - NEARBY) & (at < end + NEARBY) for _, start, end in places]
         listened = np.stack(listened + listened[-1:] * ((1 << (len(places) - 1).bit_length()) - len(places)))
         repeated = np.broadcast_to(states, (len(listened), *states.shape))
-        probabilities, *_ = detect(self.spotter, repeated, select_phrases(phrases.spellings, rows), listened)
+        probabilities, *_ = detect(self._parts, repeated, select_phrases(phrases.spellings, rows), listened)
         own = phrases.owners[rows] == wanted[:, None]
         return np.where(own, np.asarray(probabilities)[: len(places)], 0).max(axis=1)
 

@@ -26,7 +26,10 @@ LONGEST_PHRASE = 64
 """Letters of a phrase that are looked for; what comes after them is not."""
 
 CHUNK = 256
-"""Phrases that are compared with the sound at once: memory does not grow with the length of the list."""
+"""Phrases that are compared with the sound at once, so that memory does not grow with the length of the list."""
+
+ACCELERATOR_CHUNK = 16 * CHUNK
+"""The same on an accelerator, where it is the number of steps that takes time."""
 
 FRAME_SECONDS = 0.04
 
@@ -77,8 +80,8 @@ class EncodedPhrases(NamedTuple):
     """Phrases as units, sorted by length and filled up to whole chunks.
 
     Attributes:
-        units: (chunks, CHUNK, N, D).
-        lengths: (chunks, CHUNK) int; 0 for what fills up.
+        units: (chunks, C, N, D), C a multiple of CHUNK.
+        lengths: (chunks, C) int; 0 for what fills up.
         place: (P,) int, where each phrase of the list lies among them.
         different: () float, how many different phrases there are.
     """
@@ -165,15 +168,17 @@ def encode_phrases(spotter: PhraseSpotter, phrases: Sequence[str]) -> EncodedPhr
     """Reads a list of phrases, once for all windows. An empty phrase is never found."""
     ids, lengths = read_letters(phrases, spotter.config.rows)
     order = np.argsort(lengths, kind="stable")
-    chunks = max(1, -(-len(phrases) // CHUNK))
-    filled = np.zeros((chunks * CHUNK, ids.shape[1]), np.int32)
-    filled_lengths = np.zeros(chunks * CHUNK, np.int32)
+    most = CHUNK if jax.default_backend() == "cpu" else ACCELERATOR_CHUNK
+    size = min(most, CHUNK * max(1, -(-len(phrases) // CHUNK)))
+    chunks = max(1, -(-len(phrases) // size))
+    filled = np.zeros((chunks * size, ids.shape[1]), np.int32)
+    filled_lengths = np.zeros(chunks * size, np.int32)
     filled[: len(ids)], filled_lengths[: len(ids)] = ids[order], lengths[order]
     place = np.empty(len(ids), np.int32)
     place[order] = np.arange(len(ids), dtype=np.int32)
     different = len({normalized(phrase) for phrase in phrases} - {""})
-    lengths = filled_lengths.reshape(chunks, CHUNK)
-    units = _read_chunks(spotter, filled.reshape(chunks, CHUNK, -1), lengths)
+    lengths = filled_lengths.reshape(chunks, size)
+    units = _read_chunks(spotter, filled.reshape(chunks, size, -1), lengths)
     return EncodedPhrases(units, jnp.asarray(lengths), jnp.asarray(place), jnp.float32(different))
 
 
@@ -326,14 +331,14 @@ def _rivals(logits: jax.Array, start: jax.Array, end: jax.Array, frames: int) ->
     return jnp.maximum(table[power, start], table[power, end + 1 - 2**power])
 
 
-@nnx.jit
+@jax.jit
 def detect(
-    spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases, listened: jax.Array | None = None
+    parts: tuple[nnx.GraphDef, nnx.State], states: jax.Array, phrases: EncodedPhrases, listened: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Which phrases are said in windows.
 
     Args:
-        spotter: the one that belongs to the audio encoder.
+        parts: of the spotter that belongs to the audio encoder, from `nnx.split`, which takes milliseconds.
         states: (B, A, W), what the audio encoder gives without context.
         phrases: from `encode_phrases`.
         listened: (B, T) bool, the frames in which they are looked for; None: all.
@@ -341,6 +346,7 @@ def detect(
     Returns:
         Probability in 0..1, and first and last second of where the phrase is likeliest, each (B, P) float32.
     """
+    spotter = nnx.merge(*parts)
     found, lengths = find_all(spotter, states, phrases, listened)
     probability = probabilities(spotter, found, lengths, -(-states.shape[1] // 2), phrases.different)
     return probability, found.start * FRAME_SECONDS, (found.end + 1) * FRAME_SECONDS
