@@ -13,6 +13,7 @@ N letters, D width of the shared space.
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ LONGEST_PHRASE = 64
 CHUNK = 256
 """Phrases that are compared with the sound at once, so that memory does not grow with the length of the list."""
 
-ACCELERATOR_CHUNK = 16 * CHUNK
+ACCELERATOR_CHUNK = 32 * CHUNK
 """The same on an accelerator, where it is the number of steps that takes time."""
 
 FRAME_SECONDS = 0.04
@@ -52,7 +53,7 @@ class SpotterConfig:
             training by heart instead of what letters sound like.
         text_kernel: letters that one of them sees, odd.
         rows: of the letters' embedding.
-        reach: frames within which the next letter follows, a power of two.
+        reach: frames within which the next letter follows.
     """
 
     audio_width: int = 512
@@ -245,11 +246,10 @@ def _similarity(unit: jax.Array, frames: jax.Array) -> jax.Array:
 
 def _reached(best: jax.Array, reach: int) -> jax.Array:
     """The highest of each frame's and the `reach` - 1 values before it: (..., T) -> (..., T)."""
-    step = 1
-    while step < reach:
-        best = jnp.maximum(best, jnp.concatenate([best[..., :1].repeat(step, -1), best[..., :-step]], axis=-1))
-        step *= 2
-    return best
+    lowest = -jnp.inf if jnp.issubdtype(best.dtype, jnp.floating) else jnp.iinfo(best.dtype).min
+    padded = jnp.pad(best, [(0, 0)] * (best.ndim - 1) + [(reach - 1, 0)], constant_values=lowest)
+    # One loop over the frames: fewer comparisons in several loops take longer, for the arrays are large.
+    return reduce(jnp.maximum, (padded[..., step : step + best.shape[-1]] for step in range(reach)))
 
 
 class Found(NamedTuple):
