@@ -224,7 +224,7 @@ def _print_silence(model: cwjax.Model, windows: int, phrases: Sequence[str]) -> 
     sounds = [make_window(quiet, "test", 30.0, f"silence {number}").samples for number in range(windows)]
     print(f"\n{windows} windows of noise, tones or nothing")
     for name, options in (("nothing", {}), (f"{len(phrases)} phrases", {"phrases": tuple(phrases)})):
-        found = [model.transcribe(sound, "", PLAIN, **options) for sound in sounds]
+        found = [model.transcribe(sound, language="en", **options) for sound in sounds]
         written = [one.text for one in found if one.text.strip()]
         heard = sum(len(one.phrases) for one in found)
         print(f"given {name}: {len(written)} with a text, {heard} phrases heard {written}")
