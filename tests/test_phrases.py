@@ -135,7 +135,8 @@ def test_the_likeliest_are_chosen_and_stand_in_order_of_time(heard) -> None:
     phrases = lists.encode(("Ada | ayda", "Bo", "Caxton", "Dürer", "Ezra"))
     heard.update({"ayda": (0.9, 0.8), "Ada": (0.6, 0.1), "Bo": (0.8, 0.2), "Caxton": (0.7, 0.5), "Dürer": (0.4, 0.0)})
     states = np.zeros((2, 60, 32), np.float32)
-    all_heard, two = lists.spot(states, phrases, [DecodingOptions(), DecodingOptions(phrases_used=2)])
+    options = DecodingOptions(phrases_threshold=0.5)
+    all_heard, two = lists.spot(states, phrases, [options, replace(options, phrases_used=2)])
     assert [(one.text, round(one.probability, 2)) for one in all_heard] == [("Bo", 0.8), ("Caxton", 0.7), ("Ada", 0.9)]
     assert [one.text for one in two] == ["Bo", "Ada"]
     assert lists.spot(states, phrases, [DecodingOptions(phrases_threshold=0.95)] * 2) == [(), ()]
@@ -243,6 +244,21 @@ def test_a_phrase_where_it_was_not_heard_is_decoded_again_without(
     assert looked_for == [("Ada", 12.0, 15.0)], "only where the likeliest place is not"
     assert asked == ([[" Ada, Bo"]] if is_kept else [[" Ada, Bo"], [""]])
     assert bool(found.phrases) == is_kept
+
+
+def test_a_transcript_tells_of_phrases_that_were_written_or_surely_heard(transcriber, heard, monkeypatch) -> None:
+    """The decoder is shown unlikely ones, too, which are no news if it writes nothing of them."""
+
+    def in_a_segment(window, tokens, seek, frames):
+        first = cut(window, tokens, seek, frames)
+        return first._replace(segments=[replace(first.segments[0], start=0.0, end=2.0, text=" They met Ada")])
+
+    cut = engine.cut_into_segments
+    monkeypatch.setattr(engine, "cut_into_segments", in_a_segment)
+    heard.update({"Ada": (0.1, 0.5), "Bo": (0.1, 0.8), "Caxton": (0.9, 0.7)})
+    options = replace(text_only(transcriber), phrases=("Ada", "Bo", "Caxton", "Fust"))
+    found = transcriber.transcribe(talk((1, 0.3), noise=0.002), "", options)
+    assert [one.text for one in found.phrases] == ["Ada", "Caxton"]
 
 
 def test_phrases_are_looked_for_in_a_part_of_a_window(monkeypatch) -> None:

@@ -92,8 +92,8 @@ class DecodingOptions:
     it. "Goethe | gurta": written as the first, spoken like any of them."""
     phrases_used: int = 10
     """Most phrases that the decoder is shown for a window."""
-    phrases_threshold: float = 0.5
-    """Probability from which a phrase counts as heard."""
+    phrases_threshold: float = 0.02
+    """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
     condition_on_previous_text: bool = True

@@ -41,6 +41,8 @@ _LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
 _EDGE = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"  # not between two letters
 ECHOED = 3
 """So many phrases in a row, as the decoder was shown them, are a repeated prompt, unless they were heard in a row."""
+SURE = 0.5
+"""Probability from which a phrase was heard, whether it is written or not."""
 UNHEARD = 0.1
 """Probability below which a phrase was not said where it is written."""
 

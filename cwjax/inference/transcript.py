@@ -88,7 +88,7 @@ class Transcript:
         duration: seconds of the recording.
         language_probabilities: code -> probability, the likeliest first; empty where the language was given.
         skipped: what was left out, in order of time.
-        phrases: those of a list that were heard and shown to the decoder, in order of time.
+        phrases: those of a list that were shown to the decoder and written, or heard for sure, in order of time.
     """
 
     text: str

@@ -32,7 +32,7 @@ from cwjax.inference.contexts import Contexts
 from cwjax.inference.engine import WindowJob, WindowResult
 from cwjax.inference.growing import GrowingRecording
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrases import PhraseList
+from cwjax.inference.phrases import SURE, PhraseList, is_written
 from cwjax.inference.programs import Programs
 from cwjax.inference.segments import Cut
 from cwjax.inference.timing import Surroundings, add_words, last_word_end, skip_hallucinations
@@ -396,7 +396,7 @@ class Transcription:
                     seek += frames
                     continue
                 segments, following = self._segments_of(job, result, history)
-                self._note_phrases(seek, following, result.spotted)
+                self._note_phrases(seek, following, result.spotted, segments or ())
                 for segment in segments or ():
                     yield self._within(segment, last if self._closed else self._length(job))
                     history.said += segment.tokens
@@ -407,12 +407,14 @@ class Transcription:
                 seek = max(following, seek + 1)
             self._done[first] = last - first
 
-    def _note_phrases(self, seek: int, following: int, spotted: Sequence[Word]) -> None:
-        """Keeps the phrases of a window that begin before the next window does, which has the others, too."""
+    def _note_phrases(self, seek: int, following: int, spotted: Sequence[Word], segments: Sequence[Segment]) -> None:
+        """Keeps the phrases of a window that were heard for sure or written, and that begin before the next window
+        does, which has the others, too."""
         began = seek / FRAMES_PER_SECOND
         for phrase in spotted:
-            if seek + frames_of(phrase.start) < following:
-                moved = dataclasses.replace(phrase, start=began + phrase.start, end=began + phrase.end)
+            moved = dataclasses.replace(phrase, start=began + phrase.start, end=began + phrase.end)
+            is_kept = phrase.probability >= SURE or is_written(moved, segments)
+            if is_kept and seek + frames_of(phrase.start) < following:
                 self._spotted.append(moved)
 
     def _job(self, seek: int, frames: int, history: _History, language: str | None) -> WindowJob:
