@@ -1,14 +1,15 @@
 """Names that were never heard in training: how many are written right, with lists of all lengths.
 
-    python benchmarks/names.py --model MODEL [--windows 40 | FOLDER] [--lists 20 100 500 2000 5000] [--ljspeech FOLDER]
+    python benchmarks/names.py --model MODEL [--spoken 60 | FOLDER] [--lists 20 100 500 2000 5000]
+        [--ljspeech FOLDER] [--chart FILE]
 
-Sentences with rare words and names, in voices, wordings and words that trained no phrase spotter, without noise, each
-transcribed greedily: without anything, after a sentence on their topic, and with lists of names, as `phrases`, as
-`initial_prompt` and as faster-whisper's `hotwords`; with lists that hold names like those that are said, too, only such
-names, or only others. Prints word error rates, of all words, of the rare ones that are said (B-WER) and of the others
-(U-WER), as in Le et al. 2021, with 95 % intervals over windows; in how many windows a listed name is written that was
-not said, and is not without the list; and the seconds it took. Then homophones with their topics, sound without speech
-with 5,000 phrases, and with `--ljspeech` names of early printing among 500 others in read speech.
+Sentences with a rare word or name or two, in voices, wordings and words that trained no phrase spotter, without noise,
+each a recording that is transcribed greedily: without anything, after a sentence on their topic, and with lists of
+names, as `phrases`, as `initial_prompt` and as faster-whisper's `hotwords`; with lists that hold names like those that
+are said, too, only such names, or only others. Prints word error rates, of all words, of the rare ones that are said
+(B-WER) and of the others (U-WER), as in Le et al. 2021, with 95 % intervals over recordings; in how many a listed name
+is written that was not said, and is not without the list; and the seconds it took. Then homophones with their topics,
+sound without speech with 5,000 phrases, and with `--ljspeech` names of early printing among 500 others in read speech.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import wordfreq
 
 import cwjax
 from cwjax.data.audio import read_audio
@@ -28,12 +30,30 @@ from cwjax.data.espeak import Voice, synthesize
 from cwjax.data.homophones import read_homophones
 from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.spotter_batches import look_alikes
-from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, vocabulary
+from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, speak, vocabulary
+from cwjax.evaluation.charts import COLOURS, bar_chart, save_chart
 from cwjax.evaluation.word_errors import normalise
 from cwjax.inference.phrases import occurrences
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
 """Names and terms that the read speech says."""
+SENTENCES = (
+    "In the spring of that year {} travelled to {} with two of his friends and a large wooden box.",
+    "The committee decided that {} should write the first chapter and that somebody else would do the rest.",
+    "When we arrived at the station, {} was already waiting for us with the tickets in her hand.",
+    "Most people remember {} for the pictures, but the letters to {} are much better.",
+    "There is a small shop behind the church where you can still buy {} for a few coins.",
+    "According to the newspaper, the {} was sold last week to a collector from {}.",
+    "She told me that the old house near the river once belonged to the {} family.",
+    "Nobody knows exactly how {} came to be the most important person in the whole village.",
+    "After the long winter they finally opened the road between {} and the sea.",
+    "The second part of the talk is about {} and what it means for the rest of us.",
+    "I have never understood why {} left the company so soon after the war was over.",
+    "If you look closely at the map, you will find {} just to the north of the lake.",
+    "For many years the only doctor in the town was {}, who came from a farm in {}.",
+    "They played the music of {} all night long and nobody wanted to go home.",
+    "My grandmother used to cook {} every Sunday, and the whole street could smell it.",
+)
 TOPIC = "Somebody reads sentences in which rare words and names of people and places occur."
 PLAIN = cwjax.DecodingOptions(language="en", temperature=0.0)
 SAMPLES = 1000
@@ -45,9 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="whatever cwjax.load takes")
     parser.add_argument(
-        "--windows",
-        default="40",
-        help="half minutes of speech to make (40), or a folder of NAME.flac, each with what is said as NAME.json: "
+        "--spoken",
+        default="60",
+        help="sentences to make (60), or a folder of recordings NAME.flac, each with what is said as NAME.json: "
         '[{"text", "start", "end", "phrases", "voice"}, ...]',
     )
     parser.add_argument("--lists", type=int, nargs="*", default=[20, 100, 500, 2000, 5000])
@@ -55,14 +75,15 @@ def main() -> None:
     parser.add_argument("--homophones", type=int, default=32, help="of how many words (32)")
     parser.add_argument("--silences", type=int, default=10, help="half minutes without speech (10)")
     parser.add_argument("--ljspeech", type=Path, help="folder of read speech")
+    parser.add_argument("--chart", type=Path, help="file for a chart of the rare words' error rates")
     arguments = parser.parse_args()
     others = vocabulary()["test"]
-    spoken = list(_windows(arguments.windows))
+    spoken = list(_recordings(arguments.spoken))
     model = cwjax.load(arguments.model)
     if not model.spots_phrases:
         raise SystemExit(f"names: {arguments.model} has no phrase spotter")
     rare = sum(len(sentence.phrases) for window in spoken for sentence in window.sentences)
-    print(f"{len(spoken)} windows, {rare} rare words and names; {len(others):,} others to choose from\n")
+    print(f"{len(spoken)} recordings, {rare} rare words and names; {len(others):,} others to choose from\n")
     print(f"{'given':36} {'WER':^18} {'U-WER':^18} {'B-WER':^18} {'not said':>8} {'seconds':>8}")
     table = _Table(model, spoken)
     table.row("nothing", [{}] * len(spoken))
@@ -76,6 +97,16 @@ def main() -> None:
         table.row(f"the same {size} as hotwords", [{"hotwords": text} for text in texts])
         prompts = [{"initial_prompt": text, "carry_initial_prompt": True} for text in texts]
         table.row(f"the same {size} as initial_prompt", prompts)
+    if arguments.chart:
+        plain = {"nothing", *(f"the same {size} as hotwords" for size in arguments.prompts)}
+        bars = {
+            name: (*map(float, rates), COLOURS["none" if name in plain else "right"])
+            for name, rates in table.rare.items()
+            if "prompt" not in name
+        }
+        save_chart(
+            bar_chart(bars, f"{rare} rare words and names that were never heard: written wrongly"), arguments.chart
+        )
     kinds = {"some like them": (True, True), "only like them": (False, True), "none said": (False, False)}
     for name, kind in kinds.items():
         table.row(f"500 phrases, {name}", [{"phrases": some} for some in lists(spoken, others, 500, *kind)])
@@ -86,10 +117,16 @@ def main() -> None:
         _print_names(model, arguments.ljspeech, others)
 
 
-def _windows(source: str) -> Iterator[Window]:
+def _recordings(source: str) -> Iterator[Window]:
     if source.isdecimal():
-        settings = SpeechSettings(rare_share=1.0, no_speech_share=0.0, noise_share=0.0, room_share=0.0)
-        yield from (make_window(settings, "test", 30.0, f"names {number}") for number in range(int(source)))
+        rare = [word for word in vocabulary()["test"] if 1.0 <= wordfreq.zipf_frequency(word, "en") < 3.3]
+        for number in range(int(source)):
+            chance = random.Random(f"names {number}")
+            template = SENTENCES[number % len(SENTENCES)]
+            phrases = tuple(chance.choice(rare) for _ in range(template.count("{}")))
+            samples, voice = speak(template.format(*phrases), SpeechSettings(), "test", chance)
+            sentence = Sentence(template.format(*phrases), 0.0, len(samples) / SAMPLING_RATE, phrases, voice)
+            yield Window(samples * np.float32(0.5 / np.abs(samples).max()), [sentence])
         return
     for file in sorted(Path(source).glob("*.flac")):
         said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
@@ -114,11 +151,12 @@ def lists(
 
 
 class _Table:
-    """Transcribes windows in one way a row, and prints how well."""
+    """Transcribes recordings in one way a row, and prints how well."""
 
     def __init__(self, model: cwjax.Model, spoken: Sequence[Window]):
         self._model, self._spoken = model, spoken
         self._plain: list[str] = []
+        self.rare: dict[str, tuple[float, float, float]] = {}
 
     def row(self, name: str, options: Sequence[dict]) -> None:
         began = time.perf_counter()
@@ -130,10 +168,9 @@ class _Table:
         chosen = np.random.default_rng(0).integers(len(counts), size=(SAMPLES, len(counts)))
         drawn = _rates(counts[chosen].sum(axis=1))
         low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-        rates = "".join(
-            f" {rate:6.1f} ({least:4.1f}-{most:5.1f})"
-            for rate, least, most in zip(_rates(counts.sum(axis=0)), low, high, strict=True)
-        )
+        intervals = list(zip(_rates(counts.sum(axis=0)), low, high, strict=True))
+        rates = "".join(f" {rate:6.1f} ({least:4.1f}-{most:5.1f})" for rate, least, most in intervals)
+        self.rare[name] = intervals[-1]
         wrong = sum(
             any(_is_new(phrase, window, text, plain) for phrase in own.get("phrases", ()))
             for (window, own), text, plain in zip(pairs, texts, self._plain, strict=True)

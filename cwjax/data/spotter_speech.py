@@ -271,7 +271,7 @@ def make_window(settings: SpeechSettings, split: Split, seconds: float, seed: st
     while at < until:
         text, phrases = _sentence(settings, split, chance)
         try:
-            spoken, voice = _speak(text, settings, split, chance, piper)
+            spoken, voice = speak(text, settings, split, chance, piper)
         except CwjaxError as error:
             if "says nothing" not in str(error):
                 raise
@@ -304,10 +304,18 @@ def _sentence(settings: SpeechSettings, split: Split, chance: random.Random) -> 
     return template.format(*phrases), tuple(phrases)
 
 
-def _speak(
-    text: str, settings: SpeechSettings, split: Split, chance: random.Random, piper: Callable[[str], "_Piper"]
+def speak(
+    text: str,
+    settings: SpeechSettings,
+    split: Split,
+    chance: random.Random,
+    piper: Callable[[str], "_Piper"] = lambda file: _Piper(Path(file), 0),
 ) -> tuple[np.ndarray, str]:
-    """A sentence as float32 samples at 16 kHz, and the name of who speaks."""
+    """A sentence by one of a split's voices, float32 samples at 16 kHz, and who speaks.
+
+    Raises:
+        CwjaxError: the voice does not speak, or says nothing.
+    """
     weights = cast(settings, split)
     name = chance.choices(list(weights), list(weights.values()))[0]
     kind, _, voice = name.partition(":")

@@ -34,28 +34,41 @@ _STYLE = {
 
 def homophone_chart(summary: dict[str, Any]) -> Figure:
     """Share of homophones decided rightly under each condition, with 95 % confidence intervals."""
+    decided = {condition: summary["homophones"][condition] for condition in CONDITIONS}
+    bars = {
+        LABELS[condition]: (*(100 * one[part] for part in ("share", "low", "high")), COLOURS[condition])
+        for condition, one in decided.items()
+    }
+    return bar_chart(bars, f"homophones spelled as meant, of {decided['right']['count']} heard", chance=50)
+
+
+def bar_chart(bars: dict[str, tuple[float, float, float, str]], title: str, chance: float | None = None) -> Figure:
+    """Percentages with intervals, one below the other.
+
+    Args:
+        bars: label -> percentage, its lowest and highest, colour.
+        title: what they are percentages of.
+        chance: percentage that is marked as chance.
+    """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(7, 2.6)
-        for row, condition in enumerate(CONDITIONS):
-            decided = summary["homophones"][condition]
-            share = 100 * decided["share"]
-            margins = [[share - 100 * decided["low"]], [100 * decided["high"] - share]]
-            axes.barh(row, share, height=0.62, color=COLOURS[condition])
-            axes.errorbar(share, row, xerr=np.maximum(margins, 0), color=INK, capsize=3, linewidth=1.2)
-            place = max(100 * decided["high"], share) + 1.5
-            axes.text(
-                place, row, f"{share:.0f} %", va="center", fontsize=11, fontweight="bold", color=COLOURS[condition]
-            )
-        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 4)), zorder=0)
-        axes.text(50, -0.62, "chance", ha="center", va="bottom", fontsize=8)
-        axes.set_yticks(range(len(CONDITIONS)), [LABELS[condition] for condition in CONDITIONS], fontsize=10.5)
+        figure, axes = _figure(7, 1.1 + 0.5 * len(bars))
+        for row, (share, low, high, colour) in enumerate(bars.values()):
+            axes.barh(row, share, height=0.62, color=colour)
+            margins = np.maximum([[share - low], [high - share]], 0)
+            axes.errorbar(share, row, xerr=margins, color=INK, capsize=3, linewidth=1.2)
+            place = max(high, share) + 1.5
+            axes.text(place, row, f"{share:.0f} %", va="center", fontsize=11, fontweight="bold", color=colour)
+        if chance is not None:
+            axes.axvline(chance, color=INK, linewidth=0.8, linestyle=(0, (4, 4)), zorder=0)
+            axes.text(chance, -0.62, "chance", ha="center", va="bottom", fontsize=8)
+        axes.set_yticks(range(len(bars)), list(bars), fontsize=10.5)
         axes.set_xlim(0, 109)
-        axes.set_ylim(len(CONDITIONS) - 0.45, -0.65)
+        axes.set_ylim(len(bars) - 0.45, -0.65)
         axes.set_xticks(range(0, 101, 25), [f"{tick} %" for tick in range(0, 101, 25)])
         axes.tick_params(length=0)
         axes.grid(axis="x", color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.set_xlabel(f"homophones spelled as meant, of {summary['homophones']['right']['count']} heard")
+        axes.set_xlabel(title)
         return figure
 
 
