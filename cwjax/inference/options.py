@@ -92,7 +92,7 @@ class DecodingOptions:
     it. "Goethe | gurta": written as the first, spoken like any of them."""
     phrases_used: int = 10
     """Most phrases that the decoder is shown for a window."""
-    phrases_threshold: float = 0.005
+    phrases_threshold: float = 0.05
     """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
