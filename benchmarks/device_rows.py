@@ -141,7 +141,8 @@ def measure_attention() -> None:
                 seconds = _seconds(lambda: jax.block_until_ready([run() for _ in range(10)]), lasting=0.3)  # noqa: B023
                 figures[f"{way}_{part}_ms"] = 100 * seconds
                 if part == "both":
-                    errors = [jnp.abs(one - other).max() / jnp.abs(other).max() for one, other in zip(found, exact)]  # noqa: B905
+                    pairs = zip(found, exact, strict=True)
+                    errors = [jnp.abs(one - other).max() / jnp.abs(other).max() for one, other in pairs]
                     figures[f"{way}_errors"] = " ".join(f"{error:.1e}" for error in errors)
             figures["plain_over_ours"] = figures["plain_both_ms"] / figures["ours_both_ms"]
             report("attention", case=case, **figures)
