@@ -9,8 +9,10 @@ from test_whisper_tokens import TEXTS, multilingual_whisper
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.inference.logit_rules import (
+    PhraseBoost,
     apply_repetition_penalty,
     apply_timestamp_rules,
+    boost_phrases,
     forbid_repeated_ngrams,
     non_speech_tokens,
     suppression,
@@ -250,3 +252,44 @@ def test_repeated_ngrams_are_those_of_transformers(size: int) -> None:
         np.testing.assert_array_equal(ours.reshape(6, 8), expected.numpy())
         forbidden += int(np.isinf(ours).sum())
     assert forbidden
+
+
+def test_boosts_are_those_of_transformers() -> None:
+    """Its sequences have a bias for their last token after all the others."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    phrases = [(3, 4, 5), (7, 6, 8, 9), (12, 13)]  # which never boost one token twice
+    biases: dict[tuple[int, ...], float] = {}
+    for phrase in phrases:
+        for length in range(1, len(phrase) + 1):
+            biases[phrase[:length]] = 1.5 if length == 1 else 2.75
+    expected_rule = transformers.SequenceBiasLogitsProcessor(sequence_bias=biases)
+    ids = np.full((1, len(phrases), 6), -1)
+    for row, phrase in zip(ids[0], phrases, strict=True):
+        row[: len(phrase)] = phrase
+    first = np.full((1, len(phrases)), 1.5, np.float32)
+    boost = PhraseBoost(ids, first, first + 1.25)
+    random, raised = np.random.default_rng(0), set()
+    texts = [[], [3], [3, 4], [7], [7, 6], [7, 6, 8], [12], [3, 4, 5], [12, 12, 12, 3], [4, 5], [1, 3, 3, 4]]
+    for text in texts:
+        logits = random.normal(size=(1, 1, SIZE)).astype(np.float32)
+        padded = np.full((1, 1, 8), 4)  # what stands behind the text must not matter
+        padded[0, 0, : len(text)] = text
+        ours = np.asarray(jax.jit(boost_phrases)(logits, padded, len(text), boost))[0]
+        before = torch.tensor([[SIZE - 1] * 6 + text])
+        expected = expected_rule(before, torch.tensor(logits[0])).numpy()
+        np.testing.assert_allclose(ours, expected, atol=1e-6, err_msg=str(text))
+        raised |= {(tuple(text), token) for token in np.flatnonzero(ours != logits[0]).tolist()}
+    assert {((3, 4), 5), ((), 3), ((7, 6, 8), 9), ((12,), 13)} <= raised
+
+
+def test_the_highest_of_several_boosts_counts_and_windows_have_their_own() -> None:
+    ids = np.array([[[3, 4, -1], [3, 5, -1]], [[6, -1, -1], [-1, -1, -1]]])
+    boost = PhraseBoost(ids, np.array([[1.0, 2.0], [3.0, 3.0]], np.float32), np.array([[2.0, 4.0], [9.0, 9.0]]))
+    texts = np.array([[[0, 3], [0, 0]], [[0, 3], [6, 6]]])
+    raised = np.asarray(boost_phrases(jnp.zeros((2, 2, SIZE)), texts, 2, boost))
+    expected = np.zeros((2, 2, SIZE))
+    expected[0, 0, [3, 4, 5]] = 2, 2, 4
+    expected[0, 1, 3] = 2
+    expected[1, :, 6] = 3
+    np.testing.assert_array_equal(raised, expected)

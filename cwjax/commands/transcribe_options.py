@@ -139,6 +139,7 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
          "names and terms that may be said, one a line, any number; `written | spoken like | spoken like` where the "
          "spelling misleads. Each window's decoder is shown those that are heard in it; lists in a context count, too"),
         ("--phrases-used", 10, int, "N", "most phrases that the decoder is shown for a window"),
+        ("--phrases-boost", 2.0, float, "LOGITS", "by how much the decoder finds the tokens of phrases heard likelier"),
         ("--phrases-threshold", 0.05, float, "P", "probability from which the decoder is shown a phrase"),
         ("--context-from-history", False, _truth, None, "let the text encoder read the text before each window, too"),
         ("--compare-context", False, _truth, None,

@@ -13,7 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cwjax.inference.logit_rules import apply_repetition_penalty, apply_timestamp_rules, forbid_repeated_ngrams
+from cwjax.inference.logit_rules import (
+    PhraseBoost,
+    apply_repetition_penalty,
+    apply_timestamp_rules,
+    boost_phrases,
+    forbid_repeated_ngrams,
+)
 from cwjax.inference.search import Candidates, Search
 from cwjax.models.text_decoder import DecoderCache, ProjectedAudio, StepwiseDecoder
 
@@ -75,10 +81,17 @@ class Prompt(NamedTuple):
 
 
 class Biases(NamedTuple):
-    """Added to the logits: (V,) at every token, and (V,) at the first one in addition."""
+    """Added to the logits.
+
+    Attributes:
+        always: (V,), at every token.
+        first: (V,), at the first one in addition.
+        phrases: that are heard in the windows, None where none are.
+    """
 
     always: jax.Array
     first: jax.Array
+    phrases: PhraseBoost | None = None
 
 
 class Decoding(NamedTuple):
@@ -183,6 +196,8 @@ def apply_rules(logits: jax.Array, tokens: jax.Array, count: jax.Array | int, bi
     if plan.no_repeat_ngram_size:
         logits = forbid_repeated_ngrams(logits, tokens, count, plan.no_repeat_ngram_size)
     logits = logits + biases.always + jnp.where(count == 0, biases.first, 0)
+    if biases.phrases is not None:
+        logits = boost_phrases(logits, tokens, count, biases.phrases)
     if plan.timestamps:
         logits = apply_timestamp_rules(logits, tokens, count, plan.end_of_text, plan.first_timestamp)
     return logits

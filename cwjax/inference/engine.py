@@ -22,7 +22,17 @@ from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.growing import POLL, GrowingRecording
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrases import UNHEARD, PhraseList, Phrases, is_echo, is_written, occurrences, shown
+from cwjax.inference.phrases import (
+    UNHEARD,
+    PhraseList,
+    Phrases,
+    boosted,
+    is_echo,
+    is_written,
+    occurrences,
+    shown,
+    skips_speech,
+)
 from cwjax.inference.programs import Programs, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
@@ -240,19 +250,8 @@ class Engine:
         ]
         spotted = self._spot(jobs, encoded)
         states, encoded = encoded.states, encoded._replace(states=None)
-        previous = [self._previous(job, found) for job, found in zip(jobs, spotted, strict=True)]
-        windows = self._decode(jobs, encoded, starts, previous)
+        windows, spotted = self._decode(jobs, encoded, starts, spotted, states)
         cuts = [self._cut(job, window) for job, window in zip(jobs, windows, strict=True)]
-        invented = [row for row, job in enumerate(jobs) if self._invents(job, cuts[row], states, row, spotted[row])]
-        if invented:
-            again = self._decode(
-                [jobs[row] for row in invented],
-                select_windows(encoded, _filled(invented)),
-                [starts[row] for row in invented],
-                [jobs[row].previous for row in invented],
-            )
-            for row, window in zip(invented, again, strict=True):
-                windows[row], spotted[row], cuts[row] = window, (), self._cut(jobs[row], window)
         alignments = self._align(jobs, encoded, languages, cuts)
         rows = zip(languages, probabilities, windows, cuts, alignments, spotted, strict=True)
         return [WindowResult(*row) for row in rows]
@@ -276,13 +275,22 @@ class Engine:
         names = self.programs.tokens.encode(shown(spotted))[:longest]
         return (*names, *job.previous[max(0, len(job.previous) - longest + len(names)) :])
 
-    def _invents(self, job: WindowJob, cut: Cut, states: Any, row: int, spotted: Sequence[Word]) -> bool:
-        """Whether a window repeats what it was shown, or writes a phrase of it where that cannot be heard."""
-        if not spotted:
+    def _accepts(
+        self, job: WindowJob, plain: DecodedWindow, informed: DecodedWindow, spotted: Sequence[Word], states: Any
+    ) -> bool:
+        """Whether what the decoder wrote when it was shown phrases can be believed, given what it writes without them.
+
+        Phrases in the prompt can make it repeat them, skip speech, write where there is none, or write a phrase where
+        that is not heard.
+        """
+        options = job.options
+        if needs_another_try(informed, options) or is_silent(plain, options) or is_echo(informed.text, spotted):
             return False
-        if is_echo("".join(segment.text for segment in cut.segments), spotted):
-            return True
+        texts = ([token for token in one.tokens if self.programs.tokens.is_text(token)] for one in (plain, informed))
+        if not needs_another_try(plain, options) and skips_speech(*texts):
+            return False
         began = job.seek / FRAMES_PER_SECOND
+        cut = self._cut(job, informed)
         segments = [replace(one, start=one.start - began, end=one.end - began) for one in cut.segments]
         places = [
             (phrase.text, segment.start, segment.end)
@@ -290,7 +298,7 @@ class Engine:
             for segment in segments
             if occurrences(phrase.text, segment.text) and not is_written(phrase, [segment])
         ]
-        return bool(places) and self._phrases.heard_between(states[row], job.phrases, places).min() < UNHEARD
+        return not places or self._phrases.heard_between(states, job.phrases, places).min() >= UNHEARD
 
     def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:
         """The windows encoded, those that share a context together, and padded to a power of two."""
@@ -345,32 +353,59 @@ class Engine:
         jobs: Sequence[WindowJob],
         encoded: EncodedAudio,
         starts: Sequence[Sequence[int]],
-        previous: Sequence[Sequence[int]],
-    ) -> list[DecodedWindow]:
-        """Decodes windows at the first of their temperatures, and those that fail again at the next ones.
+        spotted: Sequence[tuple[Word, ...]],
+        states: Any,
+    ) -> tuple[list[DecodedWindow], list[tuple[Word, ...]]]:
+        """Decodes windows, and gives the phrases that each was shown.
 
-        Radford et al. 2022, section 4.5. A window's result does not depend on the others.
+        Those in which phrases are heard are decoded without and with them, to see what the phrases do. Windows that
+        fail are decoded again at the next of their temperatures; Radford et al. 2022, section 4.5. A window's result
+        does not depend on the others.
         """
-        results: list[DecodedWindow | None] = [None] * len(jobs)
-        for attempt in itertools.count():
+        informed = [row for row, some in enumerate(spotted) if some]
+        attempts = [*((row, ()) for row in range(len(jobs))), *((row, spotted[row]) for row in informed)]
+        results = self._attempt(jobs, encoded, starts, attempts, 0)
+        windows, used = results[: len(jobs)], [()] * len(jobs)
+        for row, window in zip(informed, results[len(jobs) :], strict=True):
+            if self._accepts(jobs[row], windows[row], window, spotted[row], states[row]):
+                windows[row], used[row] = window, spotted[row]
+        for number in itertools.count(1):
             failed = [
                 row
-                for row, (job, window) in enumerate(zip(jobs, results, strict=True))
-                if attempt < len(job.options.temperature) and (window is None or needs_another_try(window, job.options))
+                for row, (job, window) in enumerate(zip(jobs, windows, strict=True))
+                if number < len(job.options.temperature) and needs_another_try(window, job.options)
             ]
             if not failed:
-                return results
-            rows = _filled(failed)
-            windows = self.programs.decode(
-                encoded if attempt == 0 else select_windows(encoded, rows),
+                return windows, used
+            again = self._attempt(jobs, encoded, starts, [(row, ()) for row in failed], number)
+            for row, window in zip(failed, again, strict=True):
+                windows[row] = window
+
+    def _attempt(
+        self,
+        jobs: Sequence[WindowJob],
+        encoded: EncodedAudio,
+        starts: Sequence[Sequence[int]],
+        attempts: Sequence[tuple[int, tuple[Word, ...]]],
+        number: int,
+    ) -> list[DecodedWindow]:
+        """Decodes windows, each named by its row and with phrases, at so many of their temperatures."""
+        windows: list[DecodedWindow] = []
+        for first in range(0, len(attempts), self._most_windows):
+            some = attempts[first : first + self._most_windows]
+            filled = _filled(some)
+            rows = [row for row, _ in filled]
+            is_all = [row for row, _ in some] == list(range(len(jobs)))
+            windows += self.programs.decode(
+                encoded if is_all else select_windows(encoded, rows),
                 [starts[row] for row in rows],
-                [previous[row] for row in rows],
+                [self._previous(jobs[row], phrases) for row, phrases in filled],
                 jobs[0].options,
-                [jobs[row].options.temperature[attempt] for row in rows],
+                [jobs[row].options.temperature[number] for row in rows],
                 [jobs[row].seek for row in rows],
-            )
-            for row, window in zip(failed, windows, strict=False):
-                results[row] = window
+                boosted([phrases for _, phrases in filled], self.programs.tokens, [jobs[row].options for row in rows]),
+            )[: len(some)]
+        return windows
 
     def _cut(self, job: WindowJob, window: DecodedWindow) -> Cut:
         if is_silent(window, job.options):
@@ -416,7 +451,7 @@ def _worth_filling(windows: int) -> int:
     return windows if 4 * windows >= 3 * whole else whole // 2
 
 
-def _filled(rows: Sequence[int]) -> list[int]:
+def _filled(rows: Sequence[Any]) -> list[Any]:
     """Rows, the last one repeated up to a power of two, so that few programs are compiled."""
     return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
 

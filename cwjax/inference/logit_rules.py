@@ -116,6 +116,43 @@ def apply_timestamp_rules(
     return jnp.where((all_timestamps > best_other)[..., None] & ~is_timestamp, -jnp.inf, logits)
 
 
+class PhraseBoost(NamedTuple):
+    """Phrases that are heard in windows, which makes their tokens likelier than the decoder alone finds them.
+
+    Attributes:
+        tokens: (B, K, L) int32, those of K phrases of each window, -1 after a phrase's last.
+        first: (B, K) float32, added to the logit of a phrase's first token.
+        following: (B, K) float32, added to that of the next token where the text ends with those before it.
+    """
+
+    tokens: np.ndarray
+    first: np.ndarray
+    following: np.ndarray
+
+
+def boost_phrases(logits: jax.Array, tokens: jax.Array, count: jax.Array | int, boost: PhraseBoost) -> jax.Array:
+    """Logits with those of tokens that begin or continue a phrase raised; where several do, by the highest boost.
+
+    Args:
+        logits: (B, G, V) of the next token.
+        tokens: (B, G, T), the hypotheses so far; what stands from `count` on does not matter.
+        count: tokens so far, a scalar.
+        boost: the phrases.
+    """
+    length = boost.tokens.shape[-1]
+    places = count - length + jnp.arange(length)
+    last = jnp.where(places >= 0, jnp.take(tokens, jnp.maximum(places, 0), axis=-1), -2)[:, :, None]
+    phrases = boost.tokens[:, None]
+    matched = [(last[..., length - size :] == phrases[..., :size]).all(axis=-1) for size in range(length)]
+    added = jnp.stack([boost.first, *[boost.following] * (length - 1)], axis=-1)[:, None]
+    added = jnp.where(jnp.stack(matched, axis=-1) & (phrases >= 0), added, 0)
+    windows, group, _ = logits.shape
+    rows, columns = jnp.arange(windows)[:, None, None], jnp.arange(group)[:, None]
+    phrases = jnp.broadcast_to(phrases, added.shape).reshape(windows, group, -1)
+    highest = jnp.zeros_like(logits).at[rows, columns, phrases].max(added.reshape(phrases.shape))
+    return logits + highest
+
+
 def apply_repetition_penalty(logits: jax.Array, tokens: jax.Array, count: jax.Array | int, penalty: float) -> jax.Array:
     """Logits in which tokens that have come before are less likely (Keskar et al. 2019, section 4.1).
 

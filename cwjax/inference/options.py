@@ -92,6 +92,9 @@ class DecodingOptions:
     it. "Goethe | gurta": written as the first, spoken like any of them."""
     phrases_used: int = 10
     """Most phrases that the decoder is shown for a window."""
+    phrases_boost: float = 2.0
+    """By how much the logits of tokens that begin a phrase heard are raised, and by 1 more of those that continue it;
+    0: nothing is raised."""
     phrases_threshold: float = 0.05
     """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
     carry_initial_prompt: bool = False
@@ -181,6 +184,7 @@ class DecodingOptions:
             f"length_penalty is {self.length_penalty}: use a number in 0..1",
         )
         _require(self.phrases_used >= 0, f"phrases_used is {self.phrases_used}: it must be at least 0")
+        _require(self.phrases_boost >= 0, f"phrases_boost is {self.phrases_boost}: it must be at least 0")
         _require(
             0 <= self.phrases_threshold <= 1,
             f"phrases_threshold is {self.phrases_threshold}: use a probability, 0 to 1",

@@ -5,6 +5,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import pairwise
 from unicodedata import category
@@ -13,7 +14,9 @@ import jax
 import numpy as np
 from flax import nnx
 
+from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
+from cwjax.inference.logit_rules import PhraseBoost
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
 from cwjax.inference.transcript import Segment, Word
 from cwjax.models.phrase_spotter import (
@@ -41,6 +44,14 @@ _LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
 _EDGE = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"  # not between two letters
 ECHOED = 3
 """So many phrases in a row, as the decoder was shown them, are a repeated prompt, unless they were heard in a row."""
+BOOSTED_TOKENS = 12
+"""Of a phrase; what follows them the decoder has to know by itself."""
+BOOSTED_TOGETHER = 10
+"""Numbers of phrases are multiples of this, so that few programs are compiled."""
+FOLLOWING = 1.0
+"""By how much more a phrase's next token is boosted than its first, which other words begin with, too."""
+SKIPPED = 8
+"""Tokens: a name that is misheard takes fewer more than the name."""
 SURE = 0.5
 """Probability from which a phrase was heard, whether it is written or not."""
 UNHEARD = 0.1
@@ -186,6 +197,28 @@ def is_written(phrase: Word, segments: Sequence[Segment]) -> bool:
 def shown(phrases: Sequence[Word]) -> str:
     """How the decoder is shown phrases, as text before that of the window."""
     return ", ".join(phrase.text for phrase in phrases)
+
+
+def boosted(
+    spotted: Sequence[Sequence[Word]], tokens: WhisperTokens, options: Sequence[DecodingOptions]
+) -> PhraseBoost | None:
+    """What makes the phrases heard in each window likelier; None where none are."""
+    if not any(spotted):
+        return None
+    most = -(-max(map(len, spotted)) // BOOSTED_TOGETHER) * BOOSTED_TOGETHER
+    ids = np.full((len(spotted), most, BOOSTED_TOKENS), -1, np.int32)
+    for window, phrases in zip(ids, spotted, strict=True):
+        for row, phrase in zip(window, phrases, strict=False):
+            first = tokens.encode(phrase.text)[:BOOSTED_TOKENS]
+            row[: len(first)] = first
+    first = np.broadcast_to(np.array([own.phrases_boost for own in options], np.float32)[:, None], ids.shape[:2])
+    return PhraseBoost(ids, first, np.where(first > 0, first + FOLLOWING, 0))
+
+
+def skips_speech(plain: Sequence[int], informed: Sequence[int]) -> bool:
+    """Whether a text leaves out a stretch of what the decoder writes without phrases; both as text tokens."""
+    changes = SequenceMatcher(None, plain, informed, autojunk=False).get_opcodes()
+    return any((end - start) - (now_end - now_start) >= SKIPPED for _, start, end, now_start, now_end in changes)
 
 
 def is_echo(text: str, phrases: Sequence[Word]) -> bool:

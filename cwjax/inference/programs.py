@@ -19,7 +19,7 @@ from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
-from cwjax.inference.logit_rules import suppression
+from cwjax.inference.logit_rules import PhraseBoost, suppression
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.search import BeamSearch, Candidates, Sampling, Search
 from cwjax.inference.segments import DecodedWindow
@@ -188,6 +188,7 @@ class Programs:
         options: DecodingOptions,
         temperatures: Sequence[float],
         seeds: Sequence[int],
+        boost: PhraseBoost | None = None,
     ) -> list[DecodedWindow]:
         """Decodes windows.
 
@@ -198,6 +199,7 @@ class Programs:
             options: how; of language, task and prompts `starts` and `previous` say everything.
             temperatures: of each; all 0, for the likeliest text, or none.
             seeds: of each window's random numbers.
+            boost: phrases that are heard in them.
         """
         prompt = self._prompt(starts, previous)
         drawn = temperatures[0] > 0
@@ -213,7 +215,7 @@ class Programs:
             repetition_penalty=options.repetition_penalty,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
         )
-        biases = self._biases(options.decoding_part)
+        biases = self._biases(options.decoding_part)._replace(phrases=boost)
         if encoded.draft is not None and not drawn:
             decoding = self._speculate(self.parameters, self.draft.parameters, encoded, prompt, biases, plan=plan)
         else:
