@@ -74,11 +74,29 @@ def test_warping_equals_openai_whispers(shape: tuple[int, int], ties: bool) -> N
         np.testing.assert_array_equal(begins[window, :row], their_begins(weights[window, :row, :column]))
 
 
-def test_warping_adds_as_openai_whisper_does() -> None:
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_warping_adds_as_openai_whisper_does(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a whole window the sums are so long that their rounding decides between paths."""
+    monkeypatch.setattr("cwjax.inference.timing.platform", lambda: platform)
     weights = np.random.default_rng(0).integers(0, 2, (1, 100, 1500)).astype(np.float32) * np.float32(0.1)
-    begins = jax.jit(warp)(weights, np.asarray([100], np.int32), np.asarray([1500], np.int32))
+    program = jax.jit(lambda *arrays: warp(*arrays))  # anew, for what is compiled is kept by function
+    begins = program(weights, np.asarray([100], np.int32), np.asarray([1500], np.int32))
     np.testing.assert_array_equal(begins[0], their_begins(weights[0]))
+
+
+def test_an_accelerator_warps_in_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the last does not fill its loop; the paths are the same ones."""
+    random, windows = np.random.default_rng(1), 5
+    given = random.normal(size=(windows, 13, 61)).astype(np.float32), np.arange(9, 14), np.arange(20, 61, 10)
+    begins, turns = {}, {}
+    for name in ("cpu", "gpu"):
+        monkeypatch.setattr("cwjax.inference.timing.platform", lambda name=name: name)
+        program = jax.jit(lambda *arrays: warp(*arrays))  # anew, for what is compiled is kept by function
+        begins[name] = np.asarray(program(*given))
+        loops = [one for one in program.trace(*given).jaxpr.eqns if one.primitive.name == "scan"]
+        turns[name] = sum(one.params["length"] // one.params["unroll"] for one in loops)
+    np.testing.assert_array_equal(begins["gpu"], begins["cpu"])
+    assert turns["gpu"] < turns["cpu"] / 4
 
 
 def best_sum(begins: np.ndarray, weights: np.ndarray) -> float:

@@ -10,6 +10,7 @@ Legend: B windows, T tokens of the text and around it, N text tokens, A audio po
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from cwjax.inference.audio import frames_of
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
 from cwjax.inference.transcript import Segment, Word
+from cwjax.models.placement import platform
 from cwjax.models.text_decoder import StepwiseDecoder
 
 MEDIAN_WIDTH = 7
@@ -34,6 +36,9 @@ LONGEST_MEDIAN = 0.7
 """Seconds; the median length of a window's words is believed up to this."""
 JUDGED_WORDS = 8
 """Words of a segment that say whether it is invented."""
+UNROLLED = 8
+"""Steps of a loop that accelerators do as one, for starting each costs them more than its arithmetic; a CPU, which
+would compute what the steps share once for each, does them one by one."""
 
 
 class Alignment(NamedTuple):
@@ -137,6 +142,7 @@ def warp(weights: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
         (B, R) int32, the column where each row's stretch of the path begins; of padding, the number of columns.
     """
     windows, length, width = weights.shape
+    scan = partial(jax.lax.scan, unroll=1 if platform() == "cpu" else UNROLLED)
     # Cell (row, column) moves to (row, row + column): diagonals become columns, which depend on the two before alone.
     skewed = jnp.pad(weights, ((0, 0), (0, 0), (0, length)), constant_values=-jnp.inf)
     skewed = skewed.reshape(windows, -1)[:, :-length].reshape(windows, length, -1)
@@ -155,14 +161,14 @@ def warp(weights: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
 
     nowhere = jnp.full((windows, length), jnp.inf)
     state = nowhere.at[:, 0].set(0), nowhere, nowhere, jnp.zeros(nowhere.shape, jnp.int32)
-    _, entered = jax.lax.scan(next_diagonal, state, (diagonals, jnp.moveaxis(skewed, 2, 0)))
+    _, entered = scan(next_diagonal, state, (diagonals, jnp.moveaxis(skewed, 2, 0)))
 
     def row_above(column: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
         begin, came_down = jnp.divmod(entered[row + column, jnp.arange(windows), row], 2)
         is_real = row < rows
         return jnp.where(is_real, begin - 1 + came_down, column), jnp.where(is_real, begin, columns)
 
-    return jax.lax.scan(row_above, columns - 1, numbers, reverse=True)[1].T
+    return scan(row_above, columns - 1, numbers, reverse=True)[1].T
 
 
 # Words and their times.
