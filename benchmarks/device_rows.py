@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -39,8 +41,18 @@ from cwjax.weights.spotter_files import SHIPPED, _header, _read
 
 RATE, SECONDS = 16_000, 30
 """Of windows."""
-PARITY = ("layers", "whisper", "context_whisper", "bert", "t5", "phrase_spotter", "decoding", "timing", "quantisation")
-"""Tests of arithmetic and decoding, whose references are computed on the CPU."""
+PARITY = {
+    "whisper": "pytorch or cached or bfloat16",
+    "decoding": "openai_whispers",
+    "context_whisper": "closed or empty or gate or bfloat16",
+    "layers": "attention or gelu or layer_norm",
+    "phrase_spotter": "paths or gradient or place",
+    "timing": "warping or aligned or weights",
+    "quantisation": "error or close",
+    "bert": "pytorch_model or bfloat16",
+    "t5": "states or bfloat16",
+}
+"""Files of tests by importance, and which of them are of arithmetic and have references that are cheap on a CPU."""
 
 settings = json.loads(sys.argv[1])
 small, tokens = settings["small"], 8 if settings["small"] else settings["tokens"]
@@ -86,7 +98,7 @@ def _first(call: Callable[[], Any]) -> float:
 def _seconds(call: Callable[[], Any], most: int = 5, lasting: float = 3.0) -> float:
     """The median of runs, of which there are fewer when they last long."""
     took: list[float] = []
-    while len(took) < most and (len(took) < 2 or sum(took) < lasting):
+    while len(took) < most and (len(took) < (1 if small else 2) or sum(took) < lasting):
         took.append(_first(call))
     return statistics.median(took)
 
@@ -305,17 +317,25 @@ def measure_sizes() -> None:
 
 
 def measure_int8() -> None:
-    """Weights rounded to int8 against bfloat16: pace and memory."""
-    for size, windows in [(size, windows) for size in ("base", "large-v3") for windows in (FEW, MANY)]:
-        figures: dict[str, Any] = {}
-        for name, int8 in {"bfloat16": False, "int8": True}.items():
-            run = _transcription(size, windows, int8)
-            figures[f"{name}_first_run_s"] = _first(run)
-            figures[f"{name}_seconds"] = _seconds(run, 3)
-            weights = jax.tree.leaves(_transcriber(size, int8).programs.parameters)
-            figures[f"{name}_weights_MiB"] = sum(leaf.nbytes for leaf in weights) >> 20
-        ratio = figures["bfloat16_seconds"] / figures["int8_seconds"]
-        report("int8", size=size, windows=windows, **figures, bfloat16_over_int8=ratio)
+    """Weights rounded to int8 against bfloat16: pace and memory. The programs of a size are compiled side by side, for
+    those of int8 take long; so its first runs are longer than they would be alone."""
+    ways = {"bfloat16": False, "int8": True}
+    for size in ("base",) if small else ("base", "large-v3"):
+        cells = [(windows, name) for windows in (FEW, MANY) for name in ways]
+        runs = {(windows, name): _transcription(size, windows, ways[name]) for windows, name in cells}
+        with ThreadPoolExecutor(len(cells)) as pool:
+            firsts = {cell: pool.submit(_first, runs[cell]) for cell in cells}
+            for (windows, name), first in firsts.items():
+                report("int8", size=size, windows=windows, weights=name, first_run_s=first.result())
+        seconds: dict[str, float] = {}
+        for windows, name in cells:
+            seconds[name] = _seconds(runs[windows, name], 3)
+            figures = {"size": size, "windows": windows, "weights": name, "seconds": seconds[name]}
+            weights = jax.tree.leaves(_transcriber(size, ways[name]).programs.parameters)
+            figures["weights_MiB"] = sum(leaf.nbytes for leaf in weights) >> 20
+            if name == "int8":
+                figures["bfloat16_over_int8"] = seconds["bfloat16"] / seconds["int8"]
+            report("int8", **figures)
 
 
 def measure_phrases() -> None:
@@ -377,16 +397,17 @@ def measure_engine() -> None:
         "together": lambda: transcriber.transcribe_many(recordings, batch_size=MANY, **decoding),
         "alone": lambda: [transcriber.transcribe(recording, **decoding) for recording in recordings],
     }
-    figures: dict[str, Any] = {"recordings": number, "minutes": lengths.sum() / 60}
-    said = {}
+    report("engine", recordings=number, minutes=lengths.sum() / 60)
+    said, seconds = {}, {}
     for name, way in ways.items():
-        figures[f"{name}_first_s"] = _first(way)
+        report("engine", way=name, first_run_s=_first(way))
         began = time.perf_counter()
         said[name] = [[segment.tokens for segment in one.segments] for one in way()]
-        figures[f"{name}_s"] = time.perf_counter() - began
-    figures["same"] = sum(one == other for one, other in zip(said["together"], said["alone"], strict=True))
-    figures["different_tokens"] = len({token for one in said["alone"] for segment in one for token in segment})
-    report("engine", **figures, pace=figures["alone_s"] / figures["together_s"])
+        seconds[name] = time.perf_counter() - began
+        report("engine", way=name, seconds=seconds[name], times_real_time=lengths.sum() / seconds[name])
+    same = sum(one == other for one, other in zip(said["together"], said["alone"], strict=True))
+    different = len({token for one in said["alone"] for segment in one for token in segment})
+    report("engine", same=same, different_tokens=different, pace=seconds["alone"] / seconds["together"])
 
 
 # What runs in processes of its own.
@@ -412,22 +433,51 @@ def measure_train() -> None:
 
 
 def measure_parity() -> None:
-    """Existing tests on the device, with products of float32 in full precision."""
+    """Existing tests on the device, with products of float32 in full precision; a process a file, several at once. What
+    each has done is told when it ends, or when time is up."""
+    waiting = list(PARITY)[: 2 if small else None]
+    at_once = max(1, min(6, (os.cpu_count() or 2) // 2))
+    running: dict[str, tuple[subprocess.Popen, Path, float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            while (waiting or running) and left() > 5:
+                while waiting and len(running) < at_once:
+                    name = waiting.pop(0)
+                    output = Path(scratch) / name
+                    running[name] = _begin_tests(name, output), output, time.perf_counter()
+                time.sleep(0.1)
+                for name in [name for name, (process, *_) in running.items() if process.poll() is not None]:
+                    _tell_tests(name, *running.pop(name))
+        finally:
+            for name, begun in running.items():
+                _tell_tests(name, *begun)
+    if waiting:
+        report("parity", not_begun=" ".join(waiting))
+
+
+def _begin_tests(name: str, output: Path) -> subprocess.Popen:
     platforms = {"gpu": "cuda,cpu"}.get(jax.default_backend(), jax.default_backend())
     environment = os.environ | {"JAX_PLATFORMS": platforms, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    files = [f"tests/test_{name}.py" for name in (PARITY[:1] if small else PARITY)]
-    command = [sys.executable, "-m", "pytest", "-n", "0" if small else "6", "--tb=line", "-rfE", *files]
-    where = {"cwd": HERE.parent, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(command, text=True, **where)
-    try:
-        output, _ = process.communicate(timeout=max(left() - 8, 1))
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        output, _ = process.communicate()
-    lines = output.strip().splitlines() or [""]
-    print("\n".join(lines[-60:]), flush=True)
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    report("parity", summary=lines[-1], failed="; ".join(failed)[:3000])
+    command = [sys.executable, "-u", "-m", "pytest", "-n", "0", "-vv", "--tb=line", "-k", PARITY[name]]
+    with output.open("w") as file:
+        where = {"cwd": HERE.parent, "env": environment, "stdout": file, "stderr": subprocess.STDOUT}
+        return subprocess.Popen([*command, f"tests/test_{name}.py"], **where)
+
+
+def _tell_tests(name: str, process: subprocess.Popen, output: Path, began: float) -> None:
+    """Ends the tests of a file, if they have not ended, and reports what has come of them."""
+    is_done = process.poll() is not None
+    process.kill()
+    process.wait()
+    lines = output.read_text(errors="replace").splitlines()
+    print("\n".join([f"{name}:", *(lines if process.returncode else lines[-1:])]), flush=True)
+    figures: dict[str, Any] = {"file": name, "finished": is_done, "seconds": time.perf_counter() - began}
+    for outcome in ("PASSED", "SKIPPED", "FAILED", "ERROR"):
+        named = [line.split(" ")[0].split("::", 1)[1] for line in lines if re.match(rf"tests/\S.* {outcome}\b", line)]
+        figures[outcome.lower()] = len(named)
+        if named and outcome in ("FAILED", "ERROR"):
+            figures[f"{outcome.lower()}_tests"] = "; ".join(named)[:1500]
+    report("parity", **figures, last=lines[-1][:300] if lines else "nothing was printed")
 
 
 if __name__ == "__main__":
