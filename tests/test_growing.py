@@ -174,19 +174,18 @@ def test_times_and_silence_at_the_end_do_not_depend_on_what_has_come(transcriber
     """A window that looks invented at its end is no end of the recording, however much has come."""
     script = Scripted(transcriber, talk((50, 0.3)), DecodingOptions(language="en", chunk_length=20))
     grown = GrowingRecording(blocks(talk((50, 0.3)), 10**6))
-    script.work._recording, script.work._grows = grown, True
+    script.work._recording = grown
     script.work._programs.max_log_mel = lambda *_: 0.0
     jobs = []
     for _ in range(3):
         while not (some := script.work.jobs()):
             time.sleep(0.001)
         jobs.append(some[0])
-        script.work._done[0] = 0
         said = (script.tokens.timestamp(0.0), *script.tokens.encode("one"), script.tokens.timestamp(20.0))
         window = DecodedWindow(said, "", -0.1, 0.0, 0.0)
         cut = cut_into_segments(window, script.tokens, some[0].seek, some[0].frames)
         script.work.receive(some[0], SimpleNamespace(language="en", window=window, cut=cut, alignment=None, spotted=()))
-    assert [script.work._length(job) for job in jobs] == [5000, 7000, 5000]
+    assert [script.work._stretches.end_after(job.seek, job.frames) for job in jobs] == [5000, 7000, 5000]
     assert not script.work.jobs()
     assert script.events[-1].transcript.segments[-1].end == 50.0
 

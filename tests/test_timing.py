@@ -17,17 +17,15 @@ from tolerance import assert_close, largest_logit, whisper_terms
 
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.inference.audio import Recording
+from cwjax.inference.hallucinations import Surroundings, is_anomalous, skip_hallucinations
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
 from cwjax.inference.programs import Programs
 from cwjax.inference.timing import (
     POSITIONS_PER_SECOND,
     Alignment,
-    Surroundings,
     add_words,
-    is_anomalous,
     last_word_end,
     merge_punctuation,
-    skip_hallucinations,
     smooth,
     split_into_words,
     warp,

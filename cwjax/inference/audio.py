@@ -118,6 +118,17 @@ class Recording:
         """Whether all that windows up to a mel frame need is there, or nothing more will be: always."""
         return True
 
+    # What recordings that grow have to do.
+
+    def move(self, first: int, last: int) -> None:
+        """Goes on to some mel frames: nothing has to be forgotten."""
+
+    def check(self) -> None:
+        """Raises what ended it too early: nothing."""
+
+    def end(self) -> None:
+        """Takes no more samples: all are there."""
+
     def window(self, first_frame: int, frames: int) -> np.ndarray:
         """The samples of F = `frames` mel frames and a margin of 200 on either side, (160 F + 400,).
 
@@ -281,16 +292,19 @@ def _threshold(level: np.ndarray) -> tuple[float, float]:
     return quiet + min(RISE * (loud - quiet), HIGHEST_RISE), loud - quiet
 
 
-def pack_windows(spans: list[tuple[int, int]], level: np.ndarray, longest: int) -> list[tuple[int, int]]:
+def pack_windows(
+    spans: list[tuple[int, int]], level: np.ndarray, longest: int, began: int = 0
+) -> list[tuple[int, int]]:
     """Windows of at most `longest` frames that hold all spans.
 
     Neighbouring spans share a window. A span that is too long is cut at the quietest moment of the second half of
-    what fits.
+    what fits; `level` tells which that is, from the frame `began` on.
     """
     short: list[tuple[int, int]] = []
     for first, last in spans:
         while last - first > longest:
-            cut = first + longest // 2 + _quietest(level[first + longest // 2 : first + longest])
+            half = first + longest // 2
+            cut = half + _quietest(level[half - began : first + longest - began])
             short.append((first, cut))
             first = cut
         short.append((first, last))

@@ -1,7 +1,7 @@
 """The engine: windows of all transcriptions at work in shared batches, on one thread that owns the device.
 
 A transcription hands out jobs, one for each window that can be decoded now, and receives their results; what it makes
-of them is its own business (see `cwjax.inference.transcription`). The engine takes jobs round-robin from all
+of them is its own business (see `cwjax.inference.windows`). The engine takes jobs round-robin from all
 transcriptions, batches those that the same compiled programs can do, and knows nothing of recordings beyond a window.
 """
 
@@ -11,20 +11,20 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cwjax.errors import CwjaxError
-from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
+from cwjax.inference.audio import FRAMES_PER_SECOND
 from cwjax.inference.decoding import EncodedAudio
-from cwjax.inference.growing import POLL, GrowingRecording
+from cwjax.inference.growing import POLL
+from cwjax.inference.jobs import WindowJob, WindowResult, Work
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import (
     UNHEARD,
-    PhraseList,
     Phrases,
     boosted,
     is_echo,
@@ -37,100 +37,9 @@ from cwjax.inference.programs import Programs, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
 from cwjax.inference.transcript import Word
-from cwjax.models.audio_encoder import ProjectedContext
 from cwjax.models.placement import is_split, platform
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class WindowJob:
-    """A window to be decoded.
-
-    Attributes:
-        recording: that it is a part of.
-        max_log_mel: of the recording, or of what has been heard of it.
-        seek: first mel frame.
-        frames: mel frames from there on that belong to it.
-        closed: it ends in a pause, so that the segment at its end is whole, and its padding is silence.
-        context: what is known; None: nothing.
-        options: how to decode.
-        language: code; None: to be detected in this window.
-        previous: tokens of the text before it.
-        phrases: to look for; the decoder is shown those that are heard.
-        prefix: tokens that the text begins with.
-        decoded: False: only the language is asked for.
-    """
-
-    recording: Recording | GrowingRecording
-    max_log_mel: float
-    seek: int
-    frames: int
-    closed: bool
-    context: ProjectedContext | None
-    options: DecodingOptions
-    language: str | None
-    previous: tuple[int, ...] = ()
-    prefix: tuple[int, ...] = ()
-    phrases: PhraseList | None = None
-    decoded: bool = True
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Jobs with equal keys may share a batch."""
-        if not self.decoded:
-            return (self.is_compared,)
-        options, drawn = self.options, self.options.temperature[0] > 0
-        shapes = bool(self.previous), len(self.prefix), self.is_compared, drawn, self.phrases is not None
-        return options.decoding_part, options.word_timestamps, *shapes
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether the window is encoded without its context, too."""
-        return self.context is not None and self.options.context_scale not in (0, 1)
-
-
-class WindowResult(NamedTuple):
-    """What became of a job.
-
-    Attributes:
-        language: given or detected.
-        probabilities: of all languages, the likeliest first; None where the language was given.
-        window: its text; None where only the language was asked for.
-        cut: its segments; empty where there is no speech.
-        alignment: of the text tokens of its segments; None unless word times are asked for and there is a text.
-        spotted: phrases that the decoder was shown, with their seconds in the window.
-    """
-
-    language: str
-    probabilities: dict[str, float] | None
-    window: DecodedWindow | None = None
-    cut: Cut | None = None
-    alignment: Alignment | None = None
-    spotted: tuple[Word, ...] = ()
-
-
-class Work(Protocol):
-    """What the engine serves: a transcription. All methods but `cancel` are called on the engine's thread."""
-
-    batch_size: int
-    """Most windows of a batch that begins with a job of this one; rounded down to a power of two."""
-
-    def jobs(self) -> Sequence[WindowJob]:
-        """Jobs that can be done now and were not yet received."""
-
-    def receive(self, job: WindowJob, result: WindowResult) -> None:
-        """Takes the result of one of them."""
-
-    def fail(self, error: BaseException) -> None:
-        """Takes the news that there will be no results any more."""
-
-    def cancel(self) -> None:
-        """Makes it finished, from any thread."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether there will be no jobs any more."""
 
 
 _ENGINES: weakref.WeakSet["Engine"] = weakref.WeakSet()
@@ -307,7 +216,8 @@ class Engine:
         contexts = {id(job.context): job.context for job in jobs}
         for number, context in contexts.items():
             rows = [row for row, job in enumerate(jobs) if id(job.context) == number]
-            for some in self._encoded_at_once(rows):
+            # A CPU encodes window after window, so that what passes between layers stays in its caches.
+            for some in [[row] for row in rows] if platform() == "cpu" and not is_split() else [rows]:
                 filled = _filled(some)
                 samples = [jobs[row].recording.window(jobs[row].seek, self.programs.frames) for row in filled]
                 encoded = self.programs.encode(
@@ -323,30 +233,22 @@ class Engine:
                 parts.append(encoded if len(filled) == len(some) else select_windows(encoded, range(len(some))))
                 order += some
         encoded = join_windows(parts)
-        if order != sorted(order):
-            encoded = select_windows(encoded, np.argsort(order))
-        missing = len(_filled(order)) - len(order)
-        if missing:
-            encoded = select_windows(encoded, [*range(len(order)), *[len(order) - 1] * missing])
+        rows = _filled(np.argsort(order).tolist())
+        if rows != list(range(len(order))):
+            encoded = select_windows(encoded, rows)
         if encoded.plain is not None:
-            scales = [job.options.context_scale for job in jobs]
-            encoded = encoded._replace(scale=np.asarray(scales + scales[-1:] * missing, np.float32))
+            scales = _filled([job.options.context_scale for job in jobs])
+            encoded = encoded._replace(scale=np.asarray(scales, np.float32))
         return encoded
-
-    def _encoded_at_once(self, rows: list[int]) -> Iterable[list[int]]:
-        """A CPU encodes window after window, so that what passes between layers stays in its caches."""
-        return ([row] for row in rows) if platform() == "cpu" and not is_split() else [rows]
 
     def _languages(self, jobs: Sequence[WindowJob], encoded: EncodedAudio) -> tuple[list[str], list[Any]]:
         if all(job.language for job in jobs):
             return [job.language for job in jobs], [None] * len(jobs)
         if not self.programs.tokens.is_multilingual:
             return ["en"] * len(jobs), [None] * len(jobs)
-        rows = self.programs.language_probabilities(encoded)[: len(jobs)]
-        return (
-            [job.language or next(iter(row)) for job, row in zip(jobs, rows, strict=True)],
-            [None if job.language else row for job, row in zip(jobs, rows, strict=True)],
-        )
+        found = self.programs.language_probabilities(encoded)[: len(jobs)]
+        probabilities = [None if job.language else row for job, row in zip(jobs, found, strict=True)]
+        return [job.language or next(iter(row)) for job, row in zip(jobs, found, strict=True)], probabilities
 
     def _decode(
         self,

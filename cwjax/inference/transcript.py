@@ -62,6 +62,14 @@ class Segment:
         """Its times only."""
         return dataclasses.replace(self, text="", tokens=(), words=())
 
+    def until(self, end: float) -> "Segment":
+        """The segment with no time beyond that many seconds."""
+
+        def clipped(part: "Segment | Word", **others: Any) -> Any:
+            return dataclasses.replace(part, start=min(part.start, end), end=min(part.end, end), **others)
+
+        return clipped(self, words=self.words and tuple(map(clipped, self.words)))
+
 
 @dataclass(frozen=True)
 class Skipped:
