@@ -14,7 +14,8 @@ from references import SMALL, openai_model, real_vocabulary, transformers_model,
 from tolerance import assert_close, largest_logit, whisper_terms
 
 from cwjax.inference.audio import Recording
-from cwjax.inference.decoding import Biases, EncodedAudio, Plan, Prompt, decode
+from cwjax.inference.decoding import EncodedAudio, Plan, Prompt, decode
+from cwjax.inference.logit_rules import Biases
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.programs import Programs
 from cwjax.inference.search import BeamSearch, Sampling

@@ -1,16 +1,20 @@
 """The options of `cwjax transcribe`: those of openai-whisper's command under their names, and those of the context."""
 
 import argparse
+import ast
+import inspect
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from cwjax.commands.audio_files import read_text
 from cwjax.data.audio import raw_format
 from cwjax.errors import CwjaxError
-from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions
+from cwjax.inference.options import DecodingOptions
 from cwjax.inference.writers import FORMATS, OPENAI_FORMATS, SubtitleLayout
 
 log = logging.getLogger(__name__)
@@ -60,7 +64,7 @@ def subtitle_layout(options: argparse.Namespace) -> SubtitleLayout:
     names = ("max_line_width", "max_line_count", "max_words_per_line", "highlight_words")
     given = [name for name in names if getattr(options, name)]
     if given and not (options.word_timestamps or options.explain):
-        raise CwjaxError(f"--{given[0].replace('_', '-')} goes by the times of words: add --word-timestamps")
+        raise CwjaxError(f"{_switch(given[0])} goes by the times of words: add --word-timestamps")
     if options.max_line_count and not options.max_line_width:
         log.warning("--max-line-count has no effect without --max-line-width")
     return SubtitleLayout(**{name: getattr(options, name) for name in names})
@@ -105,10 +109,38 @@ def _pcm(text: str) -> str:
 
 _TRUTH = {"true": True, "false": False}
 INT, FLOAT, TEXT = _or_none(int), _or_none(float), _or_none(str)
+DEFAULTS = {"best_of": 5, "beam_size": 5}
+"""Of openai-whisper's command, where its Python has others."""
+
+Option = tuple[str, Any, Any, str | None, str]
+"""Name, default, kind or choices, what a value is called, help. A switch, whose kind is `_truth`, may stand alone."""
+
+
+def _declared(*names: str) -> Iterator[Option]:
+    """Options as `DecodingOptions` declares them: by their defaults, types and docstrings."""
+    (declaration,) = ast.parse(inspect.getsource(DecodingOptions)).body
+    texts = {one.target.id: text for one, text in pairwise(declaration.body) if isinstance(one, ast.AnnAssign)}
+    for name in names:
+        field = DecodingOptions.__dataclass_fields__[name]
+        default, hints = DEFAULTS.get(name, field.default), get_args(field.type) or (field.type,)
+        kind, metavar = hints[0], {int: "N", float: "X"}.get(hints[0], name.rpartition("_")[2].upper())
+        if kind is bool:
+            kind, metavar = _truth, None
+        elif get_origin(field.type) is Literal:
+            kind, metavar = hints, None
+        elif hints[-1] is NoneType and (kind is not str or name == "language"):
+            kind = _or_none(kind)
+        text = re.sub(r"`(\w+)`", lambda found: _switch(found[1]), " ".join(texts[name].value.value.split()))
+        text = re.sub(r"\bNone\b", "none", text).removesuffix(".")
+        yield _switch(name), default, kind, metavar, text[0].lower() + text[1:]
+
+
+def _switch(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
 
 # fmt: off
-# Name, default, kind or choices, what a value is called, help. A switch, whose kind is `_truth`, may stand alone.
-OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
+OPTIONS: dict[str, tuple[Option, ...]] = {
     "model": (
         ("--device", None, TEXT, "DEVICE", "cpu, gpu, tpu, or one of several, such as cuda:1; none: the best there is"),
         ("--compute-dtype", None, ("float32", "bfloat16", "float16", "int8"), None,
@@ -134,14 +166,11 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
     "context": (
         ("--context", "", str, "TEXT", "what is known about the recordings: their topic, names that occur"),
         ("--context-file", None, str, "FILE", "file with the context of all recordings"),
-        ("--context-scale", 1.0, float, "S", "how much the context counts: 0 not at all (stock Whisper), 1 as trained"),
+        *_declared("context_scale"),
         ("--phrases", None, str, "FILE",
          "names and terms that may be said, one a line, any number; `written | spoken like | spoken like` where the "
          "spelling misleads. Each window's decoder is shown those that are heard in it; lists in a context count, too"),
-        ("--phrases-used", 10, int, "N", "most phrases that the decoder is shown for a window"),
-        ("--phrases-boost", 2.0, float, "LOGITS", "by how much the decoder finds the tokens of phrases heard likelier"),
-        ("--phrases-threshold", 0.05, float, "P", "probability from which the decoder is shown a phrase"),
-        ("--context-from-history", False, _truth, None, "let the text encoder read the text before each window, too"),
+        *_declared("phrases_used", "phrases_boost", "phrases_threshold", "context_from_history"),
         ("--compare-context", False, _truth, None,
          "print the transcripts without and with context and phrases, differences marked"),
         ("--explain", False, _truth, None,
@@ -162,57 +191,24 @@ OPTIONS: dict[str, tuple[tuple[str, Any, Any, str | None, str], ...]] = {
         ("--max-words-per-line", None, INT, "N", "most words of a subtitle; instead of --max-line-width"),
     ),
     "decoding": (
-        ("--task", "transcribe", ("transcribe", "translate"), None, "translate: into English"),
-        ("--language", None, TEXT, "LANGUAGE", "language spoken, by code or English name; none: detected"),
-        ("--language-detection-segments", 1, int, "N", "windows to look at, at most, to detect the language"),
-        ("--language-detection-threshold", 0.5, float, "P",
-         "a language this probable ends the detection; else that of most windows counts"),
-        ("--multilingual", False, _truth, None, "detect the language of every window"),
+        *_declared("task", "language", "language_detection_segments", "language_detection_threshold", "multilingual"),
         ("--temperature", 0.0, float, "T", "of sampling; 0: the likeliest text"),
         ("--temperature-increment-on-fallback", 0.2, FLOAT, "T",
          "by how much to raise the temperature, up to 1, when a window fails a threshold below"),
-        ("--compression-ratio-threshold", 2.4, FLOAT, "R",
-         "text that compresses better repeats itself and is decoded again"),
-        ("--logprob-threshold", -1.0, FLOAT, "P", "text whose mean log-probability is lower is decoded again"),
-        ("--no-speech-threshold", 0.6, FLOAT, "P",
-         "a window whose no-speech probability is higher, and whose text failed --logprob-threshold, is silence"),
-        ("--best-of", 5, INT, "N", "samples to choose from at temperatures above 0"),
-        ("--beam-size", 5, INT, "N", "hypotheses of beam search at temperature 0; none: greedy"),
-        ("--patience", None, FLOAT, "P", "beam search ends when this times the beam size have ended; none: 1"),
-        ("--length-penalty", None, FLOAT, "A",
-         "exponent of the length penalty, 0 to 1; none: the mean log-probability decides"),
-        ("--repetition-penalty", 1.0, float, "R", "divides the scores of tokens that the window has already; 1: none"),
-        ("--no-repeat-ngram-size", 0, int, "N", "runs of so many tokens never occur twice in a window; 0: they may"),
-        ("--sample-len", None, INT, "N", "most tokens of a window; none: half of the decoder's positions"),
-        ("--suppress-tokens", "-1", str, "IDS",
-         "tokens never to be decoded, with commas between; -1: symbols that are not spoken"),
-        ("--suppress-blank", True, _truth, None, "never begin a window with a space alone"),
-        ("--without-timestamps", False, _truth, None, "decode text only"),
-        ("--max-initial-timestamp", 1.0, FLOAT, "S", "latest first timestamp of a window, in seconds; none: any"),
+        *_declared("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "best_of", "beam_size",
+                   "patience", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "sample_len",
+                   "suppress_tokens", "suppress_blank", "without_timestamps", "max_initial_timestamp"),
     ),
     "prompts": (
-        ("--initial-prompt", None, str, "TEXT", "text before the first window: spelling and style to go on with"),
-        ("--carry-initial-prompt", False, _truth, None, "give the initial prompt to every window"),
-        ("--hotwords", None, str, "TEXT",
-         "words to expect, before the previous text of every window; not with --prefix"),
-        ("--prefix", None, str, "TEXT", "the beginning of the first window's text"),
-        ("--condition-on-previous-text", True, _truth, None, "prompt each window with the text before it"),
+        *_declared("initial_prompt", "carry_initial_prompt", "hotwords", "prefix", "condition_on_previous_text"),
     ),
     "windows": (
-        ("--clip-timestamps", "0", str, "TIMES",
-         "start,end,start,end,... in seconds of what to transcribe; the last end may be left out"),
-        ("--chunk-length", None, FLOAT, "S", "seconds of a window; none: all that the model hears at once"),
-        ("--vad", "none", ("none", "energy", "silero"), None,
-         "transcribe only what is taken for speech: by loudness, or by a network"),
+        *_declared("clip_timestamps", "chunk_length", "vad"),
         ("--independent-windows", None, _truth, None,
          "cut windows in pauses, so that none needs the one before; none: if there is a --batch-size"),
     ),
     "words": (
-        ("--word-timestamps", False, _truth, None, "find the times of words"),
-        ("--prepend-punctuations", PREPENDED, str, "MARKS", "marks that belong to the word after them"),
-        ("--append-punctuations", APPENDED, str, "MARKS", "marks that belong to the word before them"),
-        ("--hallucination-silence-threshold", None, FLOAT, "S",
-         "skip silence longer than so many seconds around words that look invented; needs --word-timestamps"),
+        *_declared("word_timestamps", "prepend_punctuations", "append_punctuations", "hallucination_silence_threshold"),
     ),
 }
 # fmt: on

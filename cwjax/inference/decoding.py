@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from cwjax.inference.logit_rules import (
-    PhraseBoost,
+    Biases,
     apply_repetition_penalty,
     apply_timestamp_rules,
     boost_phrases,
@@ -78,20 +78,6 @@ class Prompt(NamedTuple):
 
     tokens: jax.Array
     padding: jax.Array
-
-
-class Biases(NamedTuple):
-    """Added to the logits.
-
-    Attributes:
-        always: (V,), at every token.
-        first: (V,), at the first one in addition.
-        phrases: that are heard in the windows, None where none are.
-    """
-
-    always: jax.Array
-    first: jax.Array
-    phrases: PhraseBoost | None = None
 
 
 class Decoding(NamedTuple):

@@ -25,20 +25,36 @@ NON_SPEECH = -1
 """Among `suppress_tokens`: stands for `non_speech_tokens`."""
 
 
-class Suppression(NamedTuple):
-    """Biases of 0 and -inf.
+class PhraseBoost(NamedTuple):
+    """Phrases that are heard in windows, which makes their tokens likelier than the decoder alone finds them.
 
     Attributes:
-        always: (V,) float32, for every token.
-        first: (V,) float32, for the first token in addition.
+        tokens: (B, K, L) int32, those of K phrases of each window, -1 after a phrase's last.
+        first: (B, K) float32, added to the logit of a phrase's first token.
+        following: (B, K) float32, added to that of the next token where the text ends with those before it.
     """
 
-    always: np.ndarray
+    tokens: np.ndarray
     first: np.ndarray
+    following: np.ndarray
 
 
-def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Suppression:
-    """The biases of a decoding.
+class Biases(NamedTuple):
+    """Added to the logits.
+
+    Attributes:
+        always: (V,) float32, at every token.
+        first: (V,) float32, at the first one in addition.
+        phrases: that are heard in the windows, None where none are.
+    """
+
+    always: jax.Array | np.ndarray
+    first: jax.Array | np.ndarray
+    phrases: PhraseBoost | None = None
+
+
+def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Biases:
+    """The biases of a decoding, 0 and -inf.
 
     Args:
         tokens: what the ids mean; those after the timestamps are decoded only if they were added as text.
@@ -49,10 +65,14 @@ def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions
         CwjaxError: `suppress_tokens` names an id beyond the vocabulary.
     """
     always, first = np.zeros((2, vocabulary), np.float32)
-    always[_never(tokens, options)] = -np.inf
-    always[
-        [place for place in range(tokens.first_timestamp + TIMESTAMPS, vocabulary) if not tokens.is_text(place)]
-    ] = -np.inf
+    asked = set(options.suppress_tokens)
+    if asked and max(asked) >= len(tokens):
+        raise CwjaxError(f"suppress_tokens has {max(asked)}, but this model's vocabulary ends at {len(tokens) - 1}")
+    if NON_SPEECH in asked:
+        asked = asked - {NON_SPEECH} | set(non_speech_tokens(tokens))
+    names = ("<|transcribe|>", "<|translate|>", "<|startoftranscript|>", "<|startofprev|>", "<|startoflm|>")
+    added = [place for place in range(tokens.first_timestamp + TIMESTAMPS, vocabulary) if not tokens.is_text(place)]
+    always[[*asked, *map(tokens.id, names), tokens.no_speech, *added]] = -np.inf
     if options.suppress_blank:
         first[[*_blank(tokens), tokens.end_of_text]] = -np.inf
     if not options.without_timestamps:
@@ -60,7 +80,7 @@ def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions
         latest = round((options.max_initial_timestamp or LAST_TIMESTAMP) / TIMESTAMP_STEP)
         first[: tokens.first_timestamp] = -np.inf
         first[tokens.first_timestamp + latest + 1 :] = -np.inf
-    return Suppression(always, first)
+    return Biases(always, first)
 
 
 def non_speech_tokens(tokens: WhisperTokens) -> list[int]:
@@ -116,20 +136,6 @@ def apply_timestamp_rules(
     return jnp.where((all_timestamps > best_other)[..., None] & ~is_timestamp, -jnp.inf, logits)
 
 
-class PhraseBoost(NamedTuple):
-    """Phrases that are heard in windows, which makes their tokens likelier than the decoder alone finds them.
-
-    Attributes:
-        tokens: (B, K, L) int32, those of K phrases of each window, -1 after a phrase's last.
-        first: (B, K) float32, added to the logit of a phrase's first token.
-        following: (B, K) float32, added to that of the next token where the text ends with those before it.
-    """
-
-    tokens: np.ndarray
-    first: np.ndarray
-    following: np.ndarray
-
-
 def boost_phrases(logits: jax.Array, tokens: jax.Array, count: jax.Array | int, boost: PhraseBoost) -> jax.Array:
     """Logits with those of tokens that begin or continue a phrase raised; where several do, by the highest boost.
 
@@ -159,9 +165,7 @@ def apply_repetition_penalty(logits: jax.Array, tokens: jax.Array, count: jax.Ar
     However often a token has come, its logit is divided by the penalty once if it is positive, and else multiplied.
 
     Args:
-        logits: (B, G, V) of the next token.
-        tokens: (B, G, T), the hypotheses so far; what stands from `count` on does not matter.
-        count: tokens so far, a scalar.
+        logits, tokens, count: as of `apply_timestamp_rules`.
         penalty: above 1 against repetition, 1 for no change.
     """
     seen = _mark(tokens, jnp.arange(tokens.shape[-1]) < count, logits.shape[-1])
@@ -172,9 +176,7 @@ def forbid_repeated_ngrams(logits: jax.Array, tokens: jax.Array, count: jax.Arra
     """Logits with those of tokens at -inf that would complete an n-gram that the hypothesis already has.
 
     Args:
-        logits: (B, G, V) of the next token.
-        tokens: (B, G, T), the hypotheses so far; what stands from `count` on does not matter.
-        count: tokens so far, a scalar.
+        logits, tokens, count: as of `apply_timestamp_rules`.
         size: n, static, at least 1.
     """
     places = jnp.arange(tokens.shape[-1])
@@ -191,16 +193,6 @@ def _mark(tokens: jax.Array, chosen: jax.Array, vocabulary: int) -> jax.Array:
     windows, group, _ = tokens.shape
     rows, columns = jnp.arange(windows)[:, None, None], jnp.arange(group)[:, None]
     return jnp.zeros((windows, group, vocabulary), bool).at[rows, columns, tokens].max(chosen)
-
-
-def _never(tokens: WhisperTokens, options: DecodingOptions) -> list[int]:
-    asked = set(options.suppress_tokens)
-    if asked and max(asked) >= len(tokens):
-        raise CwjaxError(f"suppress_tokens has {max(asked)}, but this model's vocabulary ends at {len(tokens) - 1}")
-    if NON_SPEECH in asked:
-        asked = asked - {NON_SPEECH} | set(non_speech_tokens(tokens))
-    names = ("<|transcribe|>", "<|translate|>", "<|startoftranscript|>", "<|startofprev|>", "<|startoflm|>")
-    return sorted(asked | {tokens.id(name) for name in names} | {tokens.no_speech})
 
 
 def _blank(tokens: WhisperTokens) -> list[int]:

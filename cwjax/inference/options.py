@@ -1,6 +1,7 @@
 """How to decode: the options of openai-whisper under their names, and what the context adds to them."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -34,6 +35,25 @@ COMPILED = (
     "no_repeat_ngram_size",
 )
 """Options that are part of a compiled program or of the biases it is given."""
+
+
+MOST, LEAST = sys.float_info.max, sys.float_info.min
+LIMITS: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(
+        ("sample_len", "best_of", "beam_size", "language_detection_segments"), (1, MOST, "it must be at least 1")
+    ),
+    "patience": (LEAST, MOST, "it must leave at least one hypothesis (patience * beam_size >= 1)"),
+    "length_penalty": (0, 1, "use a number in 0..1"),
+    "phrases_used": (0, MOST, "it must be at least 0"),
+    "phrases_boost": (0, MOST, "it must be at least 0"),
+    "phrases_threshold": (0, 1, "use a probability, 0 to 1"),
+    "repetition_penalty": (LEAST, MOST, "use a number above 0 (1: none)"),
+    "no_repeat_ngram_size": (0, MOST, "use a number of tokens, or 0"),
+    "chunk_length": (1, MOST, "use seconds, at least 1"),
+    "hallucination_silence_threshold": (0, MOST, "use seconds, at least 0"),
+    "context_scale": (0, MOST, "use a number of at least 0 (1 is as trained)"),
+}
+"""The least and the most that an option may be, and what else to do."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -114,8 +134,8 @@ class DecodingOptions:
     chunk_length: float | None = None
     """Seconds of a window; None: all that the model hears at once."""
     vad: Vad = "none"
-    """Transcribe only what voice activity detection takes for speech: by loudness ("energy"), or by the network of the
-    extra `vad` ("silero")."""
+    """Transcribe only what voice activity detection takes for speech: by loudness ("energy"), or by a network
+    ("silero", of the extra cwjax[vad])."""
     independent_windows: bool = False
     """Cut the recording in pauses into windows that do not depend on each other and fill a batch together: faster, but
     no window knows the text before it."""
@@ -135,23 +155,43 @@ class DecodingOptions:
     """Let the text encoder read the text before each window, too; not with `independent_windows`."""
 
     def __post_init__(self) -> None:
-        self._normalise("temperature", self._numbers("temperature", self.temperature, float))
-        self._normalise("suppress_tokens", self._numbers("suppress_tokens", self.suppress_tokens, int))
-        self._normalise("clip_timestamps", self._numbers("clip_timestamps", self.clip_timestamps, float))
+        lists: dict[str, type] = {"temperature": float, "suppress_tokens": int, "clip_timestamps": float}
         if self.initial_prompt is not None and not isinstance(self.initial_prompt, str):
-            self._normalise("initial_prompt", self._numbers("initial_prompt", self.initial_prompt, int))
+            lists["initial_prompt"] = int
+        for name, kind in lists.items():
+            object.__setattr__(self, name, _numbers(name, getattr(self, name), kind))
         one = isinstance(self.phrases, str) or not isinstance(self.phrases, Iterable)
-        self._normalise("phrases", (self.phrases,) if one else tuple(self.phrases))
+        object.__setattr__(self, "phrases", (self.phrases,) if one else tuple(self.phrases))
+        for name, (least, most, cure) in LIMITS.items():
+            value = getattr(self, name)
+            _require(value is None or least <= value <= most, f"{name} is {value}: {cure}")
+        for name, kind in {"task": Task, "vad": Vad}.items():
+            value, known = getattr(self, name), get_args(kind)
+            _require(value in known, f"{name} is {value!r}: use {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+        self._check_lists()
+        self._check_pairs()
+
+    def _check_lists(self) -> None:
+        _require(all(isinstance(one, str) for one in self.phrases), "phrases are not all texts: give a list of names")
         _require(
-            all(isinstance(phrase, str) for phrase in self.phrases),
-            "phrases are not all texts: give a list of names and terms",
+            bool(self.temperature) and all(0 <= value < math.inf for value in self.temperature),
+            f"temperature is {self.temperature}: use one or more numbers of at least 0",
         )
-        self._check_numbers()
-        _require(self.task in get_args(Task), f"task is {self.task!r}: use 'transcribe' or 'translate'")
+        _require(min(self.suppress_tokens, default=0) >= -1, "suppress_tokens has a negative id other than -1")
+        clips = self.clip_timestamps
         _require(
-            self.patience is None or self.beam_size is not None,
-            "patience is for beam search: give beam_size with it, or leave it out",
+            all(0 <= value < math.inf for value in clips) and list(clips) == sorted(clips),
+            f"clip_timestamps are {clips}: give start,end,start,end,... in seconds, in ascending order",
         )
+
+    def _check_pairs(self) -> None:
+        """What does not go with each other."""
+        if self.patience is not None:
+            _require(
+                round(self.patience * self.beam_count) >= 1,
+                f"patience is {self.patience}: it must leave at least one hypothesis (patience * beam_size >= 1)",
+            )
+            _require(self.beam_size is not None, "patience is for beam search: give beam_size with it, or leave it out")
         _require(
             self.hallucination_silence_threshold is None or self.word_timestamps,
             "hallucination_silence_threshold goes by the times of words: set word_timestamps with it",
@@ -167,57 +207,6 @@ class DecodingOptions:
                 "independent_windows",
             )
 
-    def _check_numbers(self) -> None:
-        _require(
-            bool(self.temperature) and all(0 <= value < math.inf for value in self.temperature),
-            f"temperature is {self.temperature}: use one or more numbers of at least 0",
-        )
-        for name in ("sample_len", "best_of", "beam_size", "language_detection_segments"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} is {value}: it must be at least 1")
-        _require(
-            self.patience is None or (self.patience > 0 and round(self.patience * self.beam_count) >= 1),
-            f"patience is {self.patience}: it must leave at least one hypothesis (patience * beam_size >= 1)",
-        )
-        _require(
-            self.length_penalty is None or 0 <= self.length_penalty <= 1,
-            f"length_penalty is {self.length_penalty}: use a number in 0..1",
-        )
-        _require(self.phrases_used >= 0, f"phrases_used is {self.phrases_used}: it must be at least 0")
-        _require(self.phrases_boost >= 0, f"phrases_boost is {self.phrases_boost}: it must be at least 0")
-        _require(
-            0 <= self.phrases_threshold <= 1,
-            f"phrases_threshold is {self.phrases_threshold}: use a probability, 0 to 1",
-        )
-        _require(
-            0 < self.repetition_penalty < math.inf,
-            f"repetition_penalty is {self.repetition_penalty}: use a number above 0 (1: none)",
-        )
-        _require(
-            self.no_repeat_ngram_size >= 0,
-            f"no_repeat_ngram_size is {self.no_repeat_ngram_size}: use a number of tokens, or 0",
-        )
-        _require(
-            self.chunk_length is None or 1 <= self.chunk_length < math.inf,
-            f"chunk_length is {self.chunk_length}: use seconds, at least 1",
-        )
-        _require(self.vad in get_args(Vad), f"vad is {self.vad!r}: use 'none', 'energy' or 'silero'")
-        silence = self.hallucination_silence_threshold
-        _require(
-            silence is None or 0 <= silence < math.inf,
-            f"hallucination_silence_threshold is {silence}: use seconds, at least 0",
-        )
-        _require(min(self.suppress_tokens, default=0) >= -1, "suppress_tokens has a negative id other than -1")
-        clips = self.clip_timestamps
-        _require(
-            all(0 <= value < math.inf for value in clips) and list(clips) == sorted(clips),
-            f"clip_timestamps are {clips}: give start,end,start,end,... in seconds, in ascending order",
-        )
-        _require(
-            0 <= self.context_scale < math.inf,
-            f"context_scale is {self.context_scale}: use a number of at least 0 (1 is as trained)",
-        )
-
     @property
     def decoding_part(self) -> "DecodingOptions":
         """Those options that decide what is compiled; windows for which they are equal may share a batch."""
@@ -228,17 +217,14 @@ class DecodingOptions:
         """Hypotheses at temperature 0."""
         return self.beam_size or 1
 
-    def _normalise(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
-    @staticmethod
-    def _numbers(name: str, given: Any, kind: type) -> tuple[Any, ...]:
-        """One number, several, or text with commas, as a tuple."""
-        if given is None:
-            return ()
-        if isinstance(given, str):
-            given = [part for part in given.split(",") if part.strip()]
-        try:
-            return tuple(kind(value) for value in (given if isinstance(given, Iterable) else [given]))
-        except (TypeError, ValueError):
-            raise CwjaxError(f"{name} is {given!r}: use numbers, or text of numbers separated by commas") from None
+def _numbers(name: str, given: Any, kind: type) -> tuple[Any, ...]:
+    """One number, several, or text with commas, as a tuple."""
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        given = [part for part in given.split(",") if part.strip()]
+    try:
+        return tuple(kind(value) for value in (given if isinstance(given, Iterable) else [given]))
+    except (TypeError, ValueError):
+        raise CwjaxError(f"{name} is {given!r}: use numbers, or text of numbers separated by commas") from None

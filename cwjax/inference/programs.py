@@ -5,7 +5,7 @@ Legend: B windows, F mel frames of a window, M mels, C chunks of a context, S to
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,13 +15,12 @@ from flax import nnx
 
 from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
 from cwjax.data.processor import Processor
-from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
-from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
+from cwjax.inference.decoding import Decoding, EncodedAudio, Plan, Prompt, decode, language_logits
 from cwjax.inference.logit_rules import PhraseBoost, suppression
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.search import BeamSearch, Candidates, Sampling, Search
+from cwjax.inference.search import BeamSearch, Sampling, Search
 from cwjax.inference.segments import DecodedWindow
 from cwjax.inference.speculation import speculate
 from cwjax.inference.timing import Alignment, align
@@ -85,7 +84,9 @@ class Programs:
         self._decode = jax.jit(self._decode_program, static_argnames="plan")
         self._speculate = jax.jit(self._speculate_program, static_argnames="plan")
         self._align = jax.jit(self._align_program, static_argnames="start")
-        self._biases = lru_cache(maxsize=8)(partial(_biases, self.tokens, config.whisper.vocab_size))
+        self._biases = lru_cache(maxsize=8)(
+            lambda options: jax.device_put(suppression(self.tokens, self.vocabulary, options))
+        )
 
     def use(self, parameters: Parameters) -> None:
         """Takes parameters of the model, in place of those before."""
@@ -298,16 +299,7 @@ class Programs:
         logits = language_logits(decoder, encoded, self.tokens.id("<|startoftranscript|>"))
         return jax.nn.softmax(logits[:, np.asarray(list(self.tokens.languages.values()))])
 
-    def _decode_program(
-        self,
-        parameters: Parameters,
-        encoded: EncodedAudio,
-        prompt: Prompt,
-        biases: Biases,
-        keys: jax.Array | None,
-        temperature: jax.Array | None,
-        plan: Plan,
-    ) -> Decoding:
+    def _decode_program(self, parameters, encoded, prompt, biases, keys, temperature, plan: Plan) -> Decoding:
         decoder = self._model(parameters).decoder.stepwise()
         return decode(decoder, encoded, prompt, biases, keys, temperature, plan)
 
@@ -344,25 +336,27 @@ class Programs:
         return self.positions // 2 if self.frames >= THIRTY_SECONDS else longest
 
     def _best(self, decoding: Decoding, options: DecodingOptions, temperatures: Sequence[float]) -> list[DecodedWindow]:
-        """The best candidate of each window."""
-        candidates, windows = decoding.candidates, []
-        for row, (no_speech, temperature) in enumerate(zip(decoding.no_speech, temperatures, strict=True)):
-            texts = [self._until_end(tokens) for tokens in candidates.tokens[row]]
-            best = best_candidate(candidates, row, [len(text) for text in texts], options.length_penalty)
+        """The candidate of each window with the highest mean log-probability, or by the length penalty of Wu et al.
+        2016."""
+        windows, longest = [], decoding.candidates.tokens.shape[-1]
+        rows = zip(*decoding.candidates, decoding.no_speech, temperatures, strict=True)
+        for tokens, total, valid, no_speech, temperature in rows:
+            ends = tokens == self.tokens.end_of_text
+            lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), longest)
+            penalty = options.length_penalty
+            scale = np.maximum(lengths, 1) if penalty is None else ((5 + lengths) / 6) ** penalty
+            best = np.where(valid, total / scale, -np.inf).argmax()
+            text = tokens[best, : lengths[best]].tolist()
             windows.append(
                 DecodedWindow(
-                    tokens=tuple(texts[best]),
-                    text=self.tokens.text(texts[best]).strip(),
-                    avg_logprob=float(candidates.total[row, best]) / (len(texts[best]) + 1),
+                    tokens=tuple(text),
+                    text=self.tokens.text(text).strip(),
+                    avg_logprob=float(total[best]) / (len(text) + 1),
                     no_speech_prob=float(no_speech),
                     temperature=temperature,
                 )
             )
         return windows
-
-    def _until_end(self, tokens: np.ndarray) -> list[int]:
-        ends = np.flatnonzero(tokens == self.tokens.end_of_text)
-        return tokens[: ends[0] if len(ends) else None].tolist()
 
 
 def select_windows(encoded: EncodedAudio, rows: Sequence[int]) -> EncodedAudio:
@@ -374,17 +368,6 @@ def select_windows(encoded: EncodedAudio, rows: Sequence[int]) -> EncodedAudio:
 def join_windows(parts: Sequence[EncodedAudio]) -> EncodedAudio:
     """The windows of several encodings as one."""
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
-
-
-def best_candidate(candidates: Candidates, row: int, lengths: Sequence[int], length_penalty: float | None) -> int:
-    """The candidate of the highest mean log-probability, or by the length penalty of Wu et al. 2016."""
-    scores = [
-        float(total) / (max(length, 1) if length_penalty is None else ((5 + length) / 6) ** length_penalty)
-        if valid
-        else -np.inf
-        for total, length, valid in zip(candidates.total[row], lengths, candidates.valid[row], strict=True)
-    ]
-    return int(np.argmax(scores))
 
 
 def _require_draft(model: Programs, draft: Programs) -> None:
@@ -436,7 +419,3 @@ def _alignment_heads(named: Any, layers: int, heads: int) -> tuple[tuple[int, in
         told = "alignment_heads %.80s are not heads of this decoder (%d x %d): words are timed by its upper half"
         log.warning(told, named, layers, heads)
     return tuple(existing[layers // 2 * heads :])
-
-
-def _biases(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions) -> Biases:
-    return Biases(*map(jnp.asarray, suppression(tokens, vocabulary, options)))

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cwjax.inference.decoding import Biases, Decoding, EncodedAudio, Plan, Prompt, apply_rules, no_speech, read_prompt
+from cwjax.inference.decoding import Decoding, EncodedAudio, Plan, Prompt, apply_rules, no_speech, read_prompt
+from cwjax.inference.logit_rules import Biases
 from cwjax.inference.search import Candidates, first_highest
 from cwjax.models.text_decoder import DecoderCache, StepwiseDecoder
 

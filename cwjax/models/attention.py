@@ -188,13 +188,7 @@ def _all_heads(query, key, value, mask=None, bias=None) -> jax.Array:
     return jnp.swapaxes(_scaled_attention(query, key, value, mask, bias), 1, 2)
 
 
-def _on_cpu(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    bias: jax.Array | None = None,
-) -> jax.Array:
+def _on_cpu(query, key, value, mask=None, bias=None) -> jax.Array:
     """Long attention goes head by head, to stay in the cache."""
     batch, queries, heads, _ = query.shape
     if queries * key.shape[1] < LONG_ATTENTION:

@@ -60,6 +60,16 @@ class ProjectedContext(NamedTuple):
     mask: jax.Array
 
 
+class _ContextLayer(NamedTuple):
+    """A layer's context attention, or that of several; arrays as in `ProjectedContext`, without its leading axis."""
+
+    norm: LayerNorm
+    attn: MultiHeadAttention
+    gate: nnx.Param | None
+    key: jax.Array
+    value: jax.Array
+
+
 def sinusoids(positions: int, width: int) -> np.ndarray:
     """Whisper's encoder positions, (positions, width) float32.
 
@@ -101,22 +111,13 @@ class AudioBlocks(nnx.Module):
         count = len(self.context_layers)
         self.context_attn_ln = layers("context_attn_ln", lambda rngs: LayerNorm(width, rngs=rngs), count)
         bias = context.gate == "none"
+        biases = {"key_bias": False, "value_bias": bias, "out_bias": bias}
         self.context_attn = layers(
             "context_attn",
-            lambda rngs: MultiHeadAttention(
-                width,
-                heads,
-                source_width=context_width,
-                key_bias=False,
-                value_bias=bias,
-                out_bias=bias,
-                rngs=rngs,
-            ),
+            lambda rngs: MultiHeadAttention(width, heads, source_width=context_width, **biases, rngs=rngs),
             count,
         )
-        self.context_gate = (
-            nnx.Param(jnp.full(count, context.gate_init, jnp.float32)) if context.gate == "tanh" else None
-        )
+        self.context_gate = None if bias else nnx.Param(jnp.full(count, context.gate_init, jnp.float32))
 
     def __call__(
         self, stream: jax.Array, context: ProjectedContext | None, keep_states: bool
@@ -128,14 +129,13 @@ class AudioBlocks(nnx.Module):
             layers = _slice(shared, first, last)
             if attends:
                 start = self.context_layers.index(first)
-                own = (self.context_attn_ln, self.context_attn, self.context_gate, context.key, context.value)
-                layers += (_slice(own, start, start + last - first),)
+                layers += (_slice(self._attending(context), start, start + last - first),)
 
             def block(stream: jax.Array, layer: tuple, attends: bool = attends):
                 attn_ln, attn, mlp_ln, mlp, *own = layer
                 stream = add_residual(stream, attn(attn_ln(stream)))
                 if attends:
-                    stream = add_residual(stream, _context_attention(stream, *own[0], context.mask))
+                    stream = add_residual(stream, _context_attention(stream, *own, context.mask))
                 stream = add_residual(stream, mlp(mlp_ln(stream)))
                 return stream, stream if keep_states else None
 
@@ -149,13 +149,15 @@ class AudioBlocks(nnx.Module):
         chosen = np.asarray(self.context_layers)
         before = jnp.concatenate([stream[None], states[:-1]])
         shared = jax.tree.map(lambda leaf: leaf[chosen], (before, self.attn_ln, self.attn))
-        own = (self.context_attn_ln, self.context_attn, self.context_gate, context.key, context.value)
 
         def contributions(layer: tuple) -> jax.Array:
-            before, attn_ln, attn, *own = layer
-            return _context_contributions(add_residual(before, attn(attn_ln(before))), *own, context.mask)
+            before, attn_ln, attn, own = layer
+            return _context_contributions(add_residual(before, attn(attn_ln(before))), own, context.mask)
 
-        return jax.lax.map(contributions, (*shared, *own))
+        return jax.lax.map(contributions, (*shared, self._attending(context)))
+
+    def _attending(self, context: ProjectedContext) -> _ContextLayer:
+        return _ContextLayer(self.context_attn_ln, self.context_attn, self.context_gate, context.key, context.value)
 
     def _runs(self, with_context: bool) -> list[tuple[int, int, bool]]:
         """Stretches of layers that are alike, as (first, one after the last, attend to the context)."""
@@ -169,49 +171,32 @@ def _slice(tree: tuple, first: int, last: int) -> tuple:
     return jax.tree.map(lambda leaf: leaf[first:last], tree)
 
 
-def _context_attention(
-    stream: jax.Array,
-    norm: LayerNorm,
-    attn: MultiHeadAttention,
-    gate: nnx.Param | None,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
-) -> jax.Array:
+def _context_attention(stream: jax.Array, layer: _ContextLayer, mask: jax.Array) -> jax.Array:
     """What the context adds to the stream (B, A, D); exactly nothing for examples without context."""
-    queries = norm(stream)
-    if len(key) == 1:  # one context for all windows is not copied for each
+    queries = layer.norm(stream)
+    if len(layer.key) == 1:  # one context for all windows is not copied for each
         queries = queries.reshape(1, -1, queries.shape[-1])
-    attended = attn.attend(queries, key, value, mask[:, None, None, :]).reshape(stream.shape)
-    if gate is not None:
-        attended = attended * jnp.tanh(gate[...].astype(jnp.float32)).astype(attended.dtype)
+    attended = layer.attn.attend(queries, layer.key, layer.value, mask[:, None, None, :]).reshape(stream.shape)
+    if layer.gate is not None:
+        attended = attended * jnp.tanh(layer.gate[...].astype(jnp.float32)).astype(attended.dtype)
     return jnp.where(mask.any(axis=-1)[:, None, None], attended, 0)
 
 
-def _context_contributions(
-    stream: jax.Array,
-    norm: LayerNorm,
-    attn: MultiHeadAttention,
-    gate: nnx.Param | None,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
-) -> jax.Array:
+def _context_contributions(stream: jax.Array, layer: _ContextLayer, mask: jax.Array) -> jax.Array:
     """Lengths of the vectors that add up to `_context_attention`, (B, A, S) float32.
 
     A token's vector is a sum over heads of weight times projected value, so its squared length needs the values'
     products between heads only, and never the vectors themselves: D times less memory.
     """
-    query, key, value, kernel = (
-        array.astype(jnp.float32) for array in (attn.project_query(norm(stream)), key, value, attn.out.kernel[...])
-    )
+    query, kernel = layer.attn.project_query(layer.norm(stream)), layer.attn.out.kernel[...]
+    query, key, value, kernel = (one.astype(jnp.float32) for one in (query, layer.key, layer.value, kernel))
     scores = jnp.einsum("bahd,bshd->bhas", query, key) / math.sqrt(query.shape[-1])
     weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, MASKED))
     projected = jnp.einsum("bshd,hdw->bshw", value, kernel.reshape(*value.shape[2:], -1))
     products = jnp.einsum("bshw,bsgw->bshg", projected, projected)
     lengths = jnp.sqrt(jnp.maximum(jnp.einsum("bhas,bshg,bgas->bas", weights, products, weights), 0))
-    if gate is not None:
-        lengths = lengths * jnp.abs(jnp.tanh(gate[...].astype(jnp.float32)))
+    if layer.gate is not None:
+        lengths = lengths * jnp.abs(jnp.tanh(layer.gate[...].astype(jnp.float32)))
     return jnp.where(mask[:, None, :], lengths, 0)
 
 

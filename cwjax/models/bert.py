@@ -3,25 +3,15 @@
 Shape legend: B batch, S context tokens, E width.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import jax
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import (
-    MLP,
-    Activation,
-    Embedding,
-    LayerNorm,
-    MultiHeadAttention,
-    named_key,
-    run_layers,
-    stack,
-)
+from cwjax.models.configuration import check_sizes
+from cwjax.models.layers import MLP, Activation, Embedding, LayerNorm, MultiHeadAttention, named_key, run_layers, stack
 
 
 @dataclass(frozen=True)
@@ -39,18 +29,7 @@ class BertConfig:
     hidden_act: Activation = "gelu"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise CwjaxError(f"BERT's {field.name} is {getattr(self, field.name)}: it must be at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise CwjaxError(
-                f"BERT's hidden_size {self.hidden_size} does not divide by num_attention_heads "
-                f"{self.num_attention_heads}: choose a multiple of it"
-            )
-        if self.hidden_act not in get_args(Activation):
-            raise CwjaxError(
-                f"BERT's hidden_act is {self.hidden_act!r}: only {' and '.join(get_args(Activation))} are known"
-            )
+        check_sizes("BERT", self, "hidden_size", "num_attention_heads")
 
 
 class BertBlocks(nnx.Module):

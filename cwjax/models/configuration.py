@@ -1,7 +1,7 @@
-"""Configurations from the values of JSON, which may be anything."""
+"""Configurations of models, and how they are made of the values of JSON, which may be anything."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from cwjax.errors import CwjaxError
 
@@ -29,3 +29,27 @@ def configured(kind: type[Sizes], values: dict[str, Any], place: str) -> Sizes:
         return kind(**values)
     except TypeError as error:
         raise CwjaxError(f"{place}: a value is of the wrong type ({error})") from error
+
+
+def check_sizes(model: str, config: Any, width: str = "", *heads: str) -> None:
+    """Checks a configuration whose fields are sizes, numbers, and literals.
+
+    Args:
+        model: its name, for messages.
+        config: a dataclass.
+        width: the field that has to divide by each of `heads`.
+        heads: fields.
+
+    Raises:
+        CwjaxError: a size is below 1, a literal is none of its type, or the width does not divide.
+    """
+    for field in dataclasses.fields(config):
+        value, known = getattr(config, field.name), get_args(field.type)
+        if field.type is int and value < 1:
+            raise CwjaxError(f"{model}'s {field.name} is {value}: it must be at least 1")
+        if known and value not in known:
+            raise CwjaxError(f"{model}'s {field.name} is {value!r}: only {' and '.join(known)} are known")
+    for name in heads:
+        total, parts = getattr(config, width), getattr(config, name)
+        if total % parts:
+            raise CwjaxError(f"{model}'s {width} {total} does not divide by {name} {parts}: choose a multiple of it")

@@ -8,11 +8,10 @@ section 2.1), so a context may have any length.
 Shape legend: B batch, S context tokens, E width, H heads.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.configuration import check_sizes
 from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, named_key, run_layers, stack
 
 FeedForward = Literal["relu", "gated-gelu"]
@@ -45,14 +45,7 @@ class T5Config:
     """The MLP: "relu" in T5, "gated-gelu" in T5 1.1 and its descendants."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise CwjaxError(f"T5's {field.name} is {getattr(self, field.name)}: it must be at least 1")
-        if self.feed_forward_proj not in get_args(FeedForward):
-            raise CwjaxError(
-                f"T5's feed_forward_proj is {self.feed_forward_proj!r}: only {' and '.join(get_args(FeedForward))} "
-                "are known"
-            )
+        check_sizes("T5", self)
         if self.relative_attention_num_buckets < 4:
             raise CwjaxError(
                 f"T5's relative_attention_num_buckets is {self.relative_attention_num_buckets}: it must be at least 4"
@@ -140,17 +133,8 @@ class T5Blocks(nnx.Module):
             return stack(make, config.num_layers, named_key(key, name))
 
         def attention(rngs: nnx.Rngs) -> MultiHeadAttention:
-            return MultiHeadAttention(
-                width,
-                config.num_heads,
-                head_width=config.d_kv,
-                query_bias=False,
-                key_bias=False,
-                value_bias=False,
-                out_bias=False,
-                scale=1.0,
-                rngs=rngs,
-            )
+            biases = dict.fromkeys(("query_bias", "key_bias", "value_bias", "out_bias"), False)
+            return MultiHeadAttention(width, config.num_heads, head_width=config.d_kv, scale=1.0, **biases, rngs=rngs)
 
         def mlp(rngs: nnx.Rngs) -> MLP | GatedMLP:
             if config.feed_forward_proj == "relu":

@@ -4,11 +4,11 @@ The published sizes are those of Radford et al. 2022, "Robust Speech Recognition
 Supervision", and of OpenAI's later checkpoints.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from cwjax.errors import CwjaxError
+from cwjax.models.configuration import check_sizes
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,7 @@ class WhisperConfig:
     def __post_init__(self) -> None:
         if self.init_std <= 0:
             raise CwjaxError(f"Whisper's init_std is {self.init_std}: it must be positive")
-        for field in dataclasses.fields(self):
-            if field.name != "init_std" and getattr(self, field.name) < 1:
-                raise CwjaxError(f"Whisper's {field.name} is {getattr(self, field.name)}: it must be at least 1")
-        for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            if self.d_model % getattr(self, name):
-                raise CwjaxError(
-                    f"Whisper's d_model {self.d_model} does not divide by {name} {getattr(self, name)}: "
-                    "choose a multiple of it"
-                )
+        check_sizes("Whisper", self, "d_model", "encoder_attention_heads", "decoder_attention_heads")
         if self.d_model % 2 or self.d_model < 4:
             raise CwjaxError(
                 f"Whisper's d_model is {self.d_model}: sinusoidal positions need an even width of at least 4"
