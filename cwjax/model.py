@@ -105,11 +105,14 @@ class Model:
             model.transcribe("talk.mp3", context="bee keeping; names: Ada, Bo", language="en", word_timestamps=True)
 
         Args:
-            audio: a file, bytes, a file object, or samples; see `cwjax.inference.audio.Recording.open`.
+            audio: a file, bytes, a file object, samples, or a recording, see `cwjax.inference.audio.Recording.open`; or
+                an iterator of blocks of samples, each (n,) or (n, channels) at 16 kHz, whose windows are decoded as
+                they come, see `cwjax.inference.growing.GrowingRecording`.
             context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
             options: how.
             progress: is told the seconds done and the seconds in all after every window.
-            decoding: fields of `DecodingOptions`, over those of `options`; and `batch_size`, most windows at once.
+            decoding: fields of `DecodingOptions`, over those of `options`; and `batch_size`, most windows at once,
+                which matters with `independent_windows`.
 
         Raises:
             CwjaxError: the audio cannot be read, an option does not go with the model, or tokenizers are missing.

@@ -10,8 +10,8 @@ Legend: C chunks, S tokens of a chunk.
 import logging
 import re
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -234,7 +234,9 @@ class Contexts:
         self._processor = programs.processor
         text = config.text_encoder  # None: a stock Whisper
         self.chunk_tokens = min(CHUNK_TOKENS, (text and text.max_position_embeddings) or CHUNK_TOKENS)
-        self._kept: OrderedDict[str, ProjectedContext | None] = OrderedDict()
+        self._of_text = lru_cache(KEPT)(
+            lambda text: self._encode(split_context(text, self._processor, self.chunk_tokens))
+        )
 
     def encode(self, text: str) -> ProjectedContext | None:
         """The context of a text, None for an empty one.
@@ -242,14 +244,7 @@ class Contexts:
         Raises:
             CwjaxError: the model takes no context.
         """
-        if not text.strip():
-            return None
-        if text not in self._kept:
-            self._kept[text] = self._encode(split_context(text, self._processor, self.chunk_tokens))
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(text)
-        return self._kept[text]
+        return self._of_text(text) if text.strip() else None
 
     def with_history(self, text: str, previous: str) -> ProjectedContext | None:
         """A context followed by the end of the text before a window."""
@@ -258,7 +253,7 @@ class Contexts:
 
     def forget(self) -> None:
         """Keeps none of those so far, for other parameters have come."""
-        self._kept.clear()
+        self._of_text.cache_clear()
 
     def _encode(self, chunks: Sequence[str]) -> ProjectedContext | None:
         if not chunks:

@@ -112,11 +112,6 @@ class GrowingRecording:
         """Seconds so far, in whole frames."""
         return self.frames / FRAMES_PER_SECOND
 
-    @property
-    def has_moved(self) -> bool:
-        """Whether some of it is forgotten."""
-        return self._first > 0
-
     def reaches(self, frame: int) -> bool:
         """Whether all that windows up to a mel frame need has come, or nothing more will."""
         self._awaited = frame + EDGE
@@ -161,7 +156,7 @@ def opened(audio: Any) -> Recording | GrowingRecording:
         CwjaxError: see `Recording.open`; or a recording that grows has been transcribed, and forgotten, before.
     """
     if isinstance(audio, GrowingRecording):
-        if audio.has_moved:
+        if audio._first > 0:
             raise CwjaxError(f"{audio.name}: was transcribed while it came, and cannot be heard again")
         return audio
     if hasattr(audio, "__next__") and not hasattr(audio, "read"):

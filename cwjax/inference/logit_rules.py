@@ -74,7 +74,9 @@ def suppression(tokens: WhisperTokens, vocabulary: int, options: DecodingOptions
     added = [place for place in range(tokens.first_timestamp + TIMESTAMPS, vocabulary) if not tokens.is_text(place)]
     always[[*asked, *map(tokens.id, names), tokens.no_speech, *added]] = -np.inf
     if options.suppress_blank:
-        first[[*_blank(tokens), tokens.end_of_text]] = -np.inf
+        # The space alone, unless words may begin with it, as they do where tokens are letters.
+        separate = any(len(tokens.pieces(" " + letter)) > 1 for letter in string.ascii_letters)
+        first[[*([] if separate else tokens.pieces(" ")), tokens.end_of_text]] = -np.inf
     if not options.without_timestamps:
         always[tokens.first_timestamp - 1] = -np.inf
         latest = round((options.max_initial_timestamp or LAST_TIMESTAMP) / TIMESTAMP_STEP)
@@ -193,9 +195,3 @@ def _mark(tokens: jax.Array, chosen: jax.Array, vocabulary: int) -> jax.Array:
     windows, group, _ = tokens.shape
     rows, columns = jnp.arange(windows)[:, None, None], jnp.arange(group)[:, None]
     return jnp.zeros((windows, group, vocabulary), bool).at[rows, columns, tokens].max(chosen)
-
-
-def _blank(tokens: WhisperTokens) -> list[int]:
-    """The space alone, unless words may begin with it, as they do where tokens are letters."""
-    separate = any(len(tokens.pieces(" " + letter)) > 1 for letter in string.ascii_letters)
-    return [] if separate else tokens.pieces(" ")

@@ -168,10 +168,6 @@ class DecodingOptions:
         for name, kind in {"task": Task, "vad": Vad}.items():
             value, known = getattr(self, name), get_args(kind)
             _require(value in known, f"{name} is {value!r}: use {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
-        self._check_lists()
-        self._check_pairs()
-
-    def _check_lists(self) -> None:
         _require(all(isinstance(one, str) for one in self.phrases), "phrases are not all texts: give a list of names")
         _require(
             bool(self.temperature) and all(0 <= value < math.inf for value in self.temperature),
@@ -183,9 +179,6 @@ class DecodingOptions:
             all(0 <= value < math.inf for value in clips) and list(clips) == sorted(clips),
             f"clip_timestamps are {clips}: give start,end,start,end,... in seconds, in ascending order",
         )
-
-    def _check_pairs(self) -> None:
-        """What does not go with each other."""
         if self.patience is not None:
             _require(
                 round(self.patience * self.beam_count) >= 1,

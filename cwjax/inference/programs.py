@@ -202,11 +202,12 @@ class Programs:
             seeds: of each window's random numbers.
             boost: phrases that are heard in them.
         """
-        prompt = self._prompt(starts, previous)
-        drawn = temperatures[0] > 0
+        prompt, drawn = self._prompt(starts, previous), temperatures[0] > 0
+        longest = self.positions + 1 - len(starts[0])
+        steps = options.sample_len or (self.positions // 2 if self.frames >= THIRTY_SECONDS else longest)
         plan = Plan(
             search=_search(options, drawn),
-            steps=self._steps(options, len(starts[0])),
+            steps=min(steps, longest),
             positions=self.positions,
             start_length=len(starts[0]),
             timestamps=not options.without_timestamps,
@@ -328,12 +329,6 @@ class Programs:
         padding = np.asarray([length - len(row) for row in rows], np.int32)
         tokens = np.asarray([[self.tokens.end_of_text] * (length - len(row)) + row for row in rows], np.int32)
         return Prompt(tokens, padding)
-
-    def _steps(self, options: DecodingOptions, start_length: int) -> int:
-        longest = self.positions + 1 - start_length
-        if options.sample_len is not None:
-            return min(options.sample_len, longest)
-        return self.positions // 2 if self.frames >= THIRTY_SECONDS else longest
 
     def _best(self, decoding: Decoding, options: DecodingOptions, temperatures: Sequence[float]) -> list[DecodedWindow]:
         """The candidate of each window with the highest mean log-probability, or by the length penalty of Wu et al.

@@ -45,12 +45,7 @@ class _Texts(NamedTuple):
 
 
 def speculate(
-    decoder: StepwiseDecoder,
-    draft: StepwiseDecoder,
-    encoded: EncodedAudio,
-    prompt: Prompt,
-    biases: Biases,
-    plan: Plan,
+    decoder: StepwiseDecoder, draft: StepwiseDecoder, encoded: EncodedAudio, prompt: Prompt, biases: Biases, plan: Plan
 ) -> Decoding:
     """Decodes windows greedily; as `decode` with `Sampling()`.
 

@@ -162,20 +162,7 @@ class Transcriber:
         batch_size: int | None = None,
         **decoding: Any,
     ) -> Transcript:
-        """Transcribes a recording of any length.
-
-        Args:
-            audio: a file, samples, or a recording, see `Recording.open`; or an iterator of blocks of samples, each
-                (n,) or (n, channels) at 16 kHz, whose windows are decoded as they come, see `GrowingRecording`.
-            context: what is known about the recording: sentences, or lists such as "names: Ann, Bob".
-            options: how.
-            progress: is told the seconds done and the seconds in all after every window.
-            batch_size: most windows at once; matters with `independent_windows`.
-            decoding: fields of `DecodingOptions`, over those of `options`.
-
-        Raises:
-            CwjaxError: the audio cannot be read, or an option is impossible or does not go with the model.
-        """
+        """Transcribes a recording of any length; arguments and errors are those of `cwjax.model.Model.transcribe`."""
         request = Request(audio, context, _options(options, decoding))
         return next(self._transcripts([request], batch_size, progress))
 

@@ -62,6 +62,20 @@ class Segment:
         """Its times only."""
         return dataclasses.replace(self, text="", tokens=(), words=())
 
+    def to_dict(self) -> dict[str, Any]:
+        """The segment as JSON values, under the keys of openai-whisper's; words and speaker where they are known."""
+        values = vars(self) | {"tokens": list(self.tokens)}
+        if self.words is None:
+            del values["words"]
+        else:
+            values["words"] = [
+                {"word": word.text, "start": word.start, "end": word.end, "probability": word.probability}
+                for word in self.words
+            ]
+        if not self.speaker:
+            del values["speaker"]
+        return values
+
     def until(self, end: float) -> "Segment":
         """The segment with no time beyond that many seconds."""
 
@@ -111,7 +125,7 @@ class Transcript:
         """The transcript as JSON values, under the keys of openai-whisper's result."""
         return {
             "text": self.text,
-            "segments": [_segment_dict(segment) for segment in self.segments],
+            "segments": [segment.to_dict() for segment in self.segments],
             "language": self.language,
         }
 
@@ -128,17 +142,3 @@ class Transcript:
         from cwjax.inference.writers import SubtitleLayout, save_transcript
 
         return save_transcript(self, path, SubtitleLayout(**layout))
-
-
-def _segment_dict(segment: Segment) -> dict[str, Any]:
-    names = ("id", "seek", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio")
-    values = {name: getattr(segment, name) for name in (*names, "no_speech_prob")}
-    values["tokens"] = list(segment.tokens)
-    if segment.words is not None:
-        values["words"] = [
-            {"word": word.text, "start": word.start, "end": word.end, "probability": word.probability}
-            for word in segment.words
-        ]
-    if segment.speaker:
-        values["speaker"] = segment.speaker
-    return values

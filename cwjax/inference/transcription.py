@@ -18,7 +18,7 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import PhraseList
 from cwjax.inference.programs import Programs
 from cwjax.inference.stretches import GrowingStretches, Stretches
-from cwjax.inference.transcript import Segment, Skipped, Transcript
+from cwjax.inference.transcript import Segment, Transcript
 from cwjax.inference.windows import Steps, Windows
 
 
@@ -165,14 +165,11 @@ class Transcription:
         self.finished = True
         self._recording.end()
 
-    @property
-    def _skipped(self) -> list[Skipped]:
-        return self._stretches.skipped
-
     def _begin(self) -> None:
         """What has to be known before the first window."""
         kind = GrowingStretches if isinstance(self._recording, GrowingRecording) else Stretches
         self._stretches = kind(self._recording, self._programs, self._options, self._longest)
+        self._skipped = self._stretches.skipped
         given = self._request.context, self._options, self._programs, self._contexts, self._phrases
         self._windows = Windows(self._stretches, *given)
         self._is_detecting = self._windows.language is None
@@ -209,7 +206,7 @@ class Transcription:
             language=self._windows.language or "en",
             duration=self._recording.duration,
             language_probabilities=self._windows.probabilities,
-            skipped=tuple(sorted(self._stretches.skipped, key=lambda one: one.start)),
+            skipped=tuple(sorted(self._skipped, key=lambda one: one.start)),
             phrases=tuple(sorted(self._windows.spotted, key=lambda one: one.start)),
         )
         total = self._stretches.total / FRAMES_PER_SECOND

@@ -76,7 +76,8 @@ def attention(
         case "tpu" if fits_kernels:
             attend = partial(_on_tpu, causal=causal)
         case "gpu" if fits_kernels and _fits_cudnn(query, key):
-            attend, scale = partial(_by_cudnn, causal=causal, scale=scale), 1.0
+            attend = partial(jax.nn.dot_product_attention, scale=scale, is_causal=causal, implementation="cudnn")
+            scale = 1.0
         case other:
             attend = {"cpu": _on_cpu, "definition": _by_definition}.get(other, _all_heads)
             if causal:
@@ -88,12 +89,7 @@ def attention(
 
 
 def heads_first_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    scale: float | None = None,
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *, scale: float | None = None
 ) -> jax.Array:
     """Attention in the layout of its matrix products.
 
@@ -145,10 +141,6 @@ def _fits_cudnn(query: jax.Array, key: jax.Array) -> bool:
     recent = re.fullmatch(r"[\d.]+", capability) is not None and float(capability) >= 8.0
     width, even = query.shape[-1], query.shape[1] % 2 == key.shape[1] % 2 == 0
     return recent and even and query.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
-
-
-def _by_cudnn(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, scale: float) -> jax.Array:
-    return jax.nn.dot_product_attention(query, key, value, scale=scale, is_causal=causal, implementation="cudnn")
 
 
 def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, interpret: bool = False) -> jax.Array:

@@ -157,16 +157,9 @@ class MultiHeadAttention(nnx.Module):
         self.value = Linear(source_width, inner, bias=value_bias, rngs=rngs)
         self.out = Linear(inner, width, bias=out_bias, rngs=rngs)
 
-    def __call__(
-        self,
-        stream: jax.Array,
-        mask: jax.Array | None = None,
-        *,
-        bias: jax.Array | None = None,
-        causal: bool = False,
-    ) -> jax.Array:
-        """Self-attention: (B, T, D) -> (B, T, D). For `mask`, `bias` and `causal` see `attention`."""
-        return self.attend(stream, *self.project_source(stream), mask, bias=bias, causal=causal)
+    def __call__(self, stream: jax.Array, mask: jax.Array | None = None, **how: Any) -> jax.Array:
+        """Self-attention: (B, T, D) -> (B, T, D). For `mask` and how, that is `bias` and `causal`, see `attention`."""
+        return self.attend(stream, *self.project_source(stream), mask, **how)
 
     def project_query(self, stream: jax.Array) -> jax.Array:
         """(B, Tq, D) -> (B, Tq, H, d)."""
@@ -177,18 +170,10 @@ class MultiHeadAttention(nnx.Module):
         return self._split_heads(self.key(source)), self._split_heads(self.value(source))
 
     def attend(
-        self,
-        stream: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        mask: jax.Array | None = None,
-        *,
-        bias: jax.Array | None = None,
-        causal: bool = False,
+        self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, **how: Any
     ) -> jax.Array:
         """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
-        query = self.project_query(stream)
-        return self._join_heads(attention(query, key, value, mask, bias=bias, causal=causal, scale=self.scale))
+        return self._join_heads(attention(self.project_query(stream), key, value, mask, scale=self.scale, **how))
 
     def attend_transposed(
         self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None

@@ -87,8 +87,13 @@ class TextDecoder(nnx.Module):
 
     def states(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
         """What the logits are made of, by the products with the token embedding: (B, T, D). As a call otherwise."""
-        self._require_room(tokens.shape[1])
-        stream = self.token_embedding(tokens) + self.positions[: tokens.shape[1]]
+        length, most = tokens.shape[1], self.positions.shape[0]
+        if length > most:
+            raise CwjaxError(
+                f"{length} tokens do not fit into the {most} positions of this Whisper's decoder: shorten the text or "
+                "the prompt"
+            )
+        stream = self.token_embedding(tokens) + self.positions[:length]
         return self.ln(self.blocks(stream, audio))
 
     def stepwise(self) -> "StepwiseDecoder":
@@ -100,16 +105,8 @@ class TextDecoder(nnx.Module):
         return self._project(self.ln(stream))
 
     def _project(self, states: jax.Array) -> jax.Array:
-        rows = states.reshape(-1, states.shape[-1])
-        logits = self.token_embedding.project(rows)
+        logits = self.token_embedding.project(states.reshape(-1, states.shape[-1]))
         return logits.reshape(*states.shape[:-1], -1)
-
-    def _require_room(self, tokens: int) -> None:
-        if tokens > self.positions.shape[0]:
-            raise CwjaxError(
-                f"{tokens} tokens do not fit into the {self.positions.shape[0]} positions of this Whisper's "
-                "decoder: shorten the text or the prompt"
-            )
 
 
 class ProjectedAudio(NamedTuple):
