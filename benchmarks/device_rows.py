@@ -458,10 +458,10 @@ def measure_parity() -> None:
 def _begin_tests(name: str, output: Path) -> subprocess.Popen:
     platforms = {"gpu": "cuda,cpu"}.get(jax.default_backend(), jax.default_backend())
     environment = os.environ | {"JAX_PLATFORMS": platforms, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    command = [sys.executable, "-u", "-m", "pytest", "-n", "0", "-vv", "--tb=line", "-k", PARITY[name]]
+    pytest = [sys.executable, "-u", "-m", "pytest", "-n", "0", "-p", "no:randomly", "-vv", "--tb=line"]
     with output.open("w") as file:
         where = {"cwd": HERE.parent, "env": environment, "stdout": file, "stderr": subprocess.STDOUT}
-        return subprocess.Popen([*command, f"tests/test_{name}.py"], **where)
+        return subprocess.Popen([*pytest, "-k", PARITY[name], f"tests/test_{name}.py"], **where)
 
 
 def _tell_tests(name: str, process: subprocess.Popen, output: Path, began: float) -> None:
@@ -473,7 +473,7 @@ def _tell_tests(name: str, process: subprocess.Popen, output: Path, began: float
     print("\n".join([f"{name}:", *(lines if process.returncode else lines[-1:])]), flush=True)
     figures: dict[str, Any] = {"file": name, "finished": is_done, "seconds": time.perf_counter() - began}
     for outcome in ("PASSED", "SKIPPED", "FAILED", "ERROR"):
-        named = [line.split(" ")[0].split("::", 1)[1] for line in lines if re.match(rf"tests/\S.* {outcome}\b", line)]
+        named = [found[1] for found in (re.match(rf"tests/\S+?::(.+) {outcome}\b", line) for line in lines) if found]
         figures[outcome.lower()] = len(named)
         if named and outcome in ("FAILED", "ERROR"):
             figures[f"{outcome.lower()}_tests"] = "; ".join(named)[:1500]
