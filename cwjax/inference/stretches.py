@@ -126,30 +126,30 @@ class Stretches:
 
     def _between_pauses(self, first: int, last: int) -> Iterator[Stretch | None]:
         """Stretches of speech that fit into a window, each as soon as a pause ends it or the window is full."""
-        heard = done = first
-        while heard < last:
-            heard = min(heard + self._step, last)
-            while not self.recording.reaches(heard):
+        reached = done = first
+        while reached < last:
+            reached = min(reached + self._step, last)
+            while not self.recording.reaches(reached):
                 yield None
-            if self.recording.frames < heard:
-                heard = last = self.recording.frames
-            levels, spans = self._listen(done, heard)
-            windows = pack_windows(spans, levels, self.longest, heard - len(levels))
-            goes_on = heard < last and windows and heard - windows[-1][1] < PAUSE and windows.pop()
+            if self.recording.frames < reached:
+                reached = last = self.recording.frames
+            levels, spans = self._speech_between(done, reached)
+            windows = pack_windows(spans, levels, self.longest, reached - len(levels))
+            goes_on = reached < last and windows and reached - windows[-1][1] < PAUSE and windows.pop()
             for begin, end in windows:
                 self.skip(done, begin, "no voice activity")
                 done = end
                 yield begin, end
-            quiet = heard - PAUSE if heard < last else last
+            quiet = reached - PAUSE if reached < last else last
             if not goes_on and quiet > done:
                 self.skip(done, quiet, "no voice activity")
                 done = quiet
-                self.recording.move(done, heard)
+                self.recording.move(done, reached)
 
-    def _listen(self, done: int, heard: int) -> tuple[np.ndarray, list[Stretch]]:
-        """The levels of the mel frames before `heard`, and where from `done` to there is speech."""
-        spans = [(max(begin, done), min(end, heard)) for begin, end in self.speech if begin < heard and end > done]
-        return self._levels[:heard], spans
+    def _speech_between(self, done: int, reached: int) -> tuple[np.ndarray, list[Stretch]]:
+        """The levels of the mel frames before `reached`, and the speech from `done` to there."""
+        spans = [(max(begin, done), min(end, reached)) for begin, end in self.speech if begin < reached and end > done]
+        return self._levels[:reached], spans
 
 
 class GrowingStretches(Stretches):
@@ -195,11 +195,11 @@ class GrowingStretches(Stretches):
         """Where it ends, or else what no window's times reach."""
         return self.recording.frames if frames < self.longest else seek + self._programs.frames + self.longest
 
-    def _listen(self, done: int, heard: int) -> tuple[np.ndarray, list[Stretch]]:
-        levels, likely = self.recording.levels(heard), None
-        began = heard - len(levels)
+    def _speech_between(self, done: int, reached: int) -> tuple[np.ndarray, list[Stretch]]:
+        levels, likely = self.recording.levels(reached), None
+        began = reached - len(levels)
         if self._detector != "energy":
-            likely = voice(Recording(self.recording.samples(done, heard)), self._detector)
+            likely = voice(Recording(self.recording.samples(done, reached)), self._detector)
             likely = np.append(np.zeros(done - began), likely)
         spans = [(max(begin + began, done), end + began) for begin, end in speech_spans(levels, likely)]
         self.speech = [span for span in spans if span[1] - span[0] > PADDING * FRAMES_PER_SECOND]
