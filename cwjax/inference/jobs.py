@@ -1,4 +1,8 @@
-"""Windows as jobs of the engine, and what it serves."""
+"""Windows as jobs of the engine, and what it serves.
+
+From a recording to its transcript: `stretches` says what of it is transcribed, `windows` makes jobs of that, the
+engine answers each with a result, of which `windows` makes segments, and `transcription` the transcript.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
