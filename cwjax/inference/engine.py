@@ -23,17 +23,9 @@ from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.growing import POLL
 from cwjax.inference.jobs import WindowJob, WindowResult, Work
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrases import (
-    UNHEARD,
-    Phrases,
-    boosted,
-    is_echo,
-    is_written,
-    occurrences,
-    shown,
-    skips_speech,
-)
-from cwjax.inference.programs import Programs, join_windows, select_windows
+from cwjax.inference.phrase_checks import is_echo, is_refuted, skips_speech, unlikely_changes
+from cwjax.inference.phrases import UNHEARD, Phrases, boosted, is_written, occurrences, shown
+from cwjax.inference.programs import Programs, filled_up, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
 from cwjax.inference.timing import Alignment
 from cwjax.inference.transcript import Word
@@ -170,7 +162,7 @@ class Engine:
         spotted: list[tuple[Word, ...]] = [()] * len(jobs)
         for phrases in {id(job.phrases): job.phrases for job in jobs if job.phrases is not None}.values():
             rows = [row for row, job in enumerate(jobs) if job.phrases is phrases]
-            states = encoded.states[np.asarray(_filled(rows))]
+            states = encoded.states[np.asarray(filled_up(rows))]
             found = self._phrases.spot(states, phrases, [jobs[row].options for row in rows])
             for row, some in zip(rows, found, strict=True):
                 spotted[row] = some
@@ -184,30 +176,34 @@ class Engine:
         names = self.programs.tokens.encode(shown(spotted))[:longest]
         return (*names, *job.previous[max(0, len(job.previous) - longest + len(names)) :])
 
-    def _accepts(
+    def _believed(
         self, job: WindowJob, plain: DecodedWindow, informed: DecodedWindow, spotted: Sequence[Word], states: Any
-    ) -> bool:
-        """Whether what the decoder wrote when it was shown phrases can be believed, given what it writes without them.
-
-        Phrases in the prompt can make it repeat them, skip speech, write where there is none, or write a phrase where
-        that is not heard.
-        """
+    ) -> tuple[Word, ...]:
+        """The phrases shown to the decoder that nothing speaks against in what it wrote; none if the text is bad."""
         options = job.options
         if needs_another_try(informed, options) or is_silent(plain, options) or is_echo(informed.text, spotted):
-            return False
+            return ()
         texts = ([token for token in one.tokens if self.programs.tokens.is_text(token)] for one in (plain, informed))
         if not needs_another_try(plain, options) and skips_speech(*texts):
-            return False
+            return ()
+        refuted: set[Word] = set()
+        if changes := unlikely_changes(plain.text, informed.text, spotted):
+            logits = self._phrases.logits_of_changes(states, changes)
+            pairs = zip(changes, logits.tolist(), strict=True)
+            refuted |= {change.phrase for change, (before, after) in pairs if is_refuted(before, after)}
         began = job.seek / FRAMES_PER_SECOND
-        cut = self._cut(job, informed)
-        segments = [replace(one, start=one.start - began, end=one.end - began) for one in cut.segments]
+        segments = self._cut(job, informed).segments
+        segments = [replace(one, start=one.start - began, end=one.end - began) for one in segments]
         places = [
-            (phrase.text, segment.start, segment.end)
+            (phrase, segment.start, segment.end)
             for phrase in spotted
             for segment in segments
             if occurrences(phrase.text, segment.text) and not is_written(phrase, [segment])
         ]
-        return not places or self._phrases.heard_between(states, job.phrases, places).min() >= UNHEARD
+        if places:
+            probabilities = self._phrases.heard_between(states, job.phrases, places)
+            refuted |= {place[0] for place, heard in zip(places, probabilities, strict=True) if heard < UNHEARD}
+        return tuple(phrase for phrase in spotted if phrase not in refuted)
 
     def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:
         """The windows encoded, those that share a context together, and padded to a power of two."""
@@ -218,7 +214,7 @@ class Engine:
             rows = [row for row, job in enumerate(jobs) if id(job.context) == number]
             # A CPU encodes window after window, so that what passes between layers stays in its caches.
             for some in [[row] for row in rows] if platform() == "cpu" and not is_split() else [rows]:
-                filled = _filled(some)
+                filled = filled_up(some)
                 samples = [jobs[row].recording.window(jobs[row].seek, self.programs.frames) for row in filled]
                 encoded = self.programs.encode(
                     np.stack(samples),
@@ -233,11 +229,11 @@ class Engine:
                 parts.append(encoded if len(filled) == len(some) else select_windows(encoded, range(len(some))))
                 order += some
         encoded = join_windows(parts)
-        rows = _filled(np.argsort(order).tolist())
+        rows = filled_up(np.argsort(order).tolist())
         if rows != list(range(len(order))):
             encoded = select_windows(encoded, rows)
         if encoded.plain is not None:
-            scales = _filled([job.options.context_scale for job in jobs])
+            scales = filled_up([job.options.context_scale for job in jobs])
             encoded = encoded._replace(scale=np.asarray(scales, np.float32))
         return encoded
 
@@ -260,17 +256,26 @@ class Engine:
     ) -> tuple[list[DecodedWindow], list[tuple[Word, ...]]]:
         """Decodes windows, and gives the phrases that each was shown.
 
-        Those in which phrases are heard are decoded without and with them, to see what the phrases do. Windows that
+        Those in which phrases are heard are decoded without and with them, and if something speaks against some of them
+        in what was written, without these. Windows that
         fail are decoded again at the next of their temperatures; Radford et al. 2022, section 4.5. A window's result
         does not depend on the others.
         """
-        informed = [row for row, some in enumerate(spotted) if some]
-        attempts = [*((row, ()) for row in range(len(jobs))), *((row, spotted[row]) for row in informed)]
-        results = self._attempt(jobs, encoded, starts, attempts, 0)
-        windows, used = results[: len(jobs)], [()] * len(jobs)
-        for row, window in zip(informed, results[len(jobs) :], strict=True):
-            if self._accepts(jobs[row], windows[row], window, spotted[row], states[row]):
-                windows[row], used[row] = window, spotted[row]
+        shown_in = [row for row, some in enumerate(spotted) if some]
+        attempts = [*((row, ()) for row in range(len(jobs))), *((row, spotted[row]) for row in shown_in)]
+        windows = self._attempt(jobs, encoded, starts, attempts, 0)
+        attempts, informed = attempts[len(jobs) :], windows[len(jobs) :]
+        windows, used = windows[: len(jobs)], [()] * len(jobs)
+        for again in (True, False):
+            left = []
+            for (row, phrases), window in zip(attempts, informed, strict=True):
+                believed = self._believed(jobs[row], windows[row], window, phrases, states[row])
+                if believed == phrases:
+                    windows[row], used[row] = window, phrases
+                elif believed:
+                    left.append((row, believed))
+            if again:
+                attempts, informed = left, self._attempt(jobs, encoded, starts, left, 0)
         for number in itertools.count(1):
             failed = [
                 row
@@ -295,7 +300,7 @@ class Engine:
         windows: list[DecodedWindow] = []
         for first in range(0, len(attempts), self._most_windows):
             some = attempts[first : first + self._most_windows]
-            filled = _filled(some)
+            filled = filled_up(some)
             rows = [row for row, _ in filled]
             is_all = [row for row, _ in some] == list(range(len(jobs)))
             windows += self.programs.decode(
@@ -324,7 +329,7 @@ class Engine:
         ]
         if not jobs[0].options.word_timestamps or not any(texts):
             return [None] * len(jobs)
-        rows = _filled(range(len(jobs)))
+        rows = filled_up(range(len(jobs)))
         starts = [tokens.prompt(languages[row], timestamps=False, task=jobs[row].options.task) for row in rows]
         frames = [jobs[row].frames for row in rows]
         return self.programs.align(encoded, starts, [texts[row] for row in rows], frames)[: len(jobs)]
@@ -351,11 +356,6 @@ def _worth_filling(windows: int) -> int:
     """How many of them to take as one batch: all, if few are missing to a power of two, or a smaller power of two."""
     whole = 1 << (windows - 1).bit_length()
     return windows if 4 * windows >= 3 * whole else whole // 2
-
-
-def _filled(rows: Sequence[Any]) -> list[Any]:
-    """Rows, the last one repeated up to a power of two, so that few programs are compiled."""
-    return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

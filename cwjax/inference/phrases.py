@@ -5,9 +5,8 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import cached_property
-from itertools import pairwise
+from typing import NamedTuple
 from unicodedata import category
 
 import jax
@@ -18,6 +17,7 @@ from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.logit_rules import PhraseBoost
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
+from cwjax.inference.programs import filled_up
 from cwjax.inference.transcript import Segment, Word
 from cwjax.models.phrase_spotter import (
     CHUNK,
@@ -27,6 +27,7 @@ from cwjax.models.phrase_spotter import (
     PhraseSpotter,
     detect,
     encode_phrases,
+    logits_between,
     normalized,
     select_phrases,
 )
@@ -38,20 +39,18 @@ LONGEST_LINE = 1000
 """Letters of a phrase with all its spellings; what is longer is no phrase."""
 KEPT = 8
 """Encoded lists that are kept for the next recording."""
+MARGIN = 0.6
+"""Seconds around where a phrase was heard in which a text with it is compared with another."""
 NEARBY = 1.0
 """Seconds by which the times of a text may be wrong."""
 _LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
 _EDGE = rf"(?:(?<!{_LETTER})|(?!{_LETTER}))"  # not between two letters
-ECHOED = 3
-"""So many phrases in a row, as the decoder was shown them, are a repeated prompt, unless they were heard in a row."""
 BOOSTED_TOKENS = 12
 """Of a phrase; what follows them the decoder has to know by itself."""
 BOOSTED_TOGETHER = 10
 """Numbers of phrases are multiples of this, so that few programs are compiled."""
 FOLLOWING = 1.0
 """By how much more a phrase's next token is boosted than its first, which other words begin with, too."""
-SKIPPED = 8
-"""Tokens: a name that is misheard takes fewer more than the name."""
 SURE = 0.5
 """Probability from which a phrase was heard, whether it is written or not."""
 UNHEARD = 0.1
@@ -156,24 +155,55 @@ class Phrases:
         return found
 
     def heard_between(
-        self, states: jax.Array, phrases: PhraseList, places: Sequence[tuple[str, float, float]]
+        self, states: jax.Array, phrases: PhraseList, places: Sequence[tuple[Word, float, float]]
     ) -> np.ndarray:
         """How probably phrases are said in parts of a window, (N,).
 
         Args:
             states: (A, D), of the audio encoder.
             phrases: to which they belong.
-            places: N phrases as they are written, first and last second.
+            places: N phrases, each with the first and last second in which it may be said.
         """
-        wanted = np.array([phrases.written.index(text) for text, _, _ in places])
+        wanted = np.array([phrases.written.index(phrase.text) for phrase, _, _ in places])
         rows = np.flatnonzero(np.isin(phrases.owners, wanted))[:CHUNK]
         at = FRAME_SECONDS * np.arange(-(-len(states) // 2))
         listened = [(at > start - NEARBY) & (at < end + NEARBY) for _, start, end in places]
-        listened = np.stack(listened + listened[-1:] * ((1 << (len(places) - 1).bit_length()) - len(places)))
+        listened = np.stack(filled_up(listened))
         repeated = np.broadcast_to(states, (len(listened), *states.shape))
         probabilities, *_ = detect(self._parts, repeated, select_phrases(phrases.spellings, rows), listened)
         own = phrases.owners[rows] == wanted[:, None]
         return np.where(own, np.asarray(probabilities)[: len(places)], 0).max(axis=1)
+
+    def logits_of_changes(self, states: jax.Array, changes: Sequence["Change"]) -> np.ndarray:
+        """What speaks for the text before and after each change of a window, (N, 2), about where its phrase was heard.
+
+        Args:
+            states: (A, D), of the audio encoder.
+            changes: N of them.
+        """
+        texts = [text for change in changes for text in (change.plain, change.informed)]
+        at = FRAME_SECONDS * np.arange(-(-len(states) // 2))
+        spans = [(change.phrase.start - MARGIN, change.phrase.end + MARGIN) for change in changes]
+        listened = np.stack([(at > start) & (at < end) for start, end in filled_up(spans)])
+        repeated = np.broadcast_to(states, (len(listened), *states.shape))
+        # One more text, so that all are as long as they can be, and one program serves.
+        encoded = encode_phrases(self.spotter, [*texts, "x" * LONGEST_PHRASE])
+        logits = np.asarray(logits_between(self._parts, repeated, encoded, listened))
+        return np.stack([logits[row, 2 * row : 2 * row + 2] for row in range(len(changes))])
+
+
+class Change(NamedTuple):
+    """What the decoder writes instead of something else when it is shown a phrase.
+
+    Attributes:
+        phrase: which stands in what it writes.
+        plain: words that it writes without phrases.
+        informed: words that stand there instead.
+    """
+
+    phrase: Word
+    plain: str
+    informed: str
 
 
 def _plain(text: str) -> str:
@@ -213,18 +243,3 @@ def boosted(
             row[: len(first)] = first
     first = np.broadcast_to(np.array([own.phrases_boost for own in options], np.float32)[:, None], ids.shape[:2])
     return PhraseBoost(ids, first, np.where(first > 0, first + FOLLOWING, 0))
-
-
-def skips_speech(plain: Sequence[int], informed: Sequence[int]) -> bool:
-    """Whether a text leaves out a stretch of what the decoder writes without phrases; both as text tokens."""
-    changes = SequenceMatcher(None, plain, informed, autojunk=False).get_opcodes()
-    return any((end - start) - (now_end - now_start) >= SKIPPED for _, start, end, now_start, now_end in changes)
-
-
-def is_echo(text: str, phrases: Sequence[Word]) -> bool:
-    """Whether a window's text repeats what the decoder was shown, and not a list that was said as such."""
-    for run in zip(*(phrases[first:] for first in range(ECHOED)), strict=False):
-        in_a_row = all(after.start - before.end < NEARBY for before, after in pairwise(run))
-        if not in_a_row and shown(run).casefold() in text.casefold():
-            return True
-    return False

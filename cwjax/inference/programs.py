@@ -354,6 +354,11 @@ class Programs:
         return windows
 
 
+def filled_up(rows: Sequence[Any]) -> list[Any]:
+    """Rows, the last one repeated up to a power of two, so that few programs are compiled."""
+    return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
+
+
 def select_windows(encoded: EncodedAudio, rows: Sequence[int]) -> EncodedAudio:
     """Some of the windows, each as often as it is named."""
     chosen = jnp.asarray(rows)
