@@ -192,7 +192,7 @@ def test_added_tokens_are_text_and_no_timestamps(extended: WhisperTokens) -> Non
 
 def test_added_text_is_decoded_and_added_special_tokens_are_not(extended: WhisperTokens) -> None:
     for options in (DecodingOptions(), DecodingOptions(without_timestamps=True)):
-        always, first = suppression(extended, 51900, options)
+        always, first, _ = suppression(extended, 51900, options)
         assert np.isfinite(always[ADDED : ADDED + 2]).all()
         assert np.isinf(always[SPECIAL:]).all()
         assert np.isinf(first[ADDED]) == (not options.without_timestamps), "a window begins with its time"

@@ -14,10 +14,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from flax import nnx
 
-from cwjax.data import spotter_speech
+from cwjax.data import spotter_batches, spotter_speech
+from cwjax.data.spoken_sentences import SpokenSentence, spoken_sentences
 from cwjax.data.spotter_batches import BatchSettings, batches, look_alikes
+from cwjax.data.spotter_mixing import draw_mixture, mix
 from cwjax.data.spotter_speech import Sentence, SpeechSettings, make_window, vocabulary
 from cwjax.data.spotter_states import EncodedWindow, encoded_windows
 from cwjax.errors import CwjaxError
@@ -25,7 +28,7 @@ from cwjax.evaluation.spotting import calibrate, measure
 from cwjax.inference.phrases import Change, Phrases
 from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, detect, encode_phrases
-from cwjax.training.spotter import SpotterTraining, fit
+from cwjax.training.spotter import SpotterTraining, fit, mixed_batches
 from cwjax.weights import spotter_files
 from cwjax.weights.spotter_files import encoder_sha256, load_spotter, save_spotter
 
@@ -110,6 +113,69 @@ def test_look_alikes_look_alike_and_sound_different():
     found = look_alikes("schaffer", ("Shaffer", "Schoeffer", "Umbrella", "Schaffner", "Whale", "Table", "Ocean"))
     assert "schaffner" in found
     assert "shaffer" not in found  # spoken like "Schaffer"
+    for word, other in (("Meyer", "Maier"), ("Philipp", "Filip"), ("Wagner", "Vagner"), ("Zoë", "Soe"), ("Jan", "Ian")):
+        assert spotter_batches._sound_alike(word, other)
+    for word, other in (("Schoeffer", "Schonfer"), ("Fust", "Fusk"), ("Anna", "Ada")):
+        assert not spotter_batches._sound_alike(word, other)
+
+
+def test_windows_are_mixed_of_sentences_as_drawn():
+    """Against a sum of resampled sentences, where there is neither noise nor room."""
+    times = np.arange(48_000) / 16_000
+    tones = [np.sin(2 * np.pi * hertz * times) * np.hanning(48_000) for hertz in (220, 700)]
+    samples = np.concatenate([np.round(8000 * tone).astype(np.int16) for tone in tones])
+    spoken = [SpokenSentence(f"tone {n}", ("tone",), "v", 48_000 * n, 48_000) for n in range(2)]
+    settings = SpeechSettings(noise_share=0.0, room_share=0.0, no_speech_share=0.0, speed=(0.8, 1.2))
+    mixture, windows = draw_mixture(spoken, settings, 3, 12.0, random.Random(1))
+    mixture = mixture._replace(tilt=np.zeros(3, np.float32), highest=np.full(3, 8001.0, np.float32))
+    mixed = np.asarray(mix(jnp.asarray(samples), mixture, jax.random.key(0), 192_000))
+    said = 0
+    for row, window in enumerate(windows):
+        expected = np.zeros(192_000)
+        for column in np.flatnonzero(mixture.gain[row]):
+            number = mixture.first[row, column] // 48_000
+            played = soxr.resample(
+                samples[48_000 * number :][:48_000] / 32768, 16_000 * mixture.speed[row, column], 16_000
+            )
+            start = mixture.place[row, column]
+            played = played[: max(0, 192_000 - start)] * mixture.gain[row, column]
+            expected[start : start + len(played)] += played
+        np.testing.assert_allclose(mixed[row], expected, atol=0.004)
+        for sentence in window.sentences:
+            column = int(np.argmin(np.abs(mixture.place[row] - 16_000 * sentence.start)))
+            assert spoken[mixture.first[row, column] // 48_000].text == sentence.text
+            assert sentence.end - sentence.start == pytest.approx(3 / mixture.speed[row, column])
+            said += 1
+        assert window.states[[0, -1]].tolist() == [[row, 0], [row, 599]]
+    assert said >= 3
+    quiet = mixture._replace(noise=np.full(3, 0.1, np.float32))
+    noise = np.asarray(mix(jnp.asarray(samples), quiet, jax.random.key(0), 192_000)) - mixed
+    ratios = 10 * np.log10(np.square(mixed).sum(axis=1) / np.square(noise).sum(axis=1))
+    np.testing.assert_allclose(ratios, 20, atol=1.5)
+
+
+def test_batches_of_mixed_windows_follow_from_the_seed(words, tmp_path):
+    speech = SpeechSettings(words=str(words), train_voices=("espeak",), no_speech_share=0.0)
+    spoken = spoken_sentences(tmp_path / "s", speech, 50, 0)
+    again = spoken_sentences(tmp_path / "s", speech, 50, 0)
+    np.testing.assert_array_equal(spoken.samples, again.samples)
+    assert spoken.sentences == again.sentences
+    assert len(spoken.sentences) == 50
+    settings = SpotterTraining(speech=speech, batch=BatchSettings(slices=6, slice_seconds=3.0, phrases=4), sentences=50)
+
+    def encode(samples):
+        return samples[:, : 50 * 12 * 4].reshape(len(samples), -1, 4)
+
+    vocabulary_of_training = vocabulary(str(words))["train"]
+    made = mixed_batches(spoken, vocabulary_of_training, settings, 12.0, encode)
+    first, second = next(made), next(made)
+    assert first.states.shape == (6, 150, 4)
+    assert first.said.any()
+    assert not np.array_equal(first.states, second.states)
+    other = next(mixed_batches(spoken, vocabulary_of_training, settings, 12.0, encode))
+    np.testing.assert_array_equal(first.states, other.states)
+    np.testing.assert_array_equal(first.ids, other.ids)
+    made.close()
 
 
 @pytest.fixture

@@ -14,11 +14,17 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from cwjax.data.espeak import Voice, phonemes
 from cwjax.data.spotter_states import EncodedWindow
 from cwjax.models.phrase_spotter import normalized, read_letters
 
 POSITIONS_PER_SECOND = 50
+
+_SOUNDS = {
+    **{"tsch": "C", "tch": "C", "sch": "S", "sh": "S", "ck": "k", "ch": "k", "th": "t", "ph": "f", "qu": "kf"},
+    **{"x": "ks", "c": "k", "q": "k", "z": "s", "w": "f", "v": "f", "y": "i", "j": "i", "d": "t", "b": "p", "g": "k"},
+    **{"h": ""},
+}
+"""Letters that some voice of some accent speaks alike, in the order in which they are looked for."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +65,20 @@ def batches(
     """Batches without end, made ahead in a thread; `rows` are those of the letters' embedding."""
     chance = random.Random(seed)
     with ThreadPoolExecutor(1) as pool:
-        ahead = deque(pool.submit(_batch, windows, words, settings, rows, chance) for _ in range(3))
+        ahead = deque(pool.submit(make_batch, windows, words, settings, rows, chance) for _ in range(3))
         while True:
-            ahead.append(pool.submit(_batch, windows, words, settings, rows, chance))
+            ahead.append(pool.submit(make_batch, windows, words, settings, rows, chance))
             yield ahead.popleft().result()
 
 
-def _batch(
+def make_batch(
     windows: Sequence[EncodedWindow],
     words: tuple[str, ...],
     settings: BatchSettings,
     rows: int,
     chance: random.Random,
 ) -> Batch:
+    """A batch of slices of some of the windows; `words` are those that may look like what is said in them."""
     longest = chance.choices((12, 18, 32), (5, 3, 2))[0]
     length = round(settings.slice_seconds * POSITIONS_PER_SECOND)
     slices, phrases = [], {}
@@ -141,7 +148,7 @@ def look_alike(phrase: str, words: tuple[str, ...], chance: random.Random) -> st
 
 @lru_cache(maxsize=200_000)
 def look_alikes(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
-    """Up to four of the words nearest in letters, without those that eSpeak NG speaks alike."""
+    """Up to four of the words nearest in letters, without those that may be spoken alike."""
     chance = random.Random(word)
     some = [one.casefold() for one in chance.sample(words, min(len(words), 3000))]
     near = process.extract(word, some, scorer=Levenshtein.distance, limit=6)
@@ -150,4 +157,13 @@ def look_alikes(word: str, words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _sound_alike(word: str, other: str) -> bool:
-    return word == other or phonemes(word, Voice("en-us")) == phonemes(other, Voice("en-us"))
+    """Whether two words may be spoken alike: all but their vowels and what letters share sounds is the same."""
+    return _skeleton(word) == _skeleton(other)
+
+
+@lru_cache(maxsize=200_000)
+def _skeleton(word: str) -> str:
+    plain = "".join(letter for letter in normalized(word) if letter.isalpha())
+    for letters, sound in _SOUNDS.items():
+        plain = plain.replace(letters, sound)
+    return re.sub(r"(.)\1+", r"\1", plain[:1] + re.sub("[aeiou]", "", plain[1:]))

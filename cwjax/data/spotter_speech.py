@@ -265,11 +265,11 @@ def make_window(settings: SpeechSettings, split: Split, seconds: float, seed: st
     samples = np.zeros(length, np.float32)
     sentences = []
     # Anew for each window: the noise in its speech goes on from where the sentence before has left it.
-    piper = cache(lambda file: _Piper(Path(file), chance.getrandbits(31)))
+    piper = cache(lambda file: Piper(Path(file), chance.getrandbits(31)))
     at = chance.uniform(0.0, 1.5)
     until = seconds if chance.random() < 0.8 else seconds * chance.random()  # the last window of a recording is short
     while at < until:
-        text, phrases = _sentence(settings, split, chance)
+        text, phrases = make_sentence(settings, split, chance)
         try:
             spoken, voice = speak(text, settings, split, chance, piper)
         except CwjaxError as error:
@@ -289,7 +289,8 @@ def make_window(settings: SpeechSettings, split: Split, seconds: float, seed: st
     return Window(samples, sentences)
 
 
-def _sentence(settings: SpeechSettings, split: Split, chance: random.Random) -> tuple[str, tuple[str, ...]]:
+def make_sentence(settings: SpeechSettings, split: Split, chance: random.Random) -> tuple[str, tuple[str, ...]]:
+    """A sentence, and the rare words and names in it."""
     words = vocabulary(settings.words)[split]
     if chance.random() >= settings.rare_share:
         chosen = [chance.choice(common_words()) for _ in range(chance.randint(3, 12))]
@@ -309,7 +310,7 @@ def speak(
     settings: SpeechSettings,
     split: Split,
     chance: random.Random,
-    piper: Callable[[str], "_Piper"] = lambda file: _Piper(Path(file), 0),
+    piper: Callable[[str], "Piper"] = lambda file: Piper(Path(file), 0),
 ) -> tuple[np.ndarray, str]:
     """A sentence by one of a split's voices, float32 samples at 16 kHz, and who speaks.
 
@@ -364,8 +365,16 @@ def _hibari(voice: str) -> Any:
         raise CwjaxError(f"hibari:{voice}: does not speak ({error}); hibari:heart comes with the package") from error
 
 
-class _Piper:
-    """A voice of piper: a network from phonemes to samples."""
+class Piper:
+    """A voice of piper: a network from phonemes to samples.
+
+    Args:
+        file: the voice, ONNX.
+        seed: of the noise in its speech.
+
+    Raises:
+        CwjaxError: onnxruntime is not installed, or the file is no voice.
+    """
 
     def __init__(self, file: Path, seed: int):
         try:
@@ -383,6 +392,7 @@ class _Piper:
             raise CwjaxError(f"{file}: is no voice of piper that can be read ({error}); fetch it again") from error
 
     def speak(self, text: str, chance: random.Random) -> tuple[np.ndarray, int]:
+        """A sentence as samples (n,) float32, and their rate."""
         numbers = self.settings["phoneme_id_map"]
         ids = [*numbers["^"], *numbers["_"]]
         for sound in phonemes(text, Voice(self.settings["espeak"]["voice"]), ipa=True) + ".":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def encoded_windows(
     shards = [folder / f"{split}-{first // SHARD:04d}" for first in range(0, count, SHARD)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_same(folder, settings, seconds, seed, encoder_sha256)
+        facts = {"seconds": seconds, "seed": seed, "encoder_sha256": encoder_sha256}
+        require_same_settings(folder, settings, **facts)
         missing = [number for number, shard in enumerate(shards) if not shard.with_suffix(".json").is_file()]
         began = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
@@ -72,15 +74,19 @@ def encoded_windows(
         raise CwjaxError(f"{folder}: cannot keep states ({error}); free some space or name another folder") from error
 
 
-def _require_same(folder: Path, settings: SpeechSettings, seconds: float, seed: int, encoder_sha256: str) -> None:
-    """Two runs may differ in how much is spoken, for a window depends on its number alone."""
-    facts = {**dataclasses.asdict(settings), "seconds": seconds, "seed": seed, "encoder_sha256": encoder_sha256}
+def require_same_settings(folder: Path, settings: SpeechSettings, **facts: Any) -> None:
+    """Refuses a folder of other speech. Two runs may differ in how much is spoken: a window depends on its number.
+
+    Raises:
+        CwjaxError: the folder's speech was made with other settings, or from other facts.
+    """
+    facts = {**dataclasses.asdict(settings), **facts}
     facts = {name: value for name, value in json.loads(json.dumps(facts)).items() if not name.endswith("_windows")}
     file = folder / SETTINGS_FILE
     if not file.exists():
         write_text(file, json.dumps(facts, indent=1))
     elif differing := [name for name, value in read_json(file).items() if facts.get(name) != value]:
-        raise CwjaxError(f"{folder}: holds states made with other settings ({', '.join(differing)}); name a new folder")
+        raise CwjaxError(f"{folder}: holds speech made with other settings ({', '.join(differing)}); name a new folder")
 
 
 def _write_shard(shard: Path, windows: list, encoder: Encoder) -> None:

@@ -5,11 +5,17 @@ a logistic regression turns scores into probabilities, on voices and words that 
 """
 
 import dataclasses
+import itertools
 import logging
+import os
+import random
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +25,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cwjax.data.spotter_batches import Batch, BatchSettings, batches
+from cwjax.data.log_mel import SAMPLING_RATE, log_mel
+from cwjax.data.spoken_sentences import SpokenSentence, SpokenSentences, spoken_sentences
+from cwjax.data.spotter_batches import Batch, BatchSettings, batches, make_batch
+from cwjax.data.spotter_mixing import Mixture, draw_mixture, mix
 from cwjax.data.spotter_speech import SpeechSettings, Split, vocabulary
 from cwjax.data.spotter_states import EncodedWindow, encoded_windows
 from cwjax.evaluation.spotting import calibrate, measure
@@ -27,6 +36,9 @@ from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, path_score
 from cwjax.weights.spotter_files import encoder_sha256, save_spotter
 
 log = logging.getLogger(__name__)
+
+SLICES_A_WINDOW = 4
+"""Of windows that are mixed for one batch."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,8 @@ class SpotterTraining:
         speech: what is spoken.
         size: of the spotter; `audio_width` is taken from the model.
         batch: what is compared in a step.
+        sentences: 0, or how many to speak once, of which new windows are mixed and encoded at every step. That takes
+            an accelerator and hears far more than `speech.train_windows`, which are then not made.
         steps: of the optimizer.
         learning_rate: the highest; warms up and falls as a cosine.
         dropout: share of the states' channels that a slice is heard without.
@@ -52,6 +66,7 @@ class SpotterTraining:
     speech: SpeechSettings = field(default_factory=SpeechSettings)
     size: SpotterConfig = field(default_factory=SpotterConfig)
     batch: BatchSettings = field(default_factory=BatchSettings)
+    sentences: int = 0
     steps: int = 3000
     learning_rate: float = 3e-3
     dropout: float = 0.1
@@ -80,7 +95,13 @@ def train_spotter(settings: SpotterTraining) -> dict[str, Any]:
     size = dataclasses.replace(settings.size, audio_width=model.config.whisper.d_model)
     spotter = PhraseSpotter(size, key=jax.random.key(settings.seed))
     words = vocabulary(settings.speech.words)
-    made = batches(windows("train"), words["train"], settings.batch, size.rows, settings.seed)
+    if settings.sentences:
+        folder = Path(settings.states) / "sentences"
+        spoken = spoken_sentences(folder, settings.speech, settings.sentences, settings.seed)
+        features = jax.jit(lambda samples: log_mel(samples, model.processor.num_mel_bins, jnp))
+        made = mixed_batches(spoken, words["train"], settings, seconds, lambda samples: model.encode(features(samples)))
+    else:
+        made = batches(windows("train"), words["train"], settings.batch, size.rows, settings.seed)
     fit(spotter, made, settings)
     calibrate(spotter, windows("validation"), words["validation"], settings.seed)
     figures = measure(spotter, windows("test"), words["test"], settings.seed)
@@ -89,6 +110,50 @@ def train_spotter(settings: SpotterTraining) -> dict[str, Any]:
     facts = {"model": Path(settings.model).name, "steps": settings.steps, "test": figures}
     save_spotter(spotter, Path(settings.output), sha256, facts)
     return figures
+
+
+def mixed_batches(
+    spoken: SpokenSentences,
+    words: tuple[str, ...],
+    settings: SpotterTraining,
+    seconds: float,
+    encode: Callable[[jax.Array], jax.Array],
+) -> Iterator[Batch]:
+    """Batches without end, of windows that are mixed and encoded for each; what is in them is drawn in processes.
+
+    Args:
+        spoken: sentences.
+        words: of training.
+        settings: what a batch is, and what is done to the sentences.
+        seconds: of a window.
+        encode: from samples (W, n) on the device to states (W, A, D).
+    """
+    samples = jnp.asarray(spoken.samples)
+    mix_windows = jax.jit(partial(mix, length=round(seconds * SAMPLING_RATE)))
+    drawn = partial(_draw_batch, settings=settings, seconds=seconds)
+    workers = max(1, (os.cpu_count() or 1) - 2)
+    given = (spoken.sentences, words)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_drawing, given) as pool:
+        ahead = deque(pool.submit(drawn, number) for number in range(3 * workers))
+        for number in itertools.count():
+            mixture, batch = ahead.popleft().result()
+            ahead.append(pool.submit(drawn, number + 3 * workers))
+            states = encode(mix_windows(samples, mixture, jax.random.key(number)))
+            rows, positions = jnp.moveaxis(jnp.asarray(batch.states), -1, 0)
+            yield batch._replace(states=states[rows, positions])
+
+
+def _begin_drawing(sentences: tuple[SpokenSentence, ...], words: tuple[str, ...]) -> None:
+    global _sentences, _words
+    jax.config.update("jax_platforms", "cpu")  # the device is the trainer's
+    _sentences, _words = sentences, words
+
+
+def _draw_batch(number: int, settings: SpotterTraining, seconds: float) -> tuple[Mixture, Batch]:
+    chance = random.Random(f"{settings.seed} mixture {number}")
+    windows = -(-settings.batch.slices // SLICES_A_WINDOW)
+    mixture, drawn = draw_mixture(_sentences, settings.speech, windows, seconds, chance)
+    return mixture, make_batch(drawn, _words, settings.batch, settings.size.rows, chance)
 
 
 def fit(spotter: PhraseSpotter, batches: Iterator[Batch], settings: SpotterTraining) -> float:
