@@ -43,6 +43,7 @@ class Model:
         source: where it was loaded from.
         int8: whether it transcribes with weights rounded to int8; `params` are as they were.
         draft: a smaller model that guesses for it.
+        spotter_file: of its phrase spotter; None: the package's, if that has one for it.
     """
 
     config: ContextWhisperConfig
@@ -50,6 +51,7 @@ class Model:
     source: OpenedModel
     int8: bool = False
     draft: "Model | None" = None
+    spotter_file: Path | None = None
 
     @property
     def takes_context(self) -> bool:
@@ -152,9 +154,9 @@ class Model:
         heads = self.source.generation().get("alignment_heads")
         timestamps = self.source.facts().get("timestamps", True)
         draft = self.draft and self.draft.transcriber.programs
-        return Transcriber(
-            self.config, self.params, self.processor, heads, timestamps, self.int8, lambda: load_spotter(self), draft
-        )
+        find_spotter = partial(load_spotter, self, self.spotter_file)
+        given = (self.config, self.params, self.processor, heads, timestamps, self.int8)
+        return Transcriber(*given, find_spotter, draft)
 
     def save(self, directory: str | Path) -> None:
         """Writes a model directory with these parameters; one that is there already is replaced.
@@ -197,7 +199,14 @@ class Model:
         return abstract(self.config)[0]
 
 
-def load(source: str | Path, *, dtype: Any = None, device: str | None = None, draft: str | Path | None = None) -> Model:
+def load(
+    source: str | Path,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    draft: str | Path | None = None,
+    spotter: str | Path | None = None,
+) -> Model:
     """Loads a model: ours, or a stock Whisper, which takes no context.
 
     Args:
@@ -210,10 +219,12 @@ def load(source: str | Path, *, dtype: Any = None, device: str | None = None, dr
         draft: a smaller Whisper of the same tokens, whose guesses the model confirms or corrects: greedy decoding is
             faster where most are right, and its text the same. "tiny" goes with "base" to "large-v2", "turbo" and
             "distil-large-v3" with "large-v3".
+        spotter: file of a phrase spotter that launch/train_spotter.py trained for this model; None: the one that comes
+            with the package, if there is one for it.
 
     Raises:
         CwjaxError: it is neither here nor can be fetched, or it is damaged or another kind of model; or there is no
-            such dtype or device; or the draft has other tokens.
+            such dtype or device; or the draft has other tokens; or the spotter is another model's.
     """
     keep_compiled_programs()
     opened = open_model(locate(str(source)))
@@ -221,9 +232,10 @@ def load(source: str | Path, *, dtype: Any = None, device: str | None = None, dr
     int8 = dtype == "int8"
     parameters = as_tree(opened.parameters(), compute_dtype("float32" if int8 else dtype, chosen))
     helper = None if draft is None else load(draft, dtype=dtype, device=device)
-    model = Model(opened.config, jax.device_put(parameters, chosen), opened, int8, helper)
-    if helper is not None:
-        _ = model.transcriber  # refuses what does not go together
+    file = None if spotter is None else Path(spotter)
+    model = Model(opened.config, jax.device_put(parameters, chosen), opened, int8, helper, file)
+    if helper is not None or file is not None:
+        _ = model.transcriber.phrases.spotter  # refuses what does not go together
     return model
 
 

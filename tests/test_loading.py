@@ -28,10 +28,12 @@ from cwjax.inference.programs import _alignment_heads
 from cwjax.machine import set_threads
 from cwjax.models.context_whisper import ContextWhisperConfig, context_is_inert
 from cwjax.models.parameters import flatten, unflatten
+from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.export import export
 from cwjax.weights.model_directory import save_model
+from cwjax.weights.spotter_files import encoder_sha256, save_spotter
 from cwjax.weights.tensors import SAFETENSORS_FILE, open_tensors
 from cwjax.weights.text_encoder_checkpoints import bert_config
 
@@ -263,6 +265,19 @@ def test_dtype_and_device(smallest):
     for dtype in ("float8", 5):
         with pytest.raises(CwjaxError, match="use one of float32, bfloat16, float16"):
             cwjax.load(smallest, dtype=dtype)
+
+
+def test_a_phrase_spotter_of_ones_own(smallest, tmp_path):
+    plain = cwjax.load(smallest)
+    assert not plain.spots_phrases
+    sizes = SpotterConfig(plain.config.whisper.d_model, width=8, hidden=8, rows=1400)
+    for name, sha256 in (("ours", encoder_sha256(plain.params)), ("theirs", "0" * 64)):
+        save_spotter(PhraseSpotter(sizes, key=jax.random.key(0)), tmp_path / f"{name}.safetensors", sha256, {})
+    assert cwjax.load(smallest, spotter=tmp_path / "ours.safetensors").spots_phrases
+    with pytest.raises(CwjaxError, match=r"theirs.*another audio encoder"):
+        cwjax.load(smallest, spotter=tmp_path / "theirs.safetensors")
+    with pytest.raises(CwjaxError, match=r"none\.safetensors"):
+        cwjax.load(smallest, spotter=str(tmp_path / "none.safetensors"))
 
 
 def test_compiled_programs_are_kept_for_python_users_too(smallest, tmp_path):

@@ -597,9 +597,20 @@ def test_how_the_model_is_loaded(folder, model, monkeypatch):
     threads = []
     monkeypatch.setattr("cwjax.machine.set_threads", threads.append, raising=False)
     assert transcribe(*record(10)) == 0
-    line = ["--device", "cuda:1", "--compute_dtype", "bfloat16", "--threads", "3", "--draft", "tiny"]
+    line = [
+        "--device",
+        "cuda:1",
+        "--compute_dtype",
+        "bfloat16",
+        "--threads",
+        "3",
+        "--draft",
+        "tiny",
+        "--spotter",
+        "ours",
+    ]
     assert main(["transcribe", "--model", "small", *line, "10.wav"]) == 0
-    assert model.loads == [("m", None, None, None), ("small", "bfloat16", "cuda:1", "tiny")]
+    assert model.loads == [("m", None, None, None, None), ("small", "bfloat16", "cuda:1", "tiny", "ours")]
     assert transcribe("10.wav", "--fp16", "False") == transcribe("10.wav", "--fp16") == 0
     assert [dtype for _, dtype, *_ in model.loads[2:]] == ["float32", "float16"]
     assert threads == [3]

@@ -173,7 +173,7 @@ class TranscribeCommand:
 
             set_threads(options.threads)
         dtype = options.compute_dtype or {None: None, True: "float16", False: "float32"}[options.fp16]
-        self._model = load_model(options.model, dtype, options.device, options.draft)
+        self._model = load_model(options.model, dtype, options.device, options.draft, options.spotter)
         if options.language is not None:
             self._model.tokens.language_code(options.language)
         if self._has_phrases and not self._model.spots_phrases:
@@ -347,11 +347,11 @@ class TranscribeCommand:
             lines.close(file.name)
 
 
-def load_model(source: str, dtype: str | None, device: str | None, draft: str | None) -> Any:
+def load_model(source: str, dtype: str | None, device: str | None, draft: str | None, spotter: str | None) -> Any:
     """A model; late, because JAX is slow to load."""
     import cwjax
 
-    return cwjax.load(source, dtype=dtype, device=device, draft=draft)
+    return cwjax.load(source, dtype=dtype, device=device, draft=draft, spotter=spotter)
 
 
 def open_recording(path: Path, channel: int | None) -> Any:

@@ -170,6 +170,8 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         ("--phrases", None, str, "FILE",
          "names and terms that may be said, one a line, any number; `written | spoken like | spoken like` where the "
          "spelling misleads. Each window's decoder is shown those that are heard in it; lists in a context count, too"),
+        ("--spotter", None, str, "FILE",
+         "phrase spotter that launch/train_spotter.py trained for this model; none: the one that cwjax has for it"),
         *_declared("phrases_used", "phrases_boost", "phrases_threshold", "context_from_history"),
         ("--compare-context", False, _truth, None,
          "print the transcripts without and with context and phrases, differences marked"),

@@ -17,8 +17,8 @@ APPENDED = "\"'.。,，!！?？:：”)]}、"
 
 
 NO_SPOTTER = (
-    "this Whisper has no phrase spotter, which phrases need; launch/train_spotter.py trains one, and `initial_prompt` "
-    "and `hotwords` need none"
+    "this Whisper has no phrase spotter, which phrases need; launch/train_spotter.py trains one, which "
+    "`spotter` then names; `initial_prompt` and `hotwords` need none"
 )
 
 COMPILED = (
