@@ -16,8 +16,8 @@ from cwjax.inference import engine
 from cwjax.inference import phrases as phrases_module
 from cwjax.inference.contexts import listed_phrases
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrase_checks import is_echo, unlikely_changes
-from cwjax.inference.phrases import MOST_PHRASES, Phrases, is_written, occurrences, shown
+from cwjax.inference.phrase_checks import is_echo
+from cwjax.inference.phrases import MOST_PHRASES, Phrases, boosted, is_written, occurrences, shown
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
@@ -208,6 +208,19 @@ def test_what_is_heard_is_boosted_where_it_is_heard(transcriber, heard, monkeypa
     assert "Bo" not in without
 
 
+def test_likelier_phrases_are_boosted_more(transcriber) -> None:
+    tokens = transcriber.programs.tokens
+    spotted = [[Word("Ada", 0.0, 0.5, 0.05), Word("Bo", 1.0, 1.5, 0.4)], []]
+    options = [DecodingOptions(phrases_boost=2.0)] * 2
+    boost = boosted(spotted, tokens, options)
+    assert boost.first[:, :2].tolist() == [[1.0, 2.0], [0.0, 0.0]]
+    assert boost.following[0, :2].tolist() == [2.0, 3.0]
+    ids = tokens.encode("Bo")
+    assert boost.tokens[0, 1].tolist() == ids + [-1] * (len(boost.tokens[0, 1]) - len(ids))
+    assert (boost.tokens[1] == -1).all()
+    assert boosted([[], []], tokens, options) is None
+
+
 def test_lists_in_a_context_count_too(transcriber, heard, asked) -> None:
     heard["Caxton"] = (0.9, 0.3)
     context = "they sail on the sea. names: Ruttner, Caxton, bear"
@@ -287,47 +300,6 @@ def test_a_phrase_where_it_was_not_heard_is_not_believed(
     assert places == [("Ada", 12.0, 15.0)], "only where the likeliest place is not"
     assert asked == [["", " Ada, Bo"], *([] if is_kept else [[" Bo"]])]
     assert [one.text for one in found.phrases] == ["Ada"] * is_kept
-
-
-def test_unlikely_phrases_have_to_be_likelier_than_what_they_stand_for(transcriber, heard, monkeypatch) -> None:
-    samples = talk((1, 0.3), noise=0.002)
-    decode, seen = transcriber.programs.decode, []
-
-    def decoded(encoded, starts, previous, *others):
-        shown_before = [transcriber.programs.tokens.text(tokens) for tokens in previous]
-        texts = ["Now " + before.strip().replace(",", " and") if before else "Now a dare." for before in shown_before]
-        seen.append(texts)
-        return [
-            replace(window, text=text, avg_logprob=-0.5, no_speech_prob=0.0)
-            for window, text in zip(decode(encoded, starts, previous, *others), texts, strict=False)
-        ]
-
-    def logits(states, changes):
-        assert [(one.phrase.text, one.plain, one.informed) for one in changes] in (
-            [("Ada", "a dare.", "Ada and Bo"), ("Bo", "a dare.", "Ada and Bo")],
-            [("Bo", "a dare.", "Bo")],
-        )
-        return np.array([(1.0, -0.6 if one.phrase.text == "Ada" else -0.4) for one in changes])
-
-    monkeypatch.setattr(transcriber.programs, "decode", decoded)
-    monkeypatch.setattr(transcriber.phrases, "logits_of_changes", logits)
-    monkeypatch.setattr(transcriber.phrases, "heard_between", lambda states, phrases, places: np.ones(len(places)))
-    heard.update({"Ada": (0.1, 0.3), "Bo": (0.14, 0.4)})
-    options = replace(text_only(transcriber), phrases=("Ada", "Bo", "unlikely"))
-    transcriber.transcribe(samples, "", options)
-    assert seen == [["Now a dare.", "Now Ada and Bo"], ["Now Bo"]]
-    heard["Ada"] = (0.2, 0.3)
-    seen.clear()
-    transcriber.transcribe(samples, "", replace(options, phrases_threshold=0.15))
-    assert seen == [["Now a dare.", "Now Ada"]], "what is likely is believed"
-
-
-def test_a_change_reaches_from_one_common_word_to_the_next() -> None:
-    phrases = [Word("Ada", 1.0, 1.5, 0.1), Word("Bo Li", 2.0, 2.5, 0.1), Word("Cay", 3.0, 3.5, 0.9)]
-    plain, informed = "We met a dare, then beau leaf and key.", "We met Ada then Bo Li, and Cay! Ada"
-    changes = [(one.phrase.text, one.plain, one.informed) for one in unlikely_changes(plain, informed, phrases)]
-    assert changes == [("Ada", "a dare,", "Ada"), ("Bo Li", "beau leaf", "Bo Li,"), ("Ada", "key.", "Cay! Ada")]
-    assert not unlikely_changes("we met ada and BO li", "We met Ada and Bo Li.", phrases), "only written otherwise"
 
 
 def test_a_transcript_tells_of_phrases_that_were_written_or_surely_heard(transcriber, heard, monkeypatch) -> None:

@@ -25,8 +25,6 @@ from cwjax.data.spotter_speech import Sentence, SpeechSettings, make_window, voc
 from cwjax.data.spotter_states import EncodedWindow, encoded_windows
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.spotting import calibrate, measure
-from cwjax.inference.phrases import Change, Phrases
-from cwjax.inference.transcript import Word
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, detect, encode_phrases
 from cwjax.training.spotter import SpotterTraining, fit, mixed_batches
 from cwjax.weights import spotter_files
@@ -91,22 +89,6 @@ def test_said_phrases_are_likely_where_they_are_said(trained, windows):
         assert start[0, column] < at + 0.08 * len(phrase)
         assert end[0, column] > at - 0.16
         at += 0.08 * (len(phrase) + 1)
-
-
-def test_what_is_said_speaks_for_itself_against_other_words(trained, windows):
-    phrases = Phrases(lambda: trained)
-    window = windows[0]
-    said = window.sentences[0].phrases
-    times = [0.08 * window.sentences[0].text.index(phrase) for phrase in said]
-    words = [Word(phrase, at, at + 0.08 * len(phrase), 0.1) for phrase, at in zip(said, times, strict=True)]
-    wrong = [OTHERS[TEN.index(phrase)] for phrase in said]
-    changes = [Change(word, other, word.text) for word, other in zip(words, wrong, strict=True)]
-    changes += [Change(word, word.text, other) for word, other in zip(words, wrong, strict=True)]
-    logits = phrases.logits_of_changes(jnp.asarray(window.states), changes)
-    assert (logits[:2, 1] > logits[:2, 0] + 1).all()
-    np.testing.assert_allclose(logits[2:], logits[:2, ::-1], rtol=1e-5)
-    elsewhere = Word(said[0], 12.0, 13.0, 0.1)
-    assert phrases.logits_of_changes(jnp.asarray(window.states), [Change(elsewhere, said[1], said[0])]).max() < 0
 
 
 def test_look_alikes_look_alike_and_sound_different():

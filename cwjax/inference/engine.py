@@ -23,7 +23,7 @@ from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.growing import POLL
 from cwjax.inference.jobs import WindowJob, WindowResult, Work
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrase_checks import is_echo, is_refuted, skips_speech, unlikely_changes
+from cwjax.inference.phrase_checks import is_echo, skips_speech
 from cwjax.inference.phrases import UNHEARD, Phrases, boosted, is_written, occurrences, shown
 from cwjax.inference.programs import Programs, filled_up, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
@@ -186,11 +186,6 @@ class Engine:
         texts = ([token for token in one.tokens if self.programs.tokens.is_text(token)] for one in (plain, informed))
         if not needs_another_try(plain, options) and skips_speech(*texts):
             return ()
-        refuted: set[Word] = set()
-        if changes := unlikely_changes(plain.text, informed.text, spotted):
-            logits = self._phrases.logits_of_changes(states, changes)
-            pairs = zip(changes, logits.tolist(), strict=True)
-            refuted |= {change.phrase for change, (before, after) in pairs if is_refuted(before, after)}
         began = job.seek / FRAMES_PER_SECOND
         segments = self._cut(job, informed).segments
         segments = [replace(one, start=one.start - began, end=one.end - began) for one in segments]
@@ -200,9 +195,10 @@ class Engine:
             for segment in segments
             if occurrences(phrase.text, segment.text) and not is_written(phrase, [segment])
         ]
-        if places:
-            probabilities = self._phrases.heard_between(states, job.phrases, places)
-            refuted |= {place[0] for place, heard in zip(places, probabilities, strict=True) if heard < UNHEARD}
+        if not places:
+            return tuple(spotted)
+        probabilities = self._phrases.heard_between(states, job.phrases, places)
+        refuted = {phrase for (phrase, *_), heard in zip(places, probabilities, strict=True) if heard < UNHEARD}
         return tuple(phrase for phrase in spotted if phrase not in refuted)
 
     def _encode(self, jobs: Sequence[WindowJob]) -> EncodedAudio:

@@ -114,7 +114,7 @@ class DecodingOptions:
     """Most phrases that the decoder is shown for a window."""
     phrases_boost: float = 2.0
     """By how much the logits of tokens that begin a phrase heard are raised, and by 1 more of those that continue it;
-    0: nothing is raised."""
+    less for unlikely ones. 0: nothing is raised."""
     phrases_threshold: float = 0.05
     """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
     carry_initial_prompt: bool = False

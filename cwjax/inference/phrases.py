@@ -6,7 +6,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 from unicodedata import category
 
 import jax
@@ -27,7 +26,6 @@ from cwjax.models.phrase_spotter import (
     PhraseSpotter,
     detect,
     encode_phrases,
-    logits_between,
     normalized,
     select_phrases,
 )
@@ -39,8 +37,6 @@ LONGEST_LINE = 1000
 """Letters of a phrase with all its spellings; what is longer is no phrase."""
 KEPT = 8
 """Encoded lists that are kept for the next recording."""
-MARGIN = 0.6
-"""Seconds around where a phrase was heard in which a text with it is compared with another."""
 NEARBY = 1.0
 """Seconds by which the times of a text may be wrong."""
 _LETTER = r"(?=[\0-\u0dff])\w"  # of a script that puts spaces between words
@@ -51,6 +47,8 @@ BOOSTED_TOGETHER = 10
 """Numbers of phrases are multiples of this, so that few programs are compiled."""
 FOLLOWING = 1.0
 """By how much more a phrase's next token is boosted than its first, which other words begin with, too."""
+LIKELY = 0.1
+"""Probability from which phrases are boosted in full; others in proportion, lest they are written for what is said."""
 SURE = 0.5
 """Probability from which a phrase was heard, whether it is written or not."""
 UNHEARD = 0.1
@@ -174,37 +172,6 @@ class Phrases:
         own = phrases.owners[rows] == wanted[:, None]
         return np.where(own, np.asarray(probabilities)[: len(places)], 0).max(axis=1)
 
-    def logits_of_changes(self, states: jax.Array, changes: Sequence["Change"]) -> np.ndarray:
-        """What speaks for the text before and after each change of a window, (N, 2), about where its phrase was heard.
-
-        Args:
-            states: (A, D), of the audio encoder.
-            changes: N of them.
-        """
-        texts = [text for change in changes for text in (change.plain, change.informed)]
-        at = FRAME_SECONDS * np.arange(-(-len(states) // 2))
-        spans = [(change.phrase.start - MARGIN, change.phrase.end + MARGIN) for change in changes]
-        listened = np.stack([(at > start) & (at < end) for start, end in filled_up(spans)])
-        repeated = np.broadcast_to(states, (len(listened), *states.shape))
-        # One more text, so that all are as long as they can be, and one program serves.
-        encoded = encode_phrases(self.spotter, [*texts, "x" * LONGEST_PHRASE])
-        logits = np.asarray(logits_between(self._parts, repeated, encoded, listened))
-        return np.stack([logits[row, 2 * row : 2 * row + 2] for row in range(len(changes))])
-
-
-class Change(NamedTuple):
-    """What the decoder writes instead of something else when it is shown a phrase.
-
-    Attributes:
-        phrase: which stands in what it writes.
-        plain: words that it writes without phrases.
-        informed: words that stand there instead.
-    """
-
-    phrase: Word
-    plain: str
-    informed: str
-
 
 def _plain(text: str) -> str:
     """Single spaces for white space, control characters and byte order marks."""
@@ -237,9 +204,10 @@ def boosted(
         return None
     most = -(-max(map(len, spotted)) // BOOSTED_TOGETHER) * BOOSTED_TOGETHER
     ids = np.full((len(spotted), most, BOOSTED_TOKENS), -1, np.int32)
-    for window, phrases in zip(ids, spotted, strict=True):
-        for row, phrase in zip(window, phrases, strict=False):
-            first = tokens.encode(phrase.text)[:BOOSTED_TOKENS]
-            row[: len(first)] = first
-    first = np.broadcast_to(np.array([own.phrases_boost for own in options], np.float32)[:, None], ids.shape[:2])
-    return PhraseBoost(ids, first, np.where(first > 0, first + FOLLOWING, 0))
+    first = np.zeros((len(spotted), most), np.float32)
+    for window, (phrases, own) in enumerate(zip(spotted, options, strict=True)):
+        for row, phrase in enumerate(phrases):
+            pieces = tokens.encode(phrase.text)[:BOOSTED_TOKENS]
+            ids[window, row, : len(pieces)] = pieces
+            first[window, row] = own.phrases_boost * min(phrase.probability / LIKELY, 1)
+    return PhraseBoost(ids, first, first + np.minimum(first, FOLLOWING))

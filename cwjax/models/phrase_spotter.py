@@ -352,15 +352,6 @@ def detect(
     return probability, found.start * FRAME_SECONDS, (found.end + 1) * FRAME_SECONDS
 
 
-@jax.jit
-def logits_between(
-    parts: tuple[nnx.GraphDef, nnx.State], states: jax.Array, texts: EncodedPhrases, listened: jax.Array
-) -> jax.Array:
-    """What speaks for texts by themselves, whatever else is said, as logits (B, P); arguments as of `detect`."""
-    spotter = nnx.merge(*parts)
-    return evidence(*find_all(spotter, states, texts, listened)) @ spotter.evidence[...]
-
-
 def find_all(
     spotter: PhraseSpotter, states: jax.Array, phrases: EncodedPhrases, listened: jax.Array | None = None
 ) -> tuple[Found, jax.Array]:
