@@ -60,7 +60,7 @@ def windows() -> list[EncodedWindow]:
 def trained(windows) -> PhraseSpotter:
     settings = SpotterTraining(
         size=SpotterConfig(audio_width=WIDTH, width=16, hidden=32, text_layers=1, text_kernel=3),
-        steps=80,
+        steps=120,
         batch=BatchSettings(slices=8, slice_seconds=4.0, phrases=3),
         learning_rate=5e-3,
         dropout=0.0,

@@ -112,10 +112,10 @@ class DecodingOptions:
     it. "Goethe | gurta": written as the first, spoken like any of them."""
     phrases_used: int = 10
     """Most phrases that the decoder is shown for a window."""
-    phrases_boost: float = 2.0
+    phrases_boost: float = 3.0
     """By how much the logits of tokens that begin a phrase heard are raised, and by 1 more of those that continue it;
     less for unlikely ones. 0: nothing is raised."""
-    phrases_threshold: float = 0.05
+    phrases_threshold: float = 0.02
     """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
