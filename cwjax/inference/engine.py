@@ -252,10 +252,9 @@ class Engine:
     ) -> tuple[list[DecodedWindow], list[tuple[Word, ...]]]:
         """Decodes windows, and gives the phrases that each was shown.
 
-        Those in which phrases are heard are decoded without and with them, and if something speaks against some of them
-        in what was written, without these. Windows that
-        fail are decoded again at the next of their temperatures; Radford et al. 2022, section 4.5. A window's result
-        does not depend on the others.
+        A window in which phrases are heard is decoded without and with them, and once more without those that something
+        speaks against in what was written. Windows that fail are decoded again at the next of their temperatures;
+        Radford et al. 2022, section 4.5. A window's result does not depend on the others.
         """
         shown_in = [row for row, some in enumerate(spotted) if some]
         attempts = [*((row, ()) for row in range(len(jobs))), *((row, spotted[row]) for row in shown_in)]
