@@ -208,6 +208,20 @@ def test_what_is_heard_is_boosted_where_it_is_heard(transcriber, heard, monkeypa
     assert "Bo" not in without
 
 
+def test_few_phrases_make_a_short_prompt(transcriber) -> None:
+    """In whose room the text is the same as in that of a long one."""
+    programs = transcriber.programs
+    start, some, longest = [[1, 2, 3]], [[5, 6]], 1 + programs.longest_previous
+    assert [programs._prompt(start, [[]], given).tokens.shape[1] for given in (False, True)] == [3, 3]
+    short, long = (programs._prompt(start, some, given) for given in (True, False))
+    assert (short.tokens.shape[1], long.tokens.shape[1]) == (3 + longest // 4, 3 + longest)
+    texts = [one.tokens[0, one.padding[0] :].tolist() for one in (short, long)]
+    assert texts == [[programs.tokens.id("<|startofprev|>"), 5, 6, 1, 2, 3]] * 2
+    full = programs._prompt(start, [[5] * programs.longest_previous], True)
+    assert full.tokens.shape[1] == 3 + longest
+    assert full.padding.tolist() == [0]
+
+
 def test_likelier_phrases_are_boosted_more(transcriber) -> None:
     tokens = transcriber.programs.tokens
     spotted = [[Word("Ada", 0.0, 0.5, 0.05), Word("Bo", 1.0, 1.5, 0.4)], []]

@@ -202,7 +202,7 @@ class Programs:
             seeds: of each window's random numbers.
             boost: phrases that are heard in them.
         """
-        prompt, drawn = self._prompt(starts, previous), temperatures[0] > 0
+        prompt, drawn = self._prompt(starts, previous, boost is not None), temperatures[0] > 0
         longest = self.positions + 1 - len(starts[0])
         steps = options.sample_len or (self.positions // 2 if self.frames >= THIRTY_SECONDS else longest)
         plan = Plan(
@@ -319,13 +319,15 @@ class Programs:
         """Most tokens of previous text in a prompt: half of the positions, but for the token before it."""
         return self.positions // 2 - 1
 
-    def _prompt(self, starts: Sequence[Sequence[int]], previous: Sequence[Sequence[int]]) -> Prompt:
-        """Prompts, padded to one of two lengths: without any previous text, or with all that may be."""
+    def _prompt(self, starts: Sequence[Sequence[int]], previous: Sequence[Sequence[int]], has_phrases: bool) -> Prompt:
+        """Prompts, padded to one of few lengths: without previous text, with a few phrases, or with all that may be."""
         rows = []
         for start, text in zip(starts, previous, strict=True):
             before = [self.tokens.id("<|startofprev|>"), *text[-self.longest_previous :]] if text else []
             rows.append([*before, *start])
-        length = len(starts[0]) + (1 + self.longest_previous if any(previous) else 0)
+        longest = 1 + self.longest_previous
+        rooms = (0, longest // 4, longest) if has_phrases else (0, longest)
+        length = next(len(starts[0]) + room for room in rooms if len(starts[0]) + room >= max(map(len, rows)))
         padding = np.asarray([length - len(row) for row in rows], np.int32)
         tokens = np.asarray([[self.tokens.end_of_text] * (length - len(row)) + row for row in rows], np.int32)
         return Prompt(tokens, padding)
