@@ -3,8 +3,8 @@
 #
 #   launch/multi_gpu.sh --config configs/whisper_small_flan_t5.py [--workdir DIR] [options of cwjax train]
 #
-# One process drives all GPUs. For one process per GPU, or several machines: NODES, NODE and COORDINATOR, the
-# same command on every machine with its own NODE (0 to NODES - 1):
+# One process drives all GPUs of a machine. For several machines, NODES, NODE and COORDINATOR: the same command on every
+# machine with its own NODE (0 to NODES - 1):
 #
 #   NODES=2 NODE=0 COORDINATOR=10.0.0.1:1234 launch/multi_gpu.sh --config ...
 set -euo pipefail

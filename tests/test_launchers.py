@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,63 @@ def test_the_job_set_starts_training_on_every_machine() -> None:
     assert rows * columns == job["parallelism"] * container["resources"]["limits"]["google.com/tpu"]
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def slurm(tmp_path: Path, *arguments: str, stopped: bool = False) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """Runs the batch script under stand-ins. The one for srun starts two tasks with what Slurm tells them, and with the
+    GPUs that they see by the options of job and step (Slurm's documentation of --gpus-per-task and --gpu-bind); JAX's
+    own code says which of them a task takes."""
+    workdir = tmp_path / "run"
+    workdir.mkdir(exist_ok=True)
+    if stopped:
+        (workdir / "stopped").touch()
+    script = (LAUNCH / "slurm.sbatch").read_text()
+    each = "--gpus-per-task=1" in script and "--gpu-bind=none" not in script
+    task = tmp_path / "task.py"
+    task.write_text(
+        "from jax._src.clusters import SlurmCluster\n"
+        "import os\n"
+        "ids = SlurmCluster.auto_detect_unset_distributed_params(None, None, None, None, None, 10)[3]\n"
+        "seen = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
+        "assert ids is None or max(ids) < len(seen), f'device {ids} of {seen}'\n"
+        "print('takes', seen if ids is None else [seen[one] for one in ids])\n"
+    )
+    tasks = "\n".join(
+        f"SLURM_LOCALID={number} SLURM_PROCID={number} CUDA_VISIBLE_DEVICES={number if each else '0,1'} "
+        f"{sys.executable} {task}"
+        for number in range(2)
+    )
+    for name, content in {"srun": tasks, "scontrol": f'echo "$@" > {tmp_path}/requeued'}.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\nset -e\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    told = {"SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    done = bash(
+        "slurm.sbatch", *arguments, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHONPATH=str(LAUNCH.parent), **told
+    )
+    return done, [line for line in done.stdout.splitlines() if line.startswith("takes")]
+
+
+def test_every_task_of_slurm_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+    done, taken = slurm(tmp_path, "--workdir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert taken == ["takes ['0']", "takes ['1']"]
+    assert not (tmp_path / "requeued").exists()
+
+
+def test_a_stopped_run_is_queued_again_however_its_directory_is_named(tmp_path: Path) -> None:
+    done, _ = slurm(tmp_path, f"--workdir={tmp_path / 'run'}", stopped=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+
+
+def test_the_count_of_failures_begins_anew_with_a_checkpoint_only(python: Path, tmp_path: Path) -> None:
+    """A run that dies at every validation ends; one that gets on does not."""
+    workdir = tmp_path / "run with [1]"
+    arguments = ["--config=x.py", f"--workdir={workdir}", "--distributed=host:1,2,1"]
+    status, made = calls(python, [1, 1, 1, 0], *arguments)
+    assert (status, len(made)) == (1, 3)
+    (tmp_path / "calls").unlink()
+    counting = f'mkdir -p "{workdir}/checkpoints/$(wc -l < calls)"\n'
+    python.write_text(python.read_text().replace("status=$(", counting + "status=$("))
+    status, made = calls(python, [1, 1, 1, 1, 0], *arguments)
+    assert (status, len(made)) == (0, 5)
