@@ -371,7 +371,7 @@ def test_whatever_is_wrong_is_named_and_nothing_is_left(whisper_source, bert_sou
     assert "not 'context-whisper'" in refused(capsys, "--model", whisper, "--export", "openai", "--output", output)
     assert "give either" in refused(capsys, "--output", output)
     assert not output.exists()
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*cwjax-*"))
 
 
 def test_no_network_and_a_hub_id_is_one_clear_line(bert_source, tmp_path, capsys, monkeypatch):

@@ -1,11 +1,30 @@
 """Configurations of models, and how they are made of the values of JSON, which may be anything."""
 
 import dataclasses
+from collections.abc import Set
 from typing import Any, TypeVar, get_args
 
 from cwjax.errors import CwjaxError
 
 Sizes = TypeVar("Sizes")
+
+LARGEST = 1 << 24
+
+ADDED = {"added": True}
+"""Metadata of a field that models of earlier versions lack, `field(default=..., metadata=ADDED)`; with its default they
+compute what they did."""
+
+
+def require_fields(kind: type, given: Set[str], place: str) -> None:
+    """Raises `CwjaxError` unless all fields of a dataclass are given, but for those added later, and no others."""
+    fields = dataclasses.fields(kind)
+    missing = {field.name for field in fields if not field.metadata.get("added")} - given
+    unknown = given - {field.name for field in fields}
+    if missing or unknown:
+        raise CwjaxError(
+            f"{place} has the wrong entries ({', '.join(sorted(missing | unknown))}); "
+            + ("was the model written by a newer version of cwjax?" if unknown else "did somebody shorten it?")
+        )
 
 
 def configured(kind: type[Sizes], values: dict[str, Any], place: str) -> Sizes:
@@ -23,6 +42,8 @@ def configured(kind: type[Sizes], values: dict[str, Any], place: str) -> Sizes:
         value = values.get(field.name, field.default)
         if field.type is int and type(value) is not int:
             raise CwjaxError(f"{place}: {field.name} is {value!r}, where a whole number is needed")
+        if field.type is int and abs(value) > LARGEST:
+            raise CwjaxError(f"{place}: {field.name} is {value}, more than any model has")
         if field.type is float and type(value) not in (int, float):
             raise CwjaxError(f"{place}: {field.name} is {value!r}, where a number is needed")
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 
@@ -28,6 +29,7 @@ from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
 from cwjax.weights.configuration_file import CONFIG_FILE, errors_name, read_config
 from cwjax.weights.model_card import MODEL_CARD_FILE, model_card
 from cwjax.weights.name_table import NamedArrays, as_tree
+from cwjax.weights.sources import public_name
 from cwjax.weights.tensors import open_tensors, write_tensors
 
 GENERATION_FILE = "generation_config.json"
@@ -72,9 +74,17 @@ def write_model(
     def counted() -> NamedArrays:
         nonlocal count
         for path, array in named:
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise CwjaxError(
+                    f"{path}: holds numbers of the type {array.dtype}, which are no weights; fetch it again"
+                )
+            if not np.isfinite(array).all():
+                raise CwjaxError(f"{path}: holds numbers that are not finite (NaN or infinite); fetch it again")
             count += array.size
             yield path, array
 
+    sources = {name: public_name(str(facts[name])) for name in ("start", "whisper", "text_encoder") if name in facts}
+    facts = facts | sources
     size = write_tensors(directory, counted(), {"format": "cwjax"})
     write_json(directory / CONFIG_FILE, {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts})
     (directory / MODEL_CARD_FILE).write_text(model_card(config, count, facts), encoding="utf-8")
@@ -130,10 +140,14 @@ def written_aside(directory: Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         CwjaxError: the directory is there, or cannot be written.
     """
-    if not replace and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CwjaxError(f"{directory}: exists and is not empty; name a new directory, or delete it first")
-    aside, replaced = (directory.with_name(directory.name + end) for end in (".partial", ".replaced"))
+    directory = directory.resolve()  # a link stays one
+    # No names that anybody else would give.
+    aside, replaced = (directory.with_name(f".{directory.name}.cwjax-{end}") for end in ("partial", "replaced"))
     try:
+        if replaced.exists() and not directory.exists():  # killed between the two renames below
+            replaced.rename(directory)
+        if not replace and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise CwjaxError(f"{directory}: exists and is not empty; name a new directory, or delete it first")
         for leftover in (aside, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -180,6 +194,15 @@ def read_parameters(directory: str | Path, config: ContextWhisperConfig) -> Name
             unknown, not when it is asked for.
     """
     tensors = open_tensors(directory)
+    whisper = config.whisper
+    for path, shape in {  # sizes beyond all memory must not even be thought through
+        "audio_encoder/blocks/attn/query/kernel": (whisper.encoder_layers, whisper.d_model, whisper.d_model),
+        "decoder/blocks/attn/query/kernel": (whisper.decoder_layers, whisper.d_model, whisper.d_model),
+        "audio_encoder/positions": (whisper.max_source_positions, whisper.d_model),
+        "decoder/positions": (whisper.max_target_positions, whisper.d_model),
+    }.items():
+        if tensors.shapes.get(path) != shape:
+            raise CwjaxError(f"{tensors.place}: parameter {path} is missing or not of the shape {shape}")
     expected = dict(flatten(abstract(config)[1]))
     for path in sorted(expected.keys() | tensors.shapes.keys()):
         if path not in tensors.shapes or path not in expected or tensors.shapes[path] != expected[path].shape:

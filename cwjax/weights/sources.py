@@ -65,6 +65,12 @@ def locate(source: str) -> Path:
     return directory
 
 
+def public_name(source: str) -> str:
+    """The name of a source for others, who do not have the directories that are here: of a path its last part."""
+    is_path = source.startswith((".", "/", "~")) or (source and Path(source).exists())
+    return Path(source).resolve().name if is_path else source
+
+
 def fetch(hub_id: str, patterns: list[str], wanted: str) -> Path:
     """The directory with files of a repository on the hub, fetched unless they are here already.
 
