@@ -32,7 +32,7 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.inference.phrases import Phrases
 from cwjax.inference.timing import warp
 from cwjax.inference.transcriber import Transcriber
-from cwjax.models.attention import attention, attention_as_defined
+from cwjax.models.attention import attention
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import flatten, unflatten
 from cwjax.models.phrase_spotter import detect
@@ -125,7 +125,8 @@ def measure_attention() -> None:
 
     def prepare(case: str, way: str, part: str) -> Any:
         def forward(*arrays: jax.Array) -> jax.Array:
-            return attention(*arrays, **cases[case][2])
+            implementation = None if way == "ours" else "definition"
+            return attention(*arrays, **cases[case][2], implementation=implementation)
 
         def both(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
             found, pull = jax.vjp(forward, *arrays[:3])
@@ -136,7 +137,7 @@ def measure_attention() -> None:
         if way == "ours":
             lowered = jax.jit(forward if part == "forward" else both).lower(*arrays)
         else:
-            with attention_as_defined(), jax.default_matmul_precision("highest" if way == "exact" else "default"):
+            with jax.default_matmul_precision("highest" if way == "exact" else "default"):
                 lowered = jax.jit(forward if part == "forward" else both).lower(*arrays)
         return partial(lowered.compile(), *arrays), "cudnn" in lowered.as_text()
 

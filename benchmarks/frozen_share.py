@@ -11,9 +11,10 @@ from pathlib import Path
 import jax
 
 from cwjax.config import load_config
-from cwjax.starting_point import planned_sizes
 from cwjax.training.cost import count_products
-from cwjax.training.program import make_program
+from cwjax.training.plan import planned_sizes
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import abstract_state, trace_step
 
 CONFIG = Path(__file__).parents[1] / "configs/whisper_small_flan_t5.py"
 
@@ -42,11 +43,10 @@ def _count(options: argparse.Namespace, freeze: tuple[str, ...]) -> tuple[int, f
     """Bytes of trained parameters and optimizer state, and operations of a step on one window."""
     parts = ["--model.whisper", options.whisper, "--model.text-encoder", options.text_encoder]
     config = load_config(CONFIG, [*parts, "--train.batch-size", "1", "--freeze", *freeze])
-    program = make_program(config, planned_sizes(config))
-    leaves = jax.tree.leaves((program.state.trained, program.state.optimizer))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves), count_products(
-        program.trace().jaxpr.jaxpr
-    ).operations
+    model, mesh = planned_sizes(config), make_mesh(-1, 1, 1)
+    state, _ = abstract_state(config, model, mesh)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return size, count_products(trace_step(config, model, mesh).jaxpr.jaxpr).operations
 
 
 if __name__ == "__main__":

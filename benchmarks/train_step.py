@@ -12,7 +12,6 @@ With other work on the machine trust the latter more: PyTorch's threads wait for
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -31,17 +30,16 @@ from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
 from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE, log_mel
 from cwjax.data.pcm16 import from_pcm16
 from cwjax.machine import available_cores
-from cwjax.models.attention import attention_as_defined
+from cwjax.models.attention import Implementation
 from cwjax.models.bert import BertConfig
-from cwjax.models.context_whisper import ContextWhisperConfig, init_params
-from cwjax.models.parameters import merge
+from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.parameters import cast
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
 from cwjax.training.cost import count_products
 from cwjax.training.groups import split_parameters
 from cwjax.training.loss import vocabulary_loss
-from cwjax.training.optimizer import learning_rate_schedule
-from cwjax.training.program import TrainProgram, make_program
-from cwjax.training.step import cast, init_state, make_train_step
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import Loss, abstract_state, init_state, make_loss, make_train_step
 
 CONTEXT = 128
 FROZEN = {
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="target tokens of a window")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--trained", default="all", choices=sorted(FROZEN))
-    parser.add_argument("--recomputed", default="nothing", choices=("nothing", "cheap", "blocks"))
+    parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
     parser.add_argument("--threads", type=int, default=available_cores(), help="of PyTorch on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -127,42 +125,42 @@ def _ours(
         data=DataSettings(max_target_tokens=options.tokens, max_context_tokens=CONTEXT),
         freeze=FROZEN[options.trained] + (("context",) if name == "stock" else ()),
         optim=OptimizerSettings(learning_rate=1e-5, warmup_steps=0),
-        train=TrainSettings(batch_size=options.batch, compute_dtype=options.dtype, recomputed=options.recomputed),
+        train=TrainSettings(batch_size=options.batch, compute_dtype=options.dtype, remat=options.remat),
     )
-    make = _stock_program if name == "stock" else make_program
-    program = make(config, model, jax.devices()[:1])
-    with jax.set_mesh(program.mesh):
-        trained, frozen = split_parameters(init_params(model, jax.random.key(0)), config.freeze)
-        state = init_state(trained, program.optimizer, jax.tree.map(lambda leaf: leaf.sharding, program.state))
-        frozen = program.rounded(frozen)
+    losses = _stock_loss if name == "stock" else make_loss
+    mesh = make_mesh(-1, 1, 1, jax.devices()[:1])
+    abstract, abstract_frozen = abstract_state(config, model, mesh)
+    step = make_train_step(config, model, mesh, losses(config, model))
+    defined = make_train_step(config, model, mesh, losses(config, model, "definition"))
+    with jax.set_mesh(mesh):
+        trainable, frozen = split_parameters(init_params(model, jax.random.key(0)), config.freeze)
+        state = init_state(config, trainable, abstract)
+        frozen = cast(frozen, jnp.dtype(options.dtype))
         batch = jax.device_put(batch)
-    with attention_as_defined():
-        operations = count_products(make(config, model, jax.devices()[:1]).trace().jaxpr.jaxpr).operations
+        operations = count_products(defined.trace(abstract, abstract_frozen, batch).jaxpr.jaxpr).operations
 
     def run() -> float:
         nonlocal state
-        with jax.set_mesh(program.mesh):
-            state, metrics = program.step(state, frozen, batch)
+        with jax.set_mesh(mesh):
+            state, metrics = step(state, frozen, batch)
         return float(jax.block_until_ready(metrics)["loss"])
 
     return run, operations
 
 
-def _stock_program(config: Config, model: ContextWhisperConfig, devices: list[jax.Device]) -> TrainProgram:
-    """The program of Whisper alone."""
-    program = make_program(config, model, devices)
-    num_mel_bins = model.whisper.num_mel_bins
+def _stock_loss(config: Config, model: ContextWhisperConfig, attention: Implementation | None = None) -> Loss:
+    """The loss of Whisper alone."""
+    graphdef, _ = abstract(model, config.train.remat, attention)
+    num_mel_bins, dtype = model.whisper.num_mel_bins, jnp.dtype(config.train.compute_dtype)
 
-    def loss(trained, frozen, batch):
-        model = nnx.merge(program.graphdef, cast(merge(trained, frozen), program.dtype))
-        audio = model.encode(log_mel(from_pcm16(batch["waveform"]), num_mel_bins, jnp).astype(program.dtype))
+    def loss(parameters, batch):
+        model = nnx.merge(graphdef, cast(parameters, dtype))
+        audio = model.encode(log_mel(from_pcm16(batch["waveform"]), num_mel_bins, jnp).astype(dtype))
         stream = model.decoder.states(batch["tokens"], audio)
         embedding = model.decoder.token_embedding.embedding[...]
         return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"])
 
-    schedule = learning_rate_schedule(config.optim, config.optim.learning_rate, config.train.steps)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state)
-    return dataclasses.replace(program, step=make_train_step(loss, program.optimizer, schedule, shardings))
+    return loss
 
 
 def _pytorch(whisper: WhisperConfig, batch: dict[str, np.ndarray], options: argparse.Namespace) -> Callable[[], float]:

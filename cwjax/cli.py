@@ -122,9 +122,9 @@ def _train(arguments: list[str]) -> int:
         raise CwjaxError("train: --config is missing; the experiments are in configs/, such as configs/demo.py")
     keep_compiled_programs()
     from cwjax.config import load_config
-    from cwjax.experiment import train
-    from cwjax.training.loop import StoppedBySignal
-    from cwjax.training.processes import Patience, joined
+    from cwjax.processes import Patience, joined
+    from cwjax.training.signals import StoppedBySignal
+    from cwjax.training.train import train
 
     overrides = ["--help" if one == "-h" else one for one in overrides] + ["--train.profile"] * known.profile
     config = load_config(known.config, overrides)
@@ -145,20 +145,33 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--batch-size", type=int, default=64, help="windows at once (default: 64)")
     parser.add_argument("--examples", type=int, default=0, help="only the first so many segments (default: all)")
+    parser.add_argument("--distributed", metavar="SETTING", help="one of several processes, as of cwjax train")
     parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    import jax
+
+    from cwjax import load
     from cwjax.data.prepared import PreparedCorpus
     from cwjax.evaluation.evaluate import evaluate
+    from cwjax.evaluation.evaluator import Evaluator
+    from cwjax.processes import joined
+    from cwjax.training.metrics import read_metrics
 
     if options.batch_size < 1:
         raise CwjaxError("--batch-size must be at least 1")
+    if options.examples < 0:
+        raise CwjaxError("--examples must not be negative")
     keep_compiled_programs()
-    output = options.output or Path(options.model).resolve().parent / f"evaluation-{options.split}"
-    evaluate(
-        options.model, PreparedCorpus.read(options.data), output, options.split, options.batch_size, options.examples
-    )
+    name = Path(options.model).resolve().parent
+    output = Path(options.output or name / f"evaluation-{options.split}")
+    with joined(options.distributed) if options.distributed else contextlib.nullcontext():
+        model, corpus = load(options.model), PreparedCorpus.read(options.data)
+        dtype = jax.tree.leaves(model.params)[0].dtype
+        evaluator = Evaluator(lambda _: model.transcriber, dtype, corpus, options.batch_size)
+        facts, history = model.source.facts(), read_metrics(output)
+        evaluate(evaluator, model.params, output, options.split, options.examples, name.name, facts, history)
     return 0
 
 

@@ -8,14 +8,17 @@ overridden by its path: `--optim.learning-rate 1e-3`. Wrong names, types and val
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import json
+import logging
+import math
 import re
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import tyro
 
@@ -25,14 +28,23 @@ from cwjax.data.demo_corpus import DemoCorpusSettings
 from cwjax.data.mixing import MixingSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import Recomputed
+from cwjax.models.layers import Remat
 from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+
+log = logging.getLogger(__name__)
+
+Section = TypeVar("Section")
 
 NEW = "new"
 """Instead of a directory or hub id: start from nothing."""
 
 FreezableGroup = Literal["text_encoder", "audio_encoder", "decoder", "context", "embeddings"]
+
+
+OLD_NAMES = {"train.recomputed": "train.remat"}
+"""Fields by the names that they had until version 0.2; still taken, with a note."""
+OLD_VALUES = {"train.recomputed": {"nothing": "none", "cheap": "dots", "blocks": "full"}}
 
 
 def _require(condition: bool, message: str) -> None:
@@ -109,6 +121,10 @@ class DataSettings:
         _require(self.max_target_tokens >= 8, "data.max_target_tokens must be at least 8")
         _require(self.max_context_tokens >= 8, "data.max_context_tokens must be at least 8")
         _require(self.reading_threads >= 1, "data.reading_threads must be at least 1")
+        _require(self.examples >= 0, f"data.examples is {self.examples}: must not be negative")
+        for name in ("max_cer", "max_edge_cer"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"data.{name} is {value}: must not be negative")
 
     @property
     def prepared_directory(self) -> Path:
@@ -138,11 +154,39 @@ class OptimizerSettings:
     """Gradients of the trained parameters are scaled down to this global norm; 0: never."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"optim.learning_rate is {self.learning_rate}: must be positive")
-        _require(self.warmup_steps >= 0, "optim.warmup_steps must not be negative")
-        _require(self.max_gradient_norm >= 0, "optim.max_gradient_norm must not be negative")
+        rates = {f"group_learning_rates {group}": rate for group, rate in self.group_learning_rates.items()}
+        for name, value in {"learning_rate": self.learning_rate, "epsilon": self.epsilon, **rates}.items():
+            _require(0 < value < math.inf, f"optim.{name} is {value}: must be positive")
+        for name in ("warmup_steps", "weight_decay", "max_gradient_norm"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"optim.{name} is {value}: must not be negative")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name} is {value}: must be at least 0 and below 1")
+        _require(0 <= self.final_share <= 1, f"optim.final_share is {self.final_share}: use a share in 0..1")
 
 
+def _takes_old_names(section: str) -> Callable[[type[Section]], type[Section]]:
+    """A section of the configuration that is also made with the names that its fields had."""
+
+    def decorate(kind: type[Section]) -> type[Section]:
+        init = kind.__init__
+
+        @functools.wraps(init)
+        def accept(self: Section, *values: Any, **named: Any) -> None:
+            for old in [name for name in named if f"{section}.{name}" in OLD_NAMES]:
+                path, value = f"{section}.{old}", named.pop(old)
+                log.warning("%s is called %s now", path, OLD_NAMES[path])
+                named[OLD_NAMES[path].rpartition(".")[2]] = OLD_VALUES.get(path, {}).get(value, value)
+            init(self, *values, **named)
+
+        kind.__init__ = accept
+        return kind
+
+    return decorate
+
+
+@_takes_old_names("train")
 @dataclass(frozen=True)
 class TrainSettings:
     """The loop."""
@@ -152,11 +196,11 @@ class TrainSettings:
     """Examples per step over all devices."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the computation; parameters and reductions stay float32."""
-    recomputed: Recomputed = "nothing"
-    """What the gradient computes again to save memory: nothing; what is cheap, that is all but the results of linear
-    maps and attention; all inside the blocks. `cwjax plan` says which is fastest."""
+    remat: Remat = "none"
+    """What the gradient computes again to save memory: nothing; all but the results of linear maps and attention; all
+    inside the blocks. `cwjax plan` says which is fastest."""
     spec_augment: SpecAugmentSettings = field(default_factory=SpecAugmentSettings)
-    """What of the spectrogram is hidden from the model in training."""
+    """How much of the spectrogram is masked in training."""
     accumulation: int = 1
     """Parts of a batch that are computed one after another, to save memory; the result is the same."""
     checkpoint_every: int = 500
@@ -166,6 +210,7 @@ class TrainSettings:
     validate_every: int = 0
     """Steps between validations with right, no and wrong context, and one at the end; 0: never."""
     validation_examples: int = 128
+    """Segments of a validation, always the same ones; 0: all of the split."""
     seed: int = 0
     profile: bool = False
     """Write a trace of a few steps to WORKDIR/profile, for TensorBoard or https://ui.perfetto.dev."""
@@ -173,7 +218,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "checkpoints_kept", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        _require(self.validate_every >= 0, "train.validate_every must not be negative")
+        for name in ("validate_every", "validation_examples", "seed"):
+            _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -186,6 +232,10 @@ class EvaluationSettings:
     """Evaluate the first so many segments only; 0: all."""
     at_end: bool = True
     """Evaluate and write the report when training ends."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, f"evaluation.batch_size is {self.batch_size}: must be at least 1")
+        _require(self.examples >= 0, f"evaluation.examples is {self.examples}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -238,6 +288,28 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not config.workdir:
         config = dataclasses.replace(config, workdir=str(Path("runs") / path.stem))
     return config
+
+
+def with_defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A configuration that another version wrote, as this one would have: fields by their new names, those that it did
+    not have yet at their defaults, and the names of those that are not known here, left out."""
+    whole = Config().as_dict()
+    unknown = []
+
+    def fill(given: dict[str, Any], ours: dict[str, Any], prefix: str) -> None:
+        for name, value in given.items():
+            path = prefix + name
+            if path in OLD_NAMES:
+                name, value = OLD_NAMES[path].rpartition(".")[2], OLD_VALUES[path].get(value, value)
+            if name not in ours:
+                unknown.append(path)
+            elif isinstance(ours[name], dict) and isinstance(value, dict) and ours[name]:
+                fill(value, ours[name], path + ".")
+            else:
+                ours[name] = value
+
+    fill(settings, whole, "")
+    return whole, unknown
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
@@ -308,6 +380,7 @@ def _suggestion(wrong: str, names: Sequence[str]) -> str:
 
 def _apply_overrides(config: Config, overrides: list[str]) -> Config:
     known = list(_option_names(Config))
+    overrides = _by_new_names(overrides)
     for argument in overrides:
         option = argument.split("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known and option != "--help":
@@ -323,6 +396,24 @@ def _apply_overrides(config: Config, overrides: list[str]) -> Config:
             print(output.getvalue(), end="")
             raise
         raise CwjaxError(_one_line(complaint.getvalue() or output.getvalue())) from None
+
+
+def _by_new_names(overrides: list[str]) -> list[str]:
+    """Overrides whose old names are replaced, with a note."""
+    renamed: list[str] = []
+    values: dict[str, str] = {}
+    for argument in overrides:
+        option, equals, value = argument.partition("=")
+        path = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and path in OLD_NAMES:
+            values = OLD_VALUES.get(path, {})
+            new = "--" + OLD_NAMES[path].replace("_", "-")
+            log.warning("%s is called %s now", option, new)
+            renamed.append(new + equals + values.get(value, value))
+        else:
+            renamed.append(values.get(argument, argument))
+            values = {}
+    return renamed
 
 
 def _one_line(box: str) -> str:

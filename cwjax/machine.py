@@ -1,6 +1,7 @@
 """What the machine offers: cores, devices, memory used so far, and a folder to keep things in between runs."""
 
 import errno
+import glob
 import logging
 import os
 import sys
@@ -24,6 +25,29 @@ def available_cores() -> int:
     import joblib
 
     return joblib.cpu_count()
+
+
+ACCELERATORS = {
+    "/proc/driver/nvidia/gpus/*": "pip install 'cwjax[cuda]', and look at what nvidia-smi says of the driver",
+    "/sys/class/kfd/kfd/topology/nodes/*/mem_banks/0": "install JAX for ROCm",
+    "/dev/accel*": "pip install 'cwjax[tpu]'",
+}
+"""Where Linux shows accelerators, and what is missing where JAX does not use them."""
+
+
+def log_devices() -> None:
+    """Names JAX's devices in the log, and warns of an accelerator that is there and not used."""
+    import jax
+
+    devices = jax.devices()
+    log.info("devices: %d x %s (%s)", len(devices), devices[0].device_kind, devices[0].platform)
+    if devices[0].platform != "cpu" or (jax.config.jax_platforms or "").startswith("cpu"):
+        return
+    for pattern, cure in ACCELERATORS.items():
+        if found := glob.glob(pattern):
+            log.warning(
+                "%s: an accelerator is here, but JAX does not use it: %s; going on with the CPU", found[0], cure
+            )
 
 
 def peak_memory() -> int | None:

@@ -20,7 +20,15 @@ settings.register_profile("same", deadline=None, derandomize=True, suppress_heal
 settings.register_profile("search", settings.get_profile("same"), derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-LONGEST = ("test_processes", "test_sequential", "test_mesh", "test_runs", "test_original_experiments", "test_step")
+LONGEST = (
+    "test_processes",
+    "test_sequential",
+    "test_mesh",
+    "test_runs",
+    "test_train",
+    "test_original_experiments",
+    "test_step",
+)
 """Files whose tests run for minutes: they begin first, so that no worker ends long after the other."""
 
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 from types import SimpleNamespace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from tolerance import assert_close
 
 from cwjax.models import attention as module
-from cwjax.models.attention import _on_tpu, attention, attention_as_defined
-from cwjax.models.layers import recomputing, run_layers
+from cwjax.models.attention import Implementation, _on_tpu, attention
+from cwjax.models.layers import Remat, run_layers
 from cwjax.training.cost import count_products
 
 PRODUCT = 2 * 2 * 2 * 512 * 512 * 64
@@ -89,20 +90,17 @@ def test_what_cudnn_cannot_do_goes_without_it(cuda: None, unfit: str, monkeypatc
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_nothing_dear_is_computed_again(platform: str, request: pytest.FixtureRequest) -> None:
-    """With `cheap` the gradient finds what attention found; with `blocks` it attends anew."""
+    """With `dots` the gradient finds what attention found; with `full` it attends anew."""
     if platform != "cpu":
         request.getfixturevalue(platform)
     arrays = operands(dtype=jnp.bfloat16)
 
-    def layers(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        return run_layers(lambda stream, _: (attention(stream, key, value), None), query, jnp.zeros(3))[0]
+    def layers(remat: Remat, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return run_layers(lambda stream, _: (attention(stream, key, value), None), query, jnp.zeros(3), remat)[0]
 
-    counted = {}
-    for recomputed in ("nothing", "cheap", "blocks"):
-        with recomputing(recomputed):
-            counted[recomputed] = operations(gradient(layers), *arrays)
-    assert counted["nothing"] == counted["cheap"]
-    assert counted["blocks"] == counted["nothing"] + 3 * 2 * PRODUCT
+    counted = {remat: operations(gradient(partial(layers, remat)), *arrays) for remat in get_args(Remat)}
+    assert counted["none"] == counted["dots"]
+    assert counted["full"] == counted["none"] + 3 * 2 * PRODUCT
 
 
 @pytest.mark.parametrize(("platform", "times"), [("cpu", 7), ("cuda", 7), ("tpu", 9)])
@@ -113,13 +111,15 @@ def test_operations_of_attention(platform: str, times: int, request: pytest.Fixt
         request.getfixturevalue(platform)
     arrays = operands(dtype=jnp.bfloat16)
 
-    def both(*arrays: jax.Array) -> tuple:
-        return jax.value_and_grad(lambda *arrays: attention(*arrays).sum(dtype=jnp.float32), (0, 1, 2))(*arrays)
+    def both(*arrays: jax.Array, implementation: Implementation | None = None) -> tuple:
+        def summed(*arrays: jax.Array) -> jax.Array:
+            return attention(*arrays, implementation=implementation).sum(dtype=jnp.float32)
+
+        return jax.value_and_grad(summed, (0, 1, 2))(*arrays)
 
     assert operations(attention, *arrays) == 2 * PRODUCT
     assert operations(both, *arrays) == pytest.approx(times * PRODUCT, rel=0.01)
-    with attention_as_defined():
-        assert operations(lambda *arrays: both(*arrays), *arrays) == 6 * PRODUCT
+    assert operations(partial(both, implementation="definition"), *arrays) == 6 * PRODUCT
 
 
 def test_a_kernel_moves_no_scores(tpu: None) -> None:

@@ -8,15 +8,15 @@ from cwjax.config import MeshSettings
 from cwjax.training import estimate
 from cwjax.training.cost import count_products
 from cwjax.training.estimate import SHARE_OF_PACE, estimate_seconds, product_pace
-from cwjax.training.program import make_program
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import trace_step
 
 
 def test_training_and_transcribing_are_counted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "product_pace", lambda dtype: 1e9 / SHARE_OF_PACE)
-    config = settings(MeshSettings(), validate_every=4, validation_examples=16)
-    program = make_program(config, MODEL)
-    step = count_products(program.trace().jaxpr.jaxpr).operations / 1e9
-    found = estimate_seconds(program, config.train, evaluated=5)
+    config, mesh = settings(MeshSettings(), validate_every=4), make_mesh(-1, 1, 1)
+    step = count_products(trace_step(config, MODEL, mesh).jaxpr.jaxpr).operations / 1e9
+    found = estimate_seconds(config, MODEL, mesh, validated=16, evaluated=5)
     assert found["training"] == pytest.approx(10 * step)
     # Ten steps with a validation after 4, 8 and 10, and the end; three contexts each, in batches of eight.
     assert found["transcribing"] == pytest.approx(step * 3 * (3 * 16 + 5) / 8)

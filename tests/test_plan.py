@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -55,7 +56,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def search(config: Path) -> dict[str, Any]:
-    """What a search says that tries every way to recompute with one example."""
+    """What a search says that tries every remat with one example."""
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.setitem(plan.CHIPS, "cpu", plan.Chip(2**40, 1e12, 1e11, 1e10))
@@ -127,8 +128,8 @@ def test_a_plan_of_the_devices_here(config: Path, search: dict[str, Any], capsys
     assert made["trained"] < made["parameters"]
     assert made["peak"] > made["arguments"] > 4 * made["parameters"] + 8 * made["trained"]
     assert made["sent"] == {}
-    # Recomputing costs operations, and none of those that are useful.
-    (saving,) = (one for one in search["tried"] if one["recomputed"] == "blocks")
+    # Remat costs operations, and none of those that are useful.
+    (saving,) = (one for one in search["tried"] if one["remat"] == "full")
     assert made["useful"] == saving["useful"]
     # The gradient of attention computes the scores again in any case.
     assert made["useful"] < made["operations"] < 1.05 * made["useful"]
@@ -148,9 +149,29 @@ def test_what_cannot_fit_is_refused_by_how_much(
 
 
 def test_the_fastest_that_fits_is_named(search: dict[str, Any]) -> None:
-    assert [one["recomputed"] for one in search["tried"]] == ["nothing", "cheap", "blocks"]
+    assert [one["remat"] for one in search["tried"]] == ["none", "dots", "full"]
     paces = [one["batch_size"] / one["seconds"] for one in search["tried"]]
     assert search["best"] == search["tried"][paces.index(max(paces))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gigabytes"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 40),
+        ("NVIDIA A100-PCIE-40GB", 40),
+        ("NVIDIA A100-SXM4-80GB", 80),
+        ("NVIDIA A100 80GB PCIe", 80),
+        ("NVIDIA H100 80GB HBM3", 80),
+        ("NVIDIA H100 NVL", 94),
+        ("NVIDIA GH200 480GB", 96),
+        ("NVIDIA B200", 180),
+        ("NVIDIA GB200", 186),
+        ("NVIDIA H200", 141),
+    ],
+)
+def test_chips_are_known_by_the_names_that_drivers_give_them(kind: str, gigabytes: int) -> None:
+    assert plan.chip_of(SimpleNamespace(device_kind=kind)).memory == gigabytes * 1e9
+    assert plan.chip_of(SimpleNamespace(device_kind="NVIDIA T4")) is None
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v9", "16x16", "v5e:16"])

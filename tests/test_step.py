@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from tolerance import assert_close, text_encoder_terms, whisper_terms
 
-from cwjax.config import OptimizerSettings
+from cwjax.config import Config, OptimizerSettings, TrainSettings
 from cwjax.data.log_mel import log_mel
 from cwjax.data.pcm16 import from_pcm16
 from cwjax.errors import CwjaxError
@@ -24,7 +24,7 @@ from cwjax.training.groups import split_parameters
 from cwjax.training.loss import vocabulary_loss
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import make_mesh
-from cwjax.training.step import init_state, make_loss, make_train_step, state_shardings
+from cwjax.training.train_step import abstract_state, init_state, make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -79,33 +79,26 @@ def initial_parameters() -> Parameters:
 
 
 PROGRAMS: dict[str, tuple] = {}
-"""Of the arguments of `prepare`: the step, compiled once for all tests of it, and what makes its state."""
+"""By configuration: the step, compiled once for all tests of it, and the shapes of its state."""
 
 
 def prepare(
     freeze: tuple[str, ...],
     dtype: str = "float32",
     settings: OptimizerSettings = SETTINGS,
-    recomputed: str = "nothing",
+    remat: str = "none",
     accumulation: int = 1,
     parameters: Parameters | None = None,
 ):
     """A step, its first state and the frozen parameters."""
-    trained, frozen = split_parameters(parameters or initial_parameters(), freeze)
-    arguments = repr((freeze, dtype, settings, recomputed, accumulation))
-    if arguments not in PROGRAMS:
-        optimizer = make_optimizer(settings, trained, 50)
-        shardings = state_shardings(trained, optimizer, make_mesh(-1, 1, 1))
-        step = make_train_step(
-            make_loss(abstract(CONFIG)[0], 80, jnp.dtype(dtype), recomputed),
-            optimizer,
-            learning_rate_schedule(settings, settings.learning_rate, 50),
-            shardings,
-            accumulation,
-        )
-        PROGRAMS[arguments] = step, optimizer, shardings
-    step, optimizer, shardings = PROGRAMS[arguments]
-    return step, init_state(trained, optimizer, shardings), jax.device_put(frozen)
+    train = TrainSettings(steps=50, batch_size=4, compute_dtype=dtype, remat=remat, accumulation=accumulation)
+    config = Config(freeze=freeze, optim=settings, train=train)
+    trainable, frozen = split_parameters(parameters or initial_parameters(), freeze)
+    if repr(config) not in PROGRAMS:
+        mesh = make_mesh(-1, 1, 1)
+        PROGRAMS[repr(config)] = make_train_step(config, CONFIG, mesh), abstract_state(config, CONFIG, mesh)[0]
+    step, abstract = PROGRAMS[repr(config)]
+    return step, init_state(config, trainable, abstract), jax.device_put(frozen)
 
 
 def host(tree: Parameters) -> dict[str, np.ndarray]:
@@ -153,7 +146,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
         model = nnx.merge(abstract(CONFIG)[0], parameters)
         return model(features, batch["tokens"], batch["context_ids"], batch["context_mask"])
 
-    rows = np.asarray(logits(merge(state.trained, frozen)), np.float64)[batch["is_target"]]
+    rows = np.asarray(logits(merge(state.trainable, frozen)), np.float64)[batch["is_target"]]
     targets = np.asarray(batch["targets"][batch["is_target"]])
     losses = np.log(np.exp(rows).sum(axis=-1)) - rows[np.arange(len(rows)), targets]
     _, metrics = step(state, frozen, batch)
@@ -161,10 +154,10 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     assert metrics["token_accuracy"] == pytest.approx((rows.argmax(axis=-1) == targets).mean())
 
 
-@pytest.mark.parametrize("options", [{"recomputed": "cheap", "accumulation": 2}, {"recomputed": "blocks"}])
+@pytest.mark.parametrize("options", [{"remat": "dots", "accumulation": 2}, {"remat": "full"}])
 def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
     runs = [prepare(("text_encoder",)), prepare(("text_encoder",), **options)]
-    before = host(runs[0][1].trained)
+    before = host(runs[0][1].trainable)
     for _ in range(2):
         measured = []
         for number, (step, state, frozen) in enumerate(runs):
@@ -173,7 +166,7 @@ def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
             measured.append(metrics)
         for name, value in measured[0].items():
             assert_close(measured[1][name], value, TERMS, message=name)
-    plain, saving = (host(state.trained) for _, state, _ in runs)
+    plain, saving = (host(state.trainable) for _, state, _ in runs)
     farthest = max(np.abs(leaf - before[path]).max() for path, leaf in plain.items())
     for path, leaf in plain.items():
         assert_close(saving[path], leaf, TERMS, farthest, message=path)
@@ -190,7 +183,7 @@ def test_a_step_is_compiled_once() -> None:
 @pytest.mark.parametrize("freeze", [("text_encoder",), ("text_encoder", "audio_encoder", "decoder")])
 def test_frozen_groups_stay_bit_identical_and_out_of_the_optimizer(freeze: tuple[str, ...]) -> None:
     step, state, frozen = prepare(freeze)
-    frozen_before, trained_before = host(frozen), host(state.trained)
+    frozen_before, trained_before = host(frozen), host(state.trainable)
     batch = make_batch()
     losses = []
     for _ in range(50):
@@ -200,11 +193,11 @@ def test_frozen_groups_stay_bit_identical_and_out_of_the_optimizer(freeze: tuple
     after = host(frozen)
     for path, leaf in frozen_before.items():
         np.testing.assert_array_equal(leaf, after[path], err_msg=path)
-    moved = host(state.trained)
+    moved = host(state.trainable)
     # Keys have no influence through a softmax that sees one position; everything else that is trained moves.
     unmoved = [path for path in moved if np.array_equal(moved[path], trained_before[path])]
     assert not unmoved, unmoved
-    optimizer_size = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim)
+    optimizer_size = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
     assert optimizer_size == 2 * sum(leaf.size for leaf in trained_before.values())
 
 
@@ -227,7 +220,7 @@ def test_bfloat16_computes_close_to_float32() -> None:
         step, state, frozen = prepare(("text_encoder",), dtype)
         state, metrics = step(state, frozen, make_batch())
         losses[dtype] = float(metrics["loss"])
-        assert {leaf.dtype for leaf in jax.tree.leaves(state.trained)} == {jnp.dtype("float32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
     assert losses["bfloat16"] != losses["float32"]
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=2e-2)
 
@@ -256,10 +249,10 @@ def test_schedules() -> None:
 def test_groups_have_their_own_learning_rates() -> None:
     settings = OptimizerSettings(learning_rate=1e-3, group_learning_rates={"context": 1e-2}, warmup_steps=0)
     step, state, frozen = prepare(("text_encoder",), settings=settings)
-    before = host(state.trained)
+    before = host(state.trainable)
     # AdamW's first update is the learning rate times the gradient's sign, where the gradient is not tiny.
     state, _ = step(state, frozen, make_batch())
-    change = {path: np.abs(leaf - before[path]).max() for path, leaf in host(state.trained).items()}
+    change = {path: np.abs(leaf - before[path]).max() for path, leaf in host(state.trainable).items()}
     np.testing.assert_allclose(change["audio_encoder/blocks/context_gate"], 1e-2, rtol=0.05)
     np.testing.assert_allclose(change["decoder/token_embedding/embedding"], 1e-3, rtol=0.05)
     with pytest.raises(CwjaxError, match="'text_encoder' has no trained parameter"):

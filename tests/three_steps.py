@@ -17,9 +17,8 @@ from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 from cwjax.training.groups import split_parameters
-from cwjax.training.program import make_program
-from cwjax.training.sharding import gather, put_batch
-from cwjax.training.step import init_state
+from cwjax.training.sharding import gather, make_mesh, put_batch
+from cwjax.training.train_step import abstract_state, init_state, make_train_step
 
 VOCABULARY, TARGETS, CONTEXT, BATCH = 61, 12, 8, 8
 MODEL = ContextWhisperConfig(
@@ -72,20 +71,23 @@ def main(out: str, *meshes: str) -> None:
     parameters = jax.device_get(init_params(MODEL, jax.random.key(0)))
     for mesh in meshes:
         axes = MeshSettings(*map(int, mesh.split(",")))
-        program = make_program(settings(axes), MODEL, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
+        config = settings(axes)
+        devices = make_mesh(axes.data, axes.fsdp, axes.tensor, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
+        abstract, abstract_frozen = abstract_state(config, MODEL, devices)
+        train_step = make_train_step(config, MODEL, devices)
         measured = {}
-        with jax.set_mesh(program.mesh):
-            trained, frozen = split_parameters(parameters, ())
-            state = init_state(trained, program.optimizer, jax.tree.map(lambda leaf: leaf.sharding, program.state))
-            frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, program.frozen))
+        with jax.set_mesh(devices):
+            trainable, frozen = split_parameters(parameters, ())
+            state = init_state(config, trainable, abstract)
+            frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, abstract_frozen))
             for step in range(3):
-                state, metrics = program.step(state, frozen, put_batch(batch(step), program.mesh))
+                state, metrics = train_step(state, frozen, put_batch(batch(step), devices))
                 for name, value in metrics.items():
                     measured[f"{step} {name}"] = np.asarray(value)
-            for path, leaf in flatten(state.trained):
-                expected = dict(flatten(program.state.trained))[path].sharding
+            for path, leaf in flatten(state.trainable):
+                expected = dict(flatten(abstract.trainable))[path].sharding
                 assert leaf.sharding.is_equivalent_to(expected, leaf.ndim)
-            measured |= dict(gather(state.trained))
+            measured |= dict(gather(state.trainable))
         np.savez(Path(out) / f"{mesh}.npz", **measured)
 
 

@@ -41,24 +41,39 @@ config = Config(
 PAUSING = """
 import os, sys
 
+from cwjax.evaluation.evaluator import Evaluator
 from cwjax.training.metrics import MetricsWriter
 
-if "PAUSE_AFTER" in os.environ:
-    write = MetricsWriter.write
 
-    def write_and_pause(writer, row):
-        write(writer, row)
-        if row["step"] == int(os.environ["PAUSE_AFTER"]):
-            print("paused", flush=True)
-            if awaited := sys.stdin.readline().split():
-                from jax._src.distributed import global_state
+def pause():
+    print("paused", flush=True)
+    if awaited := sys.stdin.readline().split():
+        from jax._src.distributed import global_state
 
-                global_state.client.blocking_key_value_get(awaited[0], int(awaited[1]))
+        global_state.client.blocking_key_value_get(awaited[0], int(awaited[1]))
 
+
+def write_and_pause(writer, row):
+    write(writer, row)
+    if row["step"] == int(os.environ["PAUSE_AFTER"]):
+        pause()
+
+
+def transcribe_and_pause(*arguments):
+    heard = transcribe(*arguments)
+    pause()
+    return heard
+
+
+write, transcribe = MetricsWriter.write, Evaluator._heard
+if os.environ.get("PAUSE_AFTER") == "validation":
+    Evaluator._heard = transcribe_and_pause
+elif "PAUSE_AFTER" in os.environ:
     MetricsWriter.write = write_and_pause
 """
-"""A run of such a configuration can be told by the environment to wait when it has noted a step. It goes on when its
-standard input is closed, or when the processes know a key of which it is told there, with milliseconds to wait."""
+"""A run of such a configuration can be told by the environment to wait when it has noted a step, or in a validation. It
+goes on when its standard input is closed, or when the processes know a key of which it is told there, with milliseconds
+to wait."""
 
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
@@ -79,12 +94,12 @@ def run(config: Path, workdir: Path, *overrides: str) -> int:
 
 def losses(workdir: Path) -> dict[int, float]:
     """The loss of every step so far."""
-    return {row["step"]: row["loss"] for row in read_metrics(workdir)}
+    return {row["step"]: row["loss"] for row in read_metrics(workdir) if "loss" in row}
 
 
-def start(config: Path, workdir: Path, *options: str, pause_after: int | None = None) -> subprocess.Popen:
-    """A run in a process of its own. It waits after noting a step, if told so, until its standard input is closed, as
-    `communicate` does."""
+def start(config: Path, workdir: Path, *options: str, pause_after: int | str | None = None) -> subprocess.Popen:
+    """A run in a process of its own. It waits after noting a step, or in a "validation", if told so, until its standard
+    input is closed, as `communicate` does."""
     command = [sys.executable, str(CHILD), "train", "--config", str(config), "--workdir", str(workdir), *options]
     pausing = {} if pause_after is None else {"PAUSE_AFTER": str(pause_after)}
     return subprocess.Popen(

@@ -45,8 +45,7 @@ def plan(arguments: Sequence[str]) -> int:
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it is asked to compile only
     from cwjax.config import load_config
-    from cwjax.starting_point import planned_sizes
-    from cwjax.training.plan import LOCAL, alternatives, devices_of, make_plan
+    from cwjax.training.plan import LOCAL, alternatives, devices_of, make_plan, planned_sizes
 
     config = load_config(known.config, ["--help" if one == "-h" else one for one in overrides])
     model = planned_sizes(config)
@@ -93,7 +92,7 @@ def _as_dict(made: "Plan") -> dict[str, Any]:
 
 def _line(one: "Plan") -> str:
     """One alternative, as the options that choose it."""
-    options = f"--train.recomputed {one.recomputed} --train.batch-size {one.batch_size}"
+    options = f"--train.remat {one.remat} --train.batch-size {one.batch_size}"
     pace = f", {one.windows_per_second:8.0f} windows/s at best" if one.seconds else ""
     return f"{options:55} {one.peak / MIB:8,.0f} MiB{pace}{'' if one.fits else ', too large'}"
 
@@ -103,12 +102,12 @@ def _table(made: "Plan") -> str:
     axes = ", ".join(f"{axis} {size}" for axis, size in made.mesh.items())
     rows = [
         ("chips", f"{made.chips} of {made.topology}: {axes}"),
-        ("batch", f"{made.batch_size}, recomputed: {made.recomputed}"),
+        ("batch", f"{made.batch_size}, remat: {made.remat}"),
         ("parameters", f"{made.parameters:,}, trained: {made.trained:,} ({made.trained / made.parameters:.1%})"),
         ("arguments of a chip", f"{made.arguments / MIB:,.0f} MiB"),
         ("temporaries", f"{made.temporaries / MIB:,.0f} MiB"),
         ("peak", f"{made.peak / MIB:,.0f} MiB" + (f" of {made.memory / MIB:,.0f} MiB" if made.memory else "")),
-        ("operations of a chip", f"{made.operations / 1e12:.3f} TFLOP, {made.useful / 1e12:.3f} without recomputing"),
+        ("operations of a chip", f"{made.operations / 1e12:.3f} TFLOP, {made.useful / 1e12:.3f} without remat"),
         *((f"{kind} of a chip", f"{size / MIB:,.1f} MiB") for kind, size in sorted(made.sent.items())),
         ("brought together in a loop's turn", f"{made.gathered_in_loops / MIB:,.1f} MiB"),
     ]

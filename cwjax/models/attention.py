@@ -3,13 +3,11 @@
 Shape legend: B batch, H heads, d width of a head, Tq queries, Tk keys.
 """
 
-import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,19 +29,9 @@ ATTENDED = "attended"
 TILE = 512
 """Queries and keys that the kernel for TPUs holds at a time."""
 
-
-_as_defined: ContextVar[bool] = ContextVar("as_defined", default=False)
-
-
-@contextlib.contextmanager
-def attention_as_defined() -> Iterator[None]:
-    """Attention that is traced inside does what its definition says, once: for counting operations. All other ways
-    compute the scores again for the gradient."""
-    before = _as_defined.set(True)
-    try:
-        yield
-    finally:
-        _as_defined.reset(before)
+Implementation = Literal["definition"]
+"""Another way than the platform's: what the definition says, once, for counting operations. All ways of the platforms
+compute the scores again for the gradient."""
 
 
 def attention(
@@ -55,6 +43,7 @@ def attention(
     bias: jax.Array | None = None,
     causal: bool = False,
     scale: float | None = None,
+    implementation: Implementation | None = None,
 ) -> jax.Array:
     """Attention on the platform that is compiled for.
 
@@ -66,13 +55,14 @@ def attention(
         bias: (H, Tq, Tk), added to every example's scores.
         causal: no query sees a key behind its own position.
         scale: factor of the dot products; 1 / sqrt(d) when None.
+        implementation: None: the platform's.
 
     Returns:
         (B, Tq, H, d) in the dtype of `query`.
     """
     scale = _scale(query, scale)
     fits_kernels = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
-    match "definition" if _as_defined.get() else platform():
+    match implementation or platform():
         case "tpu" if fits_kernels:
             attend = partial(_on_tpu, causal=causal)
         case "gpu" if fits_kernels and _fits_cudnn(query, key):

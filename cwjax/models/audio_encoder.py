@@ -24,6 +24,7 @@ from cwjax.models.layers import (
     MLP,
     LayerNorm,
     MultiHeadAttention,
+    Remat,
     add_residual,
     gelu,
     kernel_initializer,
@@ -101,6 +102,7 @@ class AudioBlocks(nnx.Module):
         def layers(name: str, make: Callable[[nnx.Rngs], nnx.Module], count: int = config.encoder_layers) -> nnx.Module:
             return stack(make, count, named_key(key, name))
 
+        self.remat: Remat = "none"
         self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.attn = layers("attn", lambda rngs: whisper_attention(width, heads, rngs))
         self.mlp_ln = layers("mlp_ln", lambda rngs: LayerNorm(width, rngs=rngs))
@@ -139,7 +141,7 @@ class AudioBlocks(nnx.Module):
                 stream = add_residual(stream, mlp(mlp_ln(stream)))
                 return stream, stream if keep_states else None
 
-            stream, kept = run_layers(block, stream, layers)
+            stream, kept = run_layers(block, stream, layers, self.remat)
             states.append(kept)
         return stream, jnp.concatenate(states) if keep_states else None
 

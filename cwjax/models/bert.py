@@ -11,7 +11,17 @@ from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.models.configuration import check_sizes
-from cwjax.models.layers import MLP, Activation, Embedding, LayerNorm, MultiHeadAttention, named_key, run_layers, stack
+from cwjax.models.layers import (
+    MLP,
+    Activation,
+    Embedding,
+    LayerNorm,
+    MultiHeadAttention,
+    Remat,
+    named_key,
+    run_layers,
+    stack,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class BertBlocks(nnx.Module):
         def layers(name: str, make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
             return stack(make, config.num_hidden_layers, named_key(key, name))
 
+        self.remat: Remat = "none"
         self.attn = layers("attn", lambda rngs: MultiHeadAttention(width, config.num_attention_heads, rngs=rngs))
         self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, epsilon=epsilon, rngs=rngs))
         self.mlp = layers("mlp", lambda rngs: MLP(width, config.intermediate_size, config.hidden_act, rngs=rngs))
@@ -54,7 +65,7 @@ class BertBlocks(nnx.Module):
             stream = layer.attn_ln(stream + layer.attn(stream, mask))
             return layer.mlp_ln(stream + layer.mlp(stream)), None
 
-        return run_layers(block, stream, self)[0]
+        return run_layers(block, stream, self, self.remat)[0]
 
 
 class Bert(nnx.Module):

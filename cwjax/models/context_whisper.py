@@ -20,10 +20,11 @@ import numpy as np
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.attention import Implementation
 from cwjax.models.audio_encoder import AudioEncoder, ContextStates, ProjectedContext
 from cwjax.models.bert import Bert, BertConfig
-from cwjax.models.configuration import configured
-from cwjax.models.layers import named_key
+from cwjax.models.configuration import configured, require_fields
+from cwjax.models.layers import Remat, named_key
 from cwjax.models.parameters import Parameters
 from cwjax.models.t5 import T5Config, T5Encoder
 from cwjax.models.text_decoder import TextDecoder
@@ -98,12 +99,7 @@ def _entries(name: str, section: Any) -> dict[str, Any]:
 
 
 def _section(name: str, kind: type[Section], values: Any) -> Section:
-    known = {field.name for field in dataclasses.fields(kind)}
-    if _entries(name, values).keys() != known:
-        raise CwjaxError(
-            f"config.json: {name} has the wrong entries ({', '.join(sorted(values.keys() ^ known))}); "
-            "was the model written by another version of cwjax?"
-        )
+    require_fields(kind, _entries(name, values).keys(), f"config.json: {name}")
     return configured(kind, values, f"config.json: {name}")
 
 
@@ -167,9 +163,19 @@ def context_is_inert(config: ContextWhisperConfig, parameters: Parameters) -> bo
     return config.context.gate == "tanh" and not np.any(parameters["audio_encoder"]["blocks"]["context_gate"])
 
 
-def abstract(config: ContextWhisperConfig) -> tuple[nnx.GraphDef, Parameters]:
-    """The graph definition, and the parameters' shapes and dtypes; takes no memory."""
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: ContextWhisper(config, key=jax.random.key(0))))
+def abstract(
+    config: ContextWhisperConfig, remat: Remat = "none", attention: Implementation | None = None
+) -> tuple[nnx.GraphDef, Parameters]:
+    """The graph definition, and the parameters' shapes and dtypes; takes no memory.
+
+    Args:
+        config: sizes.
+        remat: what a gradient computes again.
+        attention: its implementation; None: the platform's.
+    """
+    model = nnx.eval_shape(lambda: ContextWhisper(config, key=jax.random.key(0)))
+    model.set_attributes(remat=remat, implementation=attention)
+    graphdef, state = nnx.split(model)
     return graphdef, nnx.to_pure_dict(state)
 
 

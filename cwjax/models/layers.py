@@ -6,26 +6,24 @@ Everything computes in the dtype of its parameters and inputs, except that softm
 statistics of layer norms are float32.
 """
 
-import contextlib
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cwjax.models.attention import attention, heads_first_attention, keep_attended
+from cwjax.models.attention import Implementation, attention, heads_first_attention, keep_attended
 from cwjax.models.placement import split_batch
 
 Activation = Literal["gelu", "relu"]
 Part = TypeVar("Part", bound=nnx.Module)
 
-Recomputed = Literal["nothing", "cheap", "blocks"]
-"""What the gradient computes again instead of finding it kept: nothing; what is cheap, that is all but the results of
-linear maps and attention; all that is inside a block."""
+Remat = Literal["none", "dots", "full"]
+"""What a gradient computes again instead of finding it kept, memory against time (Chen et al. 2016, "Training Deep Nets
+with Sublinear Memory Cost"): nothing; all but the results of linear maps and attention; all that is inside a block."""
 
 kernel_initializer = nnx.initializers.lecun_normal()
 """Variance 1 / inputs (LeCun et al. 1998): close to 0.02 at Whisper's widths, and right for small ones too."""
@@ -41,22 +39,8 @@ def stack(make: Callable[[nnx.Rngs], Part], layers: int, key: jax.Array) -> Part
     return jax.vmap(lambda one: make(nnx.Rngs(one)))(jax.random.split(key, layers))
 
 
-_recomputed: ContextVar[Recomputed] = ContextVar("recomputed", default="nothing")
-
-
-@contextlib.contextmanager
-def recomputing(what: Recomputed) -> Iterator[None]:
-    """Decides for all stacks of layers that are traced inside: memory against time (Chen et al. 2016, "Training Deep
-    Nets with Sublinear Memory Cost")."""
-    before = _recomputed.set(what)
-    try:
-        yield
-    finally:
-        _recomputed.reset(before)
-
-
 def run_layers(
-    block: Callable[[jax.Array, Any], tuple[jax.Array, Any]], stream: jax.Array, layers: Any
+    block: Callable[[jax.Array, Any], tuple[jax.Array, Any]], stream: jax.Array, layers: Any, remat: Remat = "none"
 ) -> tuple[jax.Array, Any]:
     """Runs a stack of layers one after another.
 
@@ -64,6 +48,7 @@ def run_layers(
         block: from the stream (B, T, D) and one layer to the stream and what is to be kept of the layer.
         stream: (B, T, D).
         layers: parameters with a leading axis of layers.
+        remat: what the gradient computes again.
 
     Returns:
         The last stream, and what was kept with a leading axis of layers.
@@ -73,13 +58,13 @@ def run_layers(
         return block(split_batch(stream), layer)
 
     policies = jax.checkpoint_policies
-    match _recomputed.get():
-        case "nothing":
+    match remat:
+        case "none":
             body = on_its_examples
-        case "cheap":
-            dear = policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, keep_attended)
-            body = jax.checkpoint(on_its_examples, prevent_cse=False, policy=dear)
-        case "blocks":
+        case "dots":
+            saved = policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, keep_attended)
+            body = jax.checkpoint(on_its_examples, prevent_cse=False, policy=saved)
+        case "full":
             body = jax.checkpoint(on_its_examples, prevent_cse=False)
     return jax.lax.scan(body, split_batch(stream), layers)
 
@@ -150,6 +135,7 @@ class MultiHeadAttention(nnx.Module):
         inner = heads * head_width if head_width else width
         self.heads = heads
         self.scale = scale
+        self.implementation: Implementation | None = None
         gain = 1.0 if scale is None else 1 / (scale**2 * (inner // heads))
         query_initializer = nnx.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
         self.query = Linear(width, inner, bias=query_bias, kernel_init=query_initializer, rngs=rngs)
@@ -173,7 +159,8 @@ class MultiHeadAttention(nnx.Module):
         self, stream: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, **how: Any
     ) -> jax.Array:
         """Attention of (B, Tq, D) to projected keys and values (B, Tk, H, d) -> (B, Tq, D)."""
-        return self._join_heads(attention(self.project_query(stream), key, value, mask, scale=self.scale, **how))
+        how |= {"scale": self.scale, "implementation": self.implementation}
+        return self._join_heads(attention(self.project_query(stream), key, value, mask, **how))
 
     def attend_transposed(
         self, query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 Parameters = dict[str, Any]
 """A nested dictionary whose leaves are arrays (or shapes, shardings, labels of arrays)."""
 
@@ -31,3 +34,10 @@ def unflatten(leaves: Mapping[str, Any]) -> Parameters:
 def merge(*trees: Parameters) -> Parameters:
     """One tree of all leaves; where two trees share a path, the later one's leaf stands."""
     return unflatten({path: leaf for tree in trees for path, leaf in flatten(tree)})
+
+
+def cast(parameters: Parameters, dtype: jnp.dtype) -> Parameters:
+    """Floating-point leaves in another precision; gradients come back in the old one."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, parameters
+    )

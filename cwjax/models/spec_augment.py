@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al. 2019): stretches of time and bands of frequency are hidden, on the device.
+"""SpecAugment (Park et al. 2019): stretches of time and bands of frequency are masked, on the device.
 
 Legend: B batch, F mel frames, M mels.
 """
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from cwjax.errors import CwjaxError
 
-HIDDEN = 0.0
-"""What stands in place of hidden features: about their mean in speech."""
+MASK_VALUE = 0.0
+"""What stands in place of masked features: about their mean in speech."""
 
 
 @dataclass(frozen=True)
 class SpecAugmentSettings:
-    """How much of the spectrogram is hidden; by default nothing. Usual: 2 times 50 frames and 2 times 20 mels."""
+    """How much of the spectrogram is masked; by default nothing. Usual: 2 times 50 frames and 2 times 20 mels."""
 
     time_masks: int = 0
     """Stretches of time."""
@@ -33,13 +33,13 @@ class SpecAugmentSettings:
                 raise CwjaxError(f"train.spec_augment.{name} is {value}: must not be negative")
 
     @property
-    def hides(self) -> bool:
-        """Whether anything is hidden at all."""
+    def masks(self) -> bool:
+        """Whether anything is masked at all."""
         return bool(self.time_masks or self.frequency_masks)
 
 
 def spec_augment(features: jax.Array, keys: jax.Array, settings: SpecAugmentSettings) -> jax.Array:
-    """Hides stretches of features.
+    """Masks stretches of features.
 
     Args:
         features: (B, F, M).
@@ -50,7 +50,7 @@ def spec_augment(features: jax.Array, keys: jax.Array, settings: SpecAugmentSett
         (B, F, M).
     """
 
-    def hidden(key: jax.Array, length: int, masks: int, longest: int) -> jax.Array:
+    def masked(key: jax.Array, length: int, masks: int, longest: int) -> jax.Array:
         """Where one of the masks lies, (length,) bool."""
         of_lengths, of_starts = jax.random.split(key)
         lengths = jax.random.randint(of_lengths, (masks, 1), 0, min(longest, length) + 1)
@@ -60,8 +60,8 @@ def spec_augment(features: jax.Array, keys: jax.Array, settings: SpecAugmentSett
 
     def augmented(rows: jax.Array, key: jax.Array) -> jax.Array:
         of_time, of_frequency = jax.random.split(key)
-        times = hidden(of_time, rows.shape[0], settings.time_masks, settings.longest_time_mask)
-        bands = hidden(of_frequency, rows.shape[1], settings.frequency_masks, settings.widest_frequency_mask)
-        return jnp.where(times[:, None] | bands, HIDDEN, rows)
+        times = masked(of_time, rows.shape[0], settings.time_masks, settings.longest_time_mask)
+        bands = masked(of_frequency, rows.shape[1], settings.frequency_masks, settings.widest_frequency_mask)
+        return jnp.where(times[:, None] | bands, MASK_VALUE, rows)
 
     return jax.vmap(augmented)(features, keys)

@@ -20,7 +20,7 @@ from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.models.configuration import check_sizes
-from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, named_key, run_layers, stack
+from cwjax.models.layers import MLP, Embedding, Linear, MultiHeadAttention, Remat, named_key, run_layers, stack
 
 FeedForward = Literal["relu", "gated-gelu"]
 
@@ -141,6 +141,7 @@ class T5Blocks(nnx.Module):
                 return MLP(width, config.d_ff, "relu", bias=False, rngs=rngs)
             return GatedMLP(width, config.d_ff, rngs=rngs)
 
+        self.remat: Remat = "none"
         self.attn_ln = layers("attn_ln", lambda rngs: RMSNorm(width, epsilon, rngs=rngs))
         self.attn = layers("attn", attention)
         self.mlp_ln = layers("mlp_ln", lambda rngs: RMSNorm(width, epsilon, rngs=rngs))
@@ -154,7 +155,7 @@ class T5Blocks(nnx.Module):
             stream = stream + layer.attn(layer.attn_ln(stream), mask, bias=bias)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
 
-        return run_layers(block, stream, self)[0]
+        return run_layers(block, stream, self, self.remat)[0]
 
 
 class T5Encoder(nnx.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
-from cwjax.models.layers import MLP, Embedding, LayerNorm, named_key, run_layers, stack, whisper_attention
+from cwjax.models.layers import MLP, Embedding, LayerNorm, Remat, named_key, run_layers, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
 
 
@@ -34,6 +34,7 @@ class DecoderBlocks(nnx.Module):
         def layers(name: str, make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
             return stack(make, config.decoder_layers, named_key(key, name))
 
+        self.remat: Remat = "none"
         self.attn_ln = layers("attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.attn = layers("attn", lambda rngs: whisper_attention(width, heads, rngs))
         self.cross_attn_ln = layers("cross_attn_ln", lambda rngs: LayerNorm(width, rngs=rngs))
@@ -50,7 +51,7 @@ class DecoderBlocks(nnx.Module):
             stream = stream + layer.cross_attn.attend(layer.cross_attn_ln(stream), key, value)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
 
-        return run_layers(block, stream, self)[0]
+        return run_layers(block, stream, self, self.remat)[0]
 
 
 class TextDecoder(nnx.Module):

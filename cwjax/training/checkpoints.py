@@ -1,73 +1,136 @@
 """Checkpoints with Orbax; the only file that knows it.
 
-A run directory holds `checkpoints/STEP` (trained parameters, optimizer, step, data position), `frozen`
-(parameters that never change, written once) and `best/STEP` (trained parameters of the best
-validation). Every process writes and reads its own shards, in the background while training goes on.
-Orbax writes aside and renames, so a killed process leaves the checkpoint before intact.
+`checkpoints/STEP` holds everything that is needed to go on exactly: the state of training, the best parameters so far,
+and in `checkpoint.json` the progress, the shapes, and a digest of every file. Every process writes and reads its own
+shards, in the background while training goes on. All is written to `STEP.partial` and renamed when it is whole, so a
+killed process leaves the checkpoint before intact, and flipped bits are found before they are trained on.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from cwjax.errors import CwjaxError
+from cwjax.files import write_text
 from cwjax.models.parameters import Parameters, flatten
-from cwjax.training.processes import all_agree, is_first
-from cwjax.training.step import TrainState
+from cwjax.processes import barrier, first_alone, is_first, shared
+from cwjax.training.memory import name_out_of_memory
+from cwjax.training.train_step import TrainState
+from cwjax.weights.sources import file_sha256
 
 log = logging.getLogger(__name__)
 
-_training = ocp.training
-_every_call = _training.save_decision_policies.FixedIntervalPolicy(1)
+FOLDER = "checkpoints"
+DESCRIPTION_FILE = "checkpoint.json"
+_LEFT_BEHIND = "*.*"
+"""Names of what a killed process was writing or deleting; whole checkpoints are plain numbers."""
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run has a checkpoint to go on from, whole or damaged."""
+    return bool(_steps(workdir / FOLDER))
+
+
+def _steps(directory: Path) -> list[int]:
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: of training.
+        best: trainable parameters of the best validation; None before the first.
+        progress: anything else to be found again, as JSON values.
+    """
+
+    state: TrainState
+    best: Parameters | None
+    progress: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run directory."""
+    """The checkpoints of one run directory.
 
-    def __init__(self, workdir: str | Path, kept: int):
-        self._workdir = Path(workdir).resolve()
-        self._latest = self._open("checkpoints", kept)
-        self._best = self._open("best", 1)
-        self._pending: tuple[Any, int, Any] | None = None
+    Args:
+        workdir: of the run.
+        kept: latest checkpoints that stay.
+    """
 
-    def _open(self, name: str, kept: int) -> Any:
-        return _training.Checkpointer(
-            self._workdir / name,
-            save_decision_policy=_every_call,
-            preservation_policy=_training.preservation_policies.LatestN(kept),
-        )
+    def __init__(self, workdir: Path, kept: int):
+        self._workdir = workdir.resolve()
+        self._directory = self._workdir / FOLDER
+        self._kept = kept
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        first_alone(self._clear)
 
-    def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Begins to write everything that is needed to continue exactly; the state may be given up at once.
+    def _clear(self) -> None:
+        if not is_first():
+            return
+        for leftover in self._directory.glob(_LEFT_BEHIND):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._delete_old()
 
-        Args:
-            state: of training.
-            progress: anything else to be found again, as JSON values.
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, earliest first."""
+        return _steps(self._directory)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Begins to write a checkpoint; its arrays may be given up at once.
 
         Raises:
             CwjaxError: the disk is full or the directory cannot be written, now or when the checkpoint before was
                 still being written; earlier checkpoints remain.
         """
-        step = int(state.step)
-        shapes = json.dumps(_shapes(state.trained))  # as text: Orbax would write an array for every number
-        self._begin(self._latest, step, {"state": state, "progress": progress | {"shapes": shapes}})
-
-    def save_best(self, step: int, trained: Parameters) -> None:
-        """Begins to write the trained parameters of the best validation so far."""
-        self._begin(self._best, step, {"trained": trained})
-
-    def _begin(self, checkpointer: Any, step: int, content: dict[str, Any]) -> None:
         self.wait()
-        with self._mended(checkpointer, step):
-            response = checkpointer.save_checkpointables_async(step, content, force=True, overwrite=True)
-        self._pending = checkpointer, step, response
+        step = int(checkpoint.state.step)
+        arrays = {"state": checkpoint.state} | ({} if checkpoint.best is None else {"best": checkpoint.best})
+        content = {"progress": dict(checkpoint.progress), "arrays": list(arrays), "shapes": _shapes(checkpoint.state)}
+        with self._mended(step):
+            if not self._workdir.is_dir():
+                raise FileNotFoundError("the run's directory is gone")
+            with _plain_name(self._directory) as directory:
+                response = ocp.save_checkpointables_async(directory / f"{step}.partial", arrays, overwrite=True)
+        self._pending = self._thread.submit(self._finish, step, response, content)
+
+    def _finish(self, step: int, response: Any, content: dict[str, Any]) -> None:
+        with self._mended(step):
+            response.result()
+            if not is_first():
+                return
+            partial, whole = self._directory / f"{step}.partial", self._directory / str(step)
+            content["files"] = {
+                str(file.relative_to(partial)): file_sha256(file) for file in partial.rglob("*") if file.is_file()
+            }
+            text = json.dumps(content)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            write_text(partial / DESCRIPTION_FILE, json.dumps({"sha256": digest, "content": text}))
+            self._remove(whole)
+            partial.rename(whole)
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        for step in self.steps()[: -self._kept]:
+            self._remove(self._directory / str(step))
+
+    def _remove(self, whole: Path) -> None:
+        """Deletes a checkpoint, which never looks whole when it is not any more."""
+        if whole.exists():
+            doomed = whole.with_name(whole.name + ".deleted")
+            whole.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def wait(self) -> None:
         """Waits until all that was saved is on disk.
@@ -75,155 +138,169 @@ class Checkpoints:
         Raises:
             CwjaxError: it could not be written.
         """
-        if self._pending:
-            checkpointer, step, response = self._pending
-            self._pending = None
-            with self._mended(checkpointer, step):
-                response.result()
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
 
     @contextlib.contextmanager
-    def _mended(self, checkpointer: Any, step: int) -> Iterator[None]:
+    def _mended(self, step: int) -> Iterator[None]:
         """Takes away what is left of a checkpoint that cannot be written, and says so."""
         try:
             yield
         except Exception as error:
-            for partial in (str(step), f"{step}.*"):
-                for place in checkpointer.directory.glob(partial):
-                    shutil.rmtree(place, ignore_errors=True)
+            for leftover in self._directory.glob(_LEFT_BEHIND):
+                shutil.rmtree(leftover, ignore_errors=True)
             remaining = self.steps()
             rest = f"the checkpoint of step {remaining[-1]} remains" if remaining else "there is none before it"
             raise CwjaxError(
-                f"{checkpointer.directory}: the checkpoint of step {step} cannot be written ({_reason(error)}); "
+                f"{self._directory}: the checkpoint of step {step} cannot be written ({_reason(error)}); "
                 f"{rest}; make room and run the same command again"
             ) from error
 
-    def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, earliest first."""
-        return sorted(metadata.step for metadata in self._latest.checkpoints)
+    def restore(self, abstract_state: TrainState) -> Checkpoint | None:
+        """Restores the latest checkpoint whose files are as they were written, straight into its shards.
 
-    def restore(self, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restores the latest checkpoint that can be read, straight into its shards.
-
-        Damaged ones are renamed to `damaged-STEP`, named in the log, and the one before is taken.
+        One of which bytes are missing or wrong is moved to `damaged/STEP`, named in the log, and the one before is
+        taken. Whatever else goes wrong moves nothing.
 
         Args:
             abstract_state: shapes, dtypes and shardings of the state; the mesh may be another than that of the run
                 so far.
 
         Returns:
-            The state and the progress saved with it; None if there is no checkpoint.
+            None if there is no checkpoint.
 
         Raises:
-            CwjaxError: there are checkpoints, but none can be read, or they are another model's.
+            CwjaxError: there are checkpoints, but none is whole, or they are another model's or optimizer's, or cannot
+                be read now.
         """
         damaged = []
-        for step in reversed(self.steps()):
-            place = self._latest.directory / str(step)
-            try:
-                progress = self._latest.load_checkpointables(step, {"progress": None})["progress"]
-                _require_same_shapes(place, json.loads(progress.pop("shapes")), _shapes(abstract_state.trained))
-                state = self._latest.load_checkpointables(step, {"state": abstract_state})["state"]
-            except CwjaxError:
-                raise
-            except Exception as error:
-                log.debug("%s", error)
-                state = None
-            if all_agree(state is not None):
-                return state, progress
-            aside = self._workdir / "damaged" / str(step)
-            log.warning("%s: damaged, moved to %s, taking the one before", place, aside)
-            if is_first():
-                aside.parent.mkdir(exist_ok=True)
-                shutil.rmtree(aside, ignore_errors=True)
-                shutil.move(place, aside)
-            all_agree(True)  # that it is moved
-            self._latest.reload()
+        for step in reversed(json.loads(shared(json.dumps(self.steps()))[0])):
+            path = self._directory / str(step)
+            content, problem = _description(path)
+            problem = next(filter(None, shared(problem or _damaged_file(path, content["files"]))), "")
+            if not problem:
+                return self._load(path, content, abstract_state)
+            first_alone(lambda: self._move_aside(path, problem))  # noqa: B023 - called at once
             damaged.append(step)
         if damaged:
             raise CwjaxError(
-                f"{self._latest.directory}: none of the checkpoints of steps {damaged} can be read; "
-                f"delete {self._workdir} to start again"
+                f"{self._directory}: none of the checkpoints of steps {damaged} is whole; they are in "
+                f"{self._workdir / 'damaged'}; bring back a copy of one, or use another --workdir"
             )
         return None
 
-    def restore_best(self, abstract_trained: Parameters) -> tuple[int, Parameters] | None:
-        """Step and trained parameters of the best validation; None if there was no validation."""
-        self.wait()
-        latest = self._best.latest
-        if latest is None:
-            return None
+    def _load(self, path: Path, content: dict[str, Any], abstract_state: TrainState) -> Checkpoint:
+        _require_same_shapes(path, content["shapes"], _shapes(abstract_state))
+        wanted = {"state": abstract_state, "best": abstract_state.trainable}
         try:
-            loaded = self._best.load_checkpointables(latest.step, {"trained": abstract_trained})
+            with name_out_of_memory("restoring the checkpoint"), _plain_name(path.parent) as directory:
+                names = content["arrays"]
+                loaded = ocp.load_checkpointables(directory / path.name, {name: wanted[name] for name in names})
+        except CwjaxError:
+            raise
         except Exception as error:
-            raise CwjaxError(f"{self._best.directory / str(latest.step)}: cannot be read; delete it") from error
-        return latest.step, loaded["trained"]
+            log.debug("%s", error)
+            raise CwjaxError(
+                f"{path}: is whole, but cannot be read ({_reason(error)}); it is left as it is: mend that and run the "
+                "same command again"
+            ) from error
+        return Checkpoint(loaded["state"], loaded.get("best"), content["progress"])
 
-    def save_frozen(self, frozen: Parameters) -> None:
-        """Writes the frozen parameters once per run.
-
-        Raises:
-            CwjaxError: the disk is full or the directory cannot be written.
-        """
-        place = self._workdir / "frozen"
-        if not place.exists() and frozen:
-            try:
-                ocp.save(place, frozen)
-            except Exception as error:
-                for partial in self._workdir.glob("frozen.*"):
-                    shutil.rmtree(partial, ignore_errors=True)
-                raise CwjaxError(
-                    f"{place}: the frozen parameters cannot be written ({_reason(error)}); make room and run the same "
-                    "command again"
-                ) from error
-
-    def restore_frozen(self, abstract_frozen: Parameters) -> Parameters:
-        """The frozen parameters this run began with."""
-        if not abstract_frozen:
-            return {}
-        place = self._workdir / "frozen"
-        try:
-            return ocp.load(place, abstract_frozen)
-        except Exception as error:
-            raise CwjaxError(f"{place}: the frozen parameters cannot be read; delete {self._workdir}") from error
+    def _move_aside(self, path: Path, problem: str) -> None:
+        if not is_first():
+            return
+        aside = self._workdir / "damaged" / path.name
+        log.warning("%s: damaged (%s), moved to %s, taking the one before", path, problem, aside)
+        aside.parent.mkdir(exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.move(path, aside)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         # What a lost device or process should have written is never written.
-        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError):
-            self.close()
-
-    def close(self) -> None:
-        """Waits for what is still being written.
-
-        Raises:
-            CwjaxError: it could not be written.
-        """
+        lost = kind is not None and issubclass(kind, jax.errors.JaxRuntimeError)
         try:
-            self.wait()
+            if not lost:
+                self.wait()
+            if kind is None:
+                barrier()  # no process ends before the first has named the last checkpoint
         finally:
-            for checkpointer in (self._latest, self._best):
-                with contextlib.suppress(Exception):  # a save that failed fails once more here, and was reported
-                    checkpointer.close()
+            self._thread.shutdown(wait=not lost)
+
+
+def _description(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of a checkpoint's description, or what is wrong with it."""
+    if not (path / DESCRIPTION_FILE).exists() and (path / "progress").exists():
+        raise CwjaxError(
+            f"{path}: was written by an earlier version of cwjax; finish the run with that, or use another --workdir"
+        )
+    try:
+        described = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        text = described["content"]
+        if hashlib.sha256(text.encode()).hexdigest() == described["sha256"]:
+            return json.loads(text), ""
+    except FileNotFoundError:
+        return {}, f"{DESCRIPTION_FILE} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return {}, f"{DESCRIPTION_FILE} has other bytes than were written"
+
+
+def _damaged_file(path: Path, files: dict[str, str]) -> str:
+    """Which file of a checkpoint is not as it was written; every process looks at its share of them."""
+    for name in sorted(files)[jax.process_index() :: jax.process_count()]:
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        if file_sha256(file) != files[name]:
+            return f"{name} has other bytes than were written"
+    return ""
+
+
+@contextlib.contextmanager
+def _plain_name(directory: Path) -> Iterator[Path]:
+    """The directory under a name that Orbax can be given: it takes characters such as [ and \\ for patterns."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not set("[]*?\\") & set(str(directory)):
+        yield directory
+        return
+    link = Path(tempfile.gettempdir()) / f"cwjax-{hashlib.sha256(str(directory).encode()).hexdigest()[:20]}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(directory)
+    if link.resolve() != directory:
+        raise CwjaxError(f"{link}: is in the way; delete it, or use a --workdir without the characters [ ] * ? \\")
+    yield link
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the places and numbers that a library adds."""
     if "No space left" in str(error):
         return "no space left on the disk"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-def _shapes(parameters: Parameters) -> dict[str, list[int]]:
-    return {path: list(leaf.shape) for path, leaf in flatten(parameters)}
+def _shapes(state: TrainState) -> dict[str, list[Any]]:
+    """Shape and dtype of every array, by its path; those of the parameters as everywhere."""
+
+    def described(leaf: Any) -> list[Any]:
+        return [*leaf.shape, str(leaf.dtype)]
+
+    opt_state = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    return {path: described(leaf) for path, leaf in flatten(state.trainable)} | {
+        f"opt_state{jax.tree_util.keystr(path)}": described(leaf) for path, leaf in opt_state
+    }
 
 
-def _require_same_shapes(place: Path, theirs: dict[str, list[int]], ours: dict[str, list[int]]) -> None:
-    different = sorted(path for path in theirs.keys() | ours.keys() if theirs.get(path) != ours.get(path))
+def _require_same_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    different = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if different:
-        path = different[0]
+        of_optimizer = all(name.startswith("opt_state") for name in different)
+        what = "optimizer (of another version of optax?)" if of_optimizer else "model"
+        name = different[0]
         raise CwjaxError(
-            f"{place}: is a checkpoint of another model: {path} has shape {theirs.get(path)} there and "
-            f"{ours.get(path)} here; use another --workdir, or the model it was made with"
+            f"{path}: is a checkpoint of another {what}: {name} is {theirs.get(name)} there and {ours.get(name)} here; "
+            "use another --workdir, or that with which it was made"
         )

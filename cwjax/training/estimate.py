@@ -4,10 +4,12 @@ import time
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from cwjax.config import TrainSettings
+from cwjax.config import Config
+from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.training.cost import count_products
-from cwjax.training.program import TrainProgram
+from cwjax.training.train_step import trace_step
 
 SHARE_OF_PACE = 0.45
 """What a training step reaches of the pace of one large product on a CPU: 0.45 with `configs/demo.py`, about 0.5 with
@@ -17,21 +19,26 @@ _SIDE = 1536
 _REPETITIONS = 5
 
 
-def estimate_seconds(program: TrainProgram, settings: TrainSettings, evaluated: int) -> dict[str, float]:
+def estimate_seconds(
+    config: Config, model: ContextWhisperConfig, mesh: Mesh, validated: int, evaluated: int
+) -> dict[str, float]:
     """Seconds of training and of transcribing, for validation and at the end. Compiling and reading are not counted.
 
     The operations of a step are counted and divided by the pace of a matrix product, which is measured here. To
     transcribe a window takes about as long as to train on it: the decoder runs token by token, but without a gradient.
 
     Args:
-        program: of the experiment.
-        settings: how long it runs.
-        evaluated: segments that are transcribed at the end, under three contexts each.
+        config: of the experiment.
+        model: sizes.
+        mesh: of the devices.
+        validated: segments that are transcribed in every validation, under three contexts each.
+        evaluated: those of the end.
     """
-    operations = count_products(program.trace().jaxpr.jaxpr).operations
-    step = operations / (SHARE_OF_PACE * product_pace(program.dtype) * program.mesh.size)
+    settings = config.train
+    operations = count_products(trace_step(config, model, mesh).jaxpr.jaxpr).operations
+    step = operations / (SHARE_OF_PACE * product_pace(jnp.dtype(settings.compute_dtype)) * mesh.size)
     validations = -(-settings.steps // settings.validate_every) if settings.validate_every else 0
-    segments = validations * settings.validation_examples + evaluated
+    segments = validations * validated + evaluated
     return {"training": step * settings.steps, "transcribing": step * 3 * segments / settings.batch_size}
 
 

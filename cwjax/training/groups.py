@@ -76,6 +76,19 @@ def split_parameters(parameters: Parameters, freeze: tuple[str, ...]) -> tuple[P
     return unflatten(trained), unflatten(frozen)
 
 
+def count_parameters(trainable: Parameters, frozen: Parameters) -> dict[str, int]:
+    """Counts for the log: all parameters, those that are trained, and those of context attention."""
+
+    def count(*trees: Parameters, part: str = "") -> int:
+        return sum(leaf.size for tree in trees for path, leaf in flatten(tree) if part in path)
+
+    return {
+        "parameters": count(trainable, frozen),
+        "trained": count(trainable),
+        "context_attention": count(trainable, frozen, part="/context_"),
+    }
+
+
 def require_open_way(trained: Parameters, frozen: Parameters) -> None:
     """Refuses to train what no gradient reaches.
 

@@ -10,8 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.evaluate import SCORE
 from cwjax.files import write_text
-from cwjax.training.processes import is_first
+from cwjax.processes import is_first
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +20,22 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl`, in the first process alone; lines after the step a run continues from are dropped
-    first."""
+    """Appends to `metrics.jsonl`, in the first process alone.
 
-    def __init__(self, workdir: Path, resumed_step: int):
+    Args:
+        workdir: of the run.
+        resumed_step: from which it continues; later rows are dropped first.
+        validated_step: of the last validation that the run knows of; later validations are dropped, too.
+    """
+
+    def __init__(self, workdir: Path, resumed_step: int, validated_step: int):
         self._path = workdir / METRICS_FILE
         self._file = self._tensorboard = None
         if not is_first():
             return
-        kept = [row for row in read_metrics(workdir) if row["step"] <= resumed_step]
+        kept = [
+            row for row in read_metrics(workdir) if row["step"] <= (validated_step if SCORE in row else resumed_step)
+        ]
         try:
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = self._path.open("a", encoding="utf-8")
@@ -57,15 +65,30 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """All complete rows of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """All rows of a run's `metrics.jsonl`; lines that a kill cut short, or that are damaged, are left out and counted.
+
+    Raises:
+        CwjaxError: the file cannot be read.
+    """
     path = Path(workdir) / METRICS_FILE
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            log.warning("%s: left out a line that was cut short", path)
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be read ({error.strerror})") from error
+    rows = [row for row in map(_row, lines) if row]
+    if len(rows) < len(lines):
+        log.warning("%s: left out %d lines that are cut short or damaged", path, len(lines) - len(rows))
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row with its `step` and numbers, or None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+    return row if numbers and type(row.get("step")) is int else None
 
 
 def _tensorboard_writer(workdir: Path) -> Any:

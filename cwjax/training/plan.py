@@ -8,18 +8,22 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import jax
 
-from cwjax.config import Config
+from cwjax.config import NEW, Config
 from cwjax.errors import CwjaxError
-from cwjax.models.attention import attention_as_defined
 from cwjax.models.context_whisper import ContextWhisperConfig
-from cwjax.models.layers import Recomputed
+from cwjax.models.layers import Remat
+from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.training.cost import count_collectives, count_products
-from cwjax.training.program import TrainProgram, make_program
-from cwjax.training.step import describe_parameters
+from cwjax.training.groups import count_parameters
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import abstract_state, trace_step
+from cwjax.weights.model_directory import read_model_config
+from cwjax.weights.pretrained import TEXT_ENCODER_SIZES, open_text_encoder, open_whisper
+from cwjax.weights.sources import locate
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +55,17 @@ CHIPS = {
     "v5e": Chip(16 * GIB, 197e12, 819e9, 200e9),
     "v5p": Chip(95 * GIB, 459e12, 2765e9, 600e9),
     "v6e": Chip(32 * GIB, 918e12, 1600e9, 400e9),
-    # NVIDIA's data sheets; links are NVLink.
-    "A100": Chip(80e9, 312e12, 2039e9, 300e9),
+    # NVIDIA's data sheets; links are NVLink. What is called A100 alone has 40 GB.
+    "A100": Chip(40e9, 312e12, 1555e9, 300e9),
+    "A100-SXM4-80GB": Chip(80e9, 312e12, 2039e9, 300e9),
+    "A100 80GB PCIe": Chip(80e9, 312e12, 1935e9, 300e9),
     "H100": Chip(80e9, 989e12, 3350e9, 450e9),
+    "H100 PCIe": Chip(80e9, 756e12, 2000e9, 300e9),
+    "H100 NVL": Chip(94e9, 835e12, 3900e9, 300e9),
     "H200": Chip(141e9, 989e12, 4800e9, 450e9),
+    "GH200": Chip(96e9, 989e12, 4000e9, 450e9),
+    "B200": Chip(180e9, 2250e12, 7700e9, 900e9),
+    "GB200": Chip(186e9, 2500e12, 8000e9, 900e9),
 }
 KINDS = {"v5 lite": "v5e", "v5": "v5p", "v6 lite": "v6e"}
 """JAX's names of chips that differ from those above."""
@@ -71,12 +82,12 @@ class Plan:
         chips: their number.
         mesh: sizes of its axes.
         batch_size: examples of a step, of all chips together.
-        recomputed: `train.recomputed`.
+        remat: `train.remat`.
         parameters, trained: of the model, of all chips together.
         arguments, temporaries, peak: bytes of memory.
         memory: bytes that a chip has; 0 when nobody knows.
-        operations: that are carried out, recomputed ones included.
-        useful: operations per chip without those that are recomputed.
+        operations: that are carried out, those of remat included.
+        useful: operations per chip without those that are computed again.
         sent: bytes by kind of collective.
         gathered_in_loops: most bytes gathered or summed up on a chip in one turn of a loop over layers.
         computing: seconds of the products by the roofline; 0 when nobody knows the chip.
@@ -88,7 +99,7 @@ class Plan:
     chips: int
     mesh: dict[str, int]
     batch_size: int
-    recomputed: Recomputed
+    remat: Remat
     parameters: int
     trained: int
     arguments: int
@@ -117,6 +128,26 @@ class Plan:
     def windows_per_second(self) -> float:
         """Of all chips together at best; 0 when nobody knows the chip."""
         return self.batch_size / self.seconds if self.seconds else 0.0
+
+
+def planned_sizes(config: Config) -> ContextWhisperConfig:
+    """Sizes of an experiment's model. Published checkpoints whose sizes are known need not be here, nor a network.
+
+    Raises:
+        CwjaxError: a part is neither here nor known.
+    """
+    settings = config.model
+    if settings.start:
+        return read_model_config(locate(settings.start))
+    whisper = dataclasses.replace(settings.whisper_size, vocab_size=settings.tokenizer_size)
+    if settings.whisper != NEW:
+        name = settings.whisper.removeprefix("openai/whisper-")
+        known = WHISPER_SIZES.get(name) if name != settings.whisper else None
+        whisper = known or open_whisper(locate(settings.whisper)).config
+    text_encoder = (
+        TEXT_ENCODER_SIZES.get(settings.text_encoder) or open_text_encoder(locate(settings.text_encoder)).config
+    )
+    return ContextWhisperConfig(whisper, text_encoder, settings.context_attention)
 
 
 def devices_of(topology: str) -> list[jax.Device]:
@@ -154,10 +185,10 @@ def devices_of(topology: str) -> list[jax.Device]:
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-    """What is known of a device; None of those that are not in the table."""
+    """What is known of a device; None of those that are not in the table. The longest name that fits is its own."""
     kind = device.device_kind.removeprefix("TPU ").removeprefix("NVIDIA ")
     kind = KINDS.get(kind, kind)
-    return next((chip for name, chip in CHIPS.items() if kind.startswith(name)), None)
+    return CHIPS.get(max((name for name in CHIPS if kind.startswith(name)), key=len, default=""))
 
 
 def make_plan(config: Config, model: ContextWhisperConfig, topology: str, devices: list[jax.Device]) -> Plan:
@@ -172,15 +203,16 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
     Raises:
         CwjaxError: mesh, devices and batch do not go together, or the compiler finds that it cannot fit.
     """
-    program = make_program(config, model, devices)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
+    traced = trace_step(config, model, mesh)
     chip = chip_of(devices[0])
     pace = (chip.operations_per_second, chip.bytes_per_second) if chip else ()
-    counted = count_products(_jaxpr(program), *pace) * (1 / len(devices))
-    keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, recomputed="nothing"))
-    with attention_as_defined():
-        useful = count_products(_jaxpr(make_program(keeping, model, devices))).operations / len(devices)
+    counted = count_products(traced.jaxpr.jaxpr, *pace) * (1 / len(devices))
+    keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, remat="none"))
+    useful = count_products(trace_step(keeping, model, mesh, "definition").jaxpr.jaxpr).operations / len(devices)
     try:
-        compiled = program.lower().compile()
+        with jax.set_mesh(mesh):
+            compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         raise CwjaxError(_too_large(error)) from error
     memory = compiled.memory_analysis()
@@ -189,13 +221,14 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
     computing = counted.seconds if chip else 0.0
     sending = collectives.total / chip.link_bytes_per_second if chip else 0.0
     seconds = max(computing, sending)
-    counts = describe_parameters(program.state.trained, program.frozen)
+    state, frozen = abstract_state(config, model, mesh)
+    counts = count_parameters(state.trainable, frozen)
     return Plan(
         topology=topology,
         chips=len(devices),
-        mesh=dict(program.mesh.shape),
+        mesh=dict(mesh.shape),
         batch_size=config.train.batch_size,
-        recomputed=config.train.recomputed,
+        remat=config.train.remat,
         parameters=counts["parameters"],
         trained=counts["trained"],
         arguments=memory.argument_size_in_bytes,
@@ -215,28 +248,22 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
 def alternatives(
     config: Config, model: ContextWhisperConfig, topology: str, devices: list[jax.Device]
 ) -> Iterator[Plan]:
-    """Plans of every way to recompute, each with twice as many examples per chip as long as it fits."""
-    parts = make_program(config, model, devices).mesh
+    """Plans of every `remat`, each with twice as many examples per chip as long as it fits."""
+    parts = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
     parts = parts.shape["data"] * parts.shape["fsdp"]
-    for recomputed in get_args(Recomputed):
+    for remat in get_args(Remat):
         examples = 1
         while examples <= LARGEST_BATCH:
-            train = dataclasses.replace(
-                config.train, recomputed=recomputed, batch_size=examples * parts, accumulation=1
-            )
+            train = dataclasses.replace(config.train, remat=remat, batch_size=examples * parts, accumulation=1)
             try:
                 plan = make_plan(dataclasses.replace(config, train=train), model, topology, devices)
             except CwjaxError as error:
-                log.info("%s recomputed, %d examples per chip: %s", recomputed, examples, error)
+                log.info("remat %s, %d examples per chip: %s", remat, examples, error)
                 break
             yield plan
             if not plan.fits:
                 break
             examples *= 2
-
-
-def _jaxpr(program: TrainProgram) -> Any:
-    return program.trace().jaxpr.jaxpr
 
 
 def _too_large(error: Exception) -> str:

@@ -132,19 +132,20 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
     )
 
 
-def place(named: Iterator[tuple[str, np.ndarray]], shardings: Mapping[str, NamedSharding]) -> dict[str, jax.Array]:
-    """Arrays on the devices in float32, taken one at a time and of each only what the devices here hold.
+def put_parameters(
+    named: Iterator[tuple[str, np.ndarray]], shapes: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """Arrays on the devices, taken one at a time and of each only what the devices here hold.
 
     Args:
         named: paths and arrays, the same in every process.
-        shardings: of every path.
+        shapes: dtype and sharding of every path.
     """
-    return {
-        path: jax.make_array_from_callback(
-            array.shape, shardings[path], lambda index, array=array: array[index].astype(np.float32)
-        )
-        for path, array in named
-    }
+
+    def put(array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, shape.sharding, lambda index: array[index].astype(shape.dtype))
+
+    return {path: put(array, shapes[path]) for path, array in named}
 
 
 def gather(parameters: Parameters) -> Iterator[tuple[str, np.ndarray]]:

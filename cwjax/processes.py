@@ -16,10 +16,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from cwjax.config import differences
@@ -79,8 +80,7 @@ def joined(setting: str, patience: Patience = Patience()) -> Iterator[None]:
             )
         else:
             reason = traceback.format_exc()
-        print(f"cwjax: error: process {jax.process_index()}: {reason}", file=sys.stderr, flush=True)
-        os._exit(1)
+        _end(f"process {jax.process_index()}: {reason}")
 
 
 def join(setting: str, patience: Patience = Patience()) -> None:
@@ -96,6 +96,8 @@ def join(setting: str, patience: Patience = Patience()) -> None:
     """
     arguments = {} if setting == AUTOMATIC else _parse(setting)
     address = arguments.get("coordinator_address", "the cluster's coordinator")
+    if address.startswith(("127.", "localhost:", "[::1]:")):  # JAX would listen to the whole network
+        arguments["coordinator_bind_address"] = address
     if arguments.get("process_id"):
         _wait_for(address, patience.join)
     # JAX would end the process from inside C++, without a plain word.
@@ -118,6 +120,7 @@ def join(setting: str, patience: Patience = Patience()) -> None:
         raise CwjaxError(f"--distributed {setting}: {address}: {str(error).splitlines()[0][:200]}") from error
     finally:
         alarm.cancel()
+    _require_same_count(patience.join)
     name = f"process {jax.process_index()} of {jax.process_count()}"
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s [{name}] %(message)s", "%H:%M:%S"))
@@ -126,13 +129,29 @@ def join(setting: str, patience: Patience = Patience()) -> None:
     log.info("%d devices, %d of them here", jax.device_count(), jax.local_device_count())
 
 
+def _require_same_count(seconds: int) -> None:
+    """Ends this process if others were told of another number of processes; they would wait for each other for ever."""
+    state = distributed.global_state
+    state.client.key_value_set(f"cwjax/count/{state.process_id}", str(state.num_processes))
+    other = max(state.process_id, 1)
+    if state.num_processes > 1:
+        first, second = (
+            state.client.blocking_key_value_get(f"cwjax/count/{one}", 1000 * seconds) for one in (0, other)
+        )
+        if first != second:
+            _end(f"--distributed: process 0 is one of {first} processes, process {other} one of {second}")
+
+
 def _give_up(setting: str, address: str, seconds: int) -> None:
-    print(
-        f"cwjax: error: --distributed {setting}: {address}: not all processes joined within {seconds} s; are all of "
-        "them running, with the same number of processes? If they start slowly, give a longer --join-timeout",
-        file=sys.stderr,
-        flush=True,
+    _end(
+        f"--distributed {setting}: {address}: not all processes joined within {seconds} s; are all of them running, "
+        "with the same number of processes? If they start slowly, give a longer --join-timeout"
     )
+
+
+def _end(reason: str) -> NoReturn:
+    """Ends this process without waiting for the others, as Python would."""
+    print(f"cwjax: error: {reason}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -177,9 +196,9 @@ def shared(text: str) -> list[str]:
     return [row.tobytes().rstrip(b"\0").decode() for row in rows]
 
 
-def all_agree(answer: bool) -> bool:
-    """Whether the answer is yes in all processes."""
-    return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
+def barrier() -> None:
+    """Waits until all processes are here."""
+    shared("")
 
 
 def first_alone(work: Callable[[], Result]) -> Result:

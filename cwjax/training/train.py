@@ -1,0 +1,240 @@
+"""Training from a configuration to a model directory, read from top to bottom.
+
+A run is continued by running it again: state and data position come from its last checkpoint, so every later loss
+equals that of a run that was never interrupted. The mesh and the number of processes may have changed in between.
+"""
+
+import collections
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cwjax import __version__
+from cwjax.config import Config
+from cwjax.data.pipeline import training_batches, training_windows
+from cwjax.data.prepared import PreparedCorpus, require_array_record
+from cwjax.data.processor import TOKENIZER_FOLDER
+from cwjax.errors import CwjaxError
+from cwjax.evaluation.evaluate import SCORE, evaluate, scores_of, validate
+from cwjax.evaluation.evaluator import Evaluator
+from cwjax.files import local_path
+from cwjax.inference.transcriber import Transcriber
+from cwjax.machine import log_devices, peak_memory
+from cwjax.models.parameters import Parameters, cast, merge
+from cwjax.processes import first_alone, is_first, require_same_settings
+from cwjax.training.checkpoints import Checkpoint, Checkpoints
+from cwjax.training.corpus import example_settings, log_estimate, next_batch, prepare_corpus, selection
+from cwjax.training.fingerprint import fingerprint
+from cwjax.training.groups import count_parameters, require_open_way, split_parameters
+from cwjax.training.memory import name_out_of_memory
+from cwjax.training.meter import Meter
+from cwjax.training.metrics import METRICS_FILE, MetricsWriter, Progress, read_metrics
+from cwjax.training.parts import initial_parameters, make_processor, open_parts, with_vocabulary
+from cwjax.training.profiler import Profiler
+from cwjax.training.sharding import batch_share, gather, make_mesh, put_batch
+from cwjax.training.signals import StoppedBySignal, StopSignal
+from cwjax.training.train_step import abstract_batch, abstract_state, init_state, make_train_step
+from cwjax.training.workdir import opened_workdir
+from cwjax.weights.model_directory import record_facts, save_model
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config) -> Path:
+    """Trains, writes the model directory `WORKDIR/model`, evaluates and reports.
+
+    Returns:
+        The model directory.
+
+    Raises:
+        CwjaxError: whatever the user can mend.
+        StoppedBySignal: a signal asked to stop; nothing is lost.
+    """
+    began = time.monotonic()
+    settings, steps, dtype = config.train, config.train.steps, jnp.dtype(config.train.compute_dtype)
+    log_devices()
+    require_array_record()
+    require_same_settings({**config.as_dict(), "cwjax": __version__, "jax": jax.__version__})
+    with contextlib.ExitStack() as stack:
+        workdir = stack.enter_context(opened_workdir(config))
+        stop = stack.enter_context(StopSignal(workdir))
+
+        # The model, opened but not read, and the speech that it is trained on.
+        parts = open_parts(config)
+        is_spoken = config.data.corpus != "demo" or local_path(config.data.root).exists()
+        corpus = first_alone(lambda: prepare_corpus(config, parts.config.whisper))
+        texts = (corpus.segments[position].text for position in corpus.positions("train"))
+        processor = first_alone(lambda: make_processor(config, parts, texts, workdir / TOKENIZER_FOLDER))
+        model = with_vocabulary(parts, processor)
+        examples = example_settings(config)
+        windows = training_windows(corpus, processor, examples, selection(config))
+
+        # The step, and the shapes that it works on.
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        stack.enter_context(jax.set_mesh(mesh))
+        train_step = make_train_step(config, model, mesh)
+        abstract, abstract_frozen = abstract_state(config, model, mesh)
+        abstract_batch(config, model, mesh)  # refuses what does not divide
+        counts = count_parameters(abstract.trainable, abstract_frozen)
+        log.info("mesh: %s", ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
+        log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in counts.items()))
+        if is_spoken and is_first() and not (workdir / METRICS_FILE).exists():
+            log_estimate(config, model, mesh, lambda split: len(corpus.positions(split)))
+
+        # What the run starts from: its own last checkpoint; or else `model.start`, or else pretrained parts, and new
+        # parameters where there are none. What is frozen comes from there again, and must be what it was.
+        checkpoints = stack.enter_context(Checkpoints(workdir, settings.checkpoints_kept))
+        with name_out_of_memory("the state of training", "a larger --mesh.fsdp, or to --freeze more"):
+            restored = checkpoints.restore(abstract)
+            if restored:
+                state, best, progress = restored
+                frozen = initial_parameters(parts, model, abstract_frozen, settings.seed)
+                require_same_frozen(progress["frozen"], frozen, config)
+                log.info("continuing after step %d", int(state.step))
+            else:
+                wanted = merge(abstract.trainable, abstract_frozen)
+                initial = initial_parameters(parts, model, wanted, settings.seed)
+                trainable, frozen = split_parameters(initial, config.freeze)
+                require_open_way(trainable, frozen)
+                state, best = init_state(config, trainable, abstract), None
+                progress = {"examples": 0, "validated": 0, "score": None, "best_step": 0, "frozen": fingerprint(frozen)}
+                del initial, trainable
+        step = saved = int(state.step)
+
+        # What feeds the loop, and what measures.
+        share = batch_share(mesh)
+        batches = training_batches(
+            corpus,
+            windows,
+            processor,
+            examples,
+            settings.batch_size,
+            settings.seed,
+            config.data.reading_threads,
+            share,
+            progress["examples"],
+        )
+        validated_on = validation_positions(config, corpus)
+        evaluator = Evaluator(
+            lambda parameters: Transcriber(model, parameters, processor, knows_timestamps=parts.facts["timestamps"]),
+            dtype,
+            corpus,
+            config.evaluation.batch_size,
+            stop,
+        )
+        writer = MetricsWriter(workdir, step, progress["validated"])
+        meter = stack.enter_context(Meter(settings, writer, Progress(step, steps), share[1]))
+        profiler = Profiler(workdir / "profile" if settings.profile else None, step)
+
+        # The loop. A step is saved before it is validated, so that either can be left at any time.
+        with profiler, stop.deferred():
+            while True:
+                last, stopping = step >= steps, stop.asked()
+                saves = is_due(step, every=settings.checkpoint_every) or last or stopping
+                validates = is_due(step, every=settings.validate_every) or (last and settings.validate_every)
+                validates = validates and validated_on and progress["validated"] < step
+                if (saves or validates) and step > saved:
+                    meter.flush()
+                    progress["examples"] = step * settings.batch_size
+                    checkpoints.save(Checkpoint(state, best, progress))
+                    saved = step
+                if validates and not stopping:
+                    with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
+                        measured = validate(
+                            evaluator, merge(state.trainable, frozen), validated_on, config.data.max_target_tokens
+                        )
+                    stopping = measured is None
+                    if measured:
+                        writer.write({"step": step, **measured})
+                        progress["validated"] = step
+                        if best is None or measured[SCORE] < progress["score"]:
+                            best = jax.tree.map(jnp.copy, state.trainable)
+                            progress |= {"score": measured[SCORE], "best_step": step}
+                if stopping:
+                    checkpoints.wait()
+                    raise StoppedBySignal(f"step {step} is saved; run the same command to continue")
+                if last:
+                    break
+                if saved == step:
+                    meter.restart()
+                step += 1
+                with meter.waiting():
+                    batch = next_batch(batches)
+                seconds = float(np.sum(batch.pop("seconds")))
+                profiler.before(step, state)
+                with name_out_of_memory("the training step"):
+                    state, metrics = train_step(state, frozen, put_batch(batch, mesh))
+                    meter.dispatched(step, metrics, seconds)
+        checkpoints.wait()
+
+        # The result: the best parameters in validation, or else the last.
+        if best is not None:
+            log.info("keeping the parameters of step %d, the best in validation", progress["best_step"])
+        trainable = state.trainable if best is None else best
+        del state, best
+        if dtype != jnp.float32:  # those in use are rounded
+            exact = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), abstract_frozen)
+            frozen = initial_parameters(parts, model, exact, settings.seed)
+            require_same_frozen(progress["frozen"], cast(frozen, dtype), config)
+        parameters = merge(trainable, frozen)
+        durations = [corpus.segments[position].duration for window in windows for position in window]
+        facts = {
+            **parts.facts,
+            **counts,
+            "frozen": list(config.freeze),
+            "steps": steps,
+            "training_hours": round(sum(durations) / 3600, 3),
+            "training_segments": len(durations),
+        }
+        directory = workdir / "model"
+        arrays = gather(parameters)
+        if is_first():
+            save_model(directory, model, arrays, processor, facts)
+            log.info("model written to %s", directory)
+        collections.deque(arrays, maxlen=0)  # all processes must take all
+        if config.evaluation.at_end:
+            facts["minutes"] = round((time.monotonic() - began) / 60, 1)
+            split, history = config.evaluation.split, read_metrics(workdir)
+            title = workdir.resolve().name
+            summary = evaluate(evaluator, parameters, workdir, split, config.evaluation.examples, title, facts, history)
+            if summary is None:
+                raise StoppedBySignal("stopped in the evaluation; run the same command to continue")
+            if is_first():
+                record_facts(directory, {"scores": scores_of(summary, split)})
+    if (peak := peak_memory()) is not None:
+        log.info("peak memory %.2f GiB", peak / 2**30)
+    return directory
+
+
+def is_due(step: int, *, every: int) -> bool:
+    """Whether it is time for what is done every so many steps; 0: never."""
+    return every > 0 and step % every == 0
+
+
+def validation_positions(config: Config, corpus: PreparedCorpus) -> list[int]:
+    """The segments to validate on, the same ones every time; none if there is no validation."""
+    if not config.train.validate_every:
+        return []
+    positions = corpus.positions("validation")
+    if not positions:
+        log.warning(
+            "%s: has no validation split, so nothing is validated and the last parameters are kept", corpus.directory
+        )
+    order = np.random.default_rng(0).permutation(positions)
+    return sorted(int(position) for position in order[: config.train.validation_examples or None])
+
+
+def require_same_frozen(before: dict[str, int], frozen: Parameters, config: Config) -> None:
+    """Raises `CwjaxError` if frozen parameters are not those that the run has trained with so far."""
+    changed = sorted(path for path, bits in fingerprint(frozen).items() if before.get(path) != bits)
+    if changed:
+        source = config.model.start or f"{config.model.whisper} and {config.model.text_encoder}"
+        raise CwjaxError(
+            f"{source}: {len(changed)} of the frozen parameters are others than when the run began, such as "
+            f"{changed[0]}; bring back the weights that it began with, or use another --workdir"
+        )
