@@ -29,8 +29,7 @@ def available_cores() -> int:
 
 ACCELERATORS = {
     "/proc/driver/nvidia/gpus/*": "pip install 'cwjax[cuda]', and look at what nvidia-smi says of the driver",
-    "/sys/class/kfd/kfd/topology/nodes/*/mem_banks/0": "install JAX for ROCm",
-    "/dev/accel*": "pip install 'cwjax[tpu]'",
+    "/dev/accel[0-9]*": "pip install 'cwjax[tpu]'",
 }
 """Where Linux shows accelerators, and what is missing where JAX does not use them."""
 

@@ -43,12 +43,48 @@ def test_overrides(file: Path) -> None:
         (["--optim.schedule", "square"], "square"),
         (["--data.context.none", "0.9"], "add up to 1"),
         (["stray"], "stray"),
+        (["--train.validation-examples", "-1"], "train.validation_examples is -1: must not be negative"),
+        (["--train.validate-every", "-1"], "train.validate_every is -1: must not be negative"),
+        (["--train.remat", "everything"], "everything"),
+        (["--optim.weight-decay", "-0.1"], "optim.weight_decay is -0.1: must not be negative"),
+        (["--optim.learning-rate", "nan"], "optim.learning_rate is nan: must be positive"),
+        (["--optim.group-learning-rates", "context", "-1"], "group_learning_rates context is -1.0: must be positive"),
+        (["--optim.epsilon", "0"], "optim.epsilon is 0.0: must be positive"),
+        (["--optim.beta2", "1.5"], "optim.beta2 is 1.5: must be at least 0 and below 1"),
+        (["--optim.final-share", "2"], "optim.final_share is 2.0: use a share in 0..1"),
+        (["--evaluation.batch-size", "0"], "evaluation.batch_size is 0: must be at least 1"),
+        (["--evaluation.examples", "-3"], "evaluation.examples is -3: must not be negative"),
+        (["--data.examples", "-3"], "data.examples is -3: must not be negative"),
+        (["--data.max-cer", "-0.5"], "data.max_cer is -0.5: must not be negative"),
     ],
 )
 def test_wrong_overrides_are_one_plain_line(file: Path, overrides: list[str], complaint: str) -> None:
     with pytest.raises(CwjaxError, match=complaint) as caught:
         load_config(file, overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["--train.recomputed", "cheap"], "dots"),
+        (["--train.recomputed=blocks"], "full"),
+        (["--train.recomputed", "nothing", "--train.steps", "3"], "none"),
+        (["--train.remat", "full"], "full"),
+    ],
+)
+def test_old_names_are_taken_with_a_note(
+    file: Path, overrides: list[str], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_config(file, overrides).train.remat == expected
+    assert ("--train.recomputed is called --train.remat now" in caplog.text) == ("recomputed" in overrides[0])
+
+
+def test_old_names_in_a_file_are_taken_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "older.py"
+    path.write_text("from cwjax.config import *\nconfig = Config(train=TrainSettings(steps=3, recomputed='cheap'))\n")
+    assert load_config(path, ["--train.batch-size", "2"]).train == TrainSettings(steps=3, remat="dots", batch_size=2)
+    assert "train.recomputed is called train.remat now" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,6 @@ from cwjax.models.placement import BATCH_AXES, TENSOR_AXIS
 from cwjax.processes import shared
 
 
-class Stop(Protocol):
-    """Asked equally often by all processes."""
-
-    def asked(self) -> bool:
-        """Whether to leave."""
-
-
 class Evaluator:
     """Transcribes segments of a corpus three times each, in all processes; its programs are compiled once.
 
@@ -52,7 +45,7 @@ class Evaluator:
         dtype: of the computation.
         corpus: where the segments lie; its `homophones.json` is used if it has one.
         batch_size: windows that a process transcribes at once.
-        stop: asked after every batch.
+        stop_asked: whether to leave; all processes ask equally often, after every batch.
     """
 
     def __init__(
@@ -61,7 +54,7 @@ class Evaluator:
         dtype: jnp.dtype,
         corpus: PreparedCorpus,
         batch_size: int,
-        stop: Stop | None = None,
+        stop_asked: Callable[[], bool] = lambda: False,
     ):
         self._make_transcriber = make_transcriber
         self._transcriber: Transcriber | None = None
@@ -70,7 +63,7 @@ class Evaluator:
         path = corpus.directory / HOMOPHONES_FILE
         self.homophones = Homophones.read(path) if path.exists() else None
         self._batch_size = batch_size
-        self._stop = stop
+        self._stop_asked = stop_asked
 
     def transcribe(
         self, parameters: Parameters, positions: Sequence[int], options: DecodingOptions, quiet: bool = False
@@ -93,9 +86,9 @@ class Evaluator:
             CwjaxError: a segment cannot be transcribed, in any process.
         """
         local = local_parameters(parameters, self._dtype)
-        if self._transcriber is None:
-            self._transcriber = self._make_transcriber(local)
-        self._transcriber.use(local)
+        with _own_mesh():
+            self._transcriber = self._transcriber or self._make_transcriber(local)
+            self._transcriber.use(local)
         segments = [self.corpus.segments[position] for position in positions]
         contexts = {
             "right": [describe_for_evaluation(segment) for segment in segments],
@@ -116,7 +109,7 @@ class Evaluator:
                 except CwjaxError as error:
                     failure = str(error)
                 progress.update(len(rows))
-                if self._stop and self._stop.asked():
+                if self._stop_asked():
                     return None
         everywhere = [json.loads(text) for text in shared(json.dumps({"heard": heard, "failure": failure}))]
         for one in everywhere:
@@ -144,7 +137,7 @@ class Evaluator:
                     yield request
 
         heard: dict[int, dict[str, str]] = {row: {} for row, _, _ in rows}
-        with jax.set_mesh(_local_mesh()) if jax.process_count() > 1 else contextlib.nullcontext():
+        with _own_mesh():
             for event in self._transcriber.stream_many(requests(), self._batch_size, threaded=False):
                 if event.error is not None:
                     raise event.error
@@ -180,6 +173,11 @@ _cast = jax.jit(cast, static_argnums=1)
 @cache
 def _replicated_cast(sharding: NamedSharding) -> Any:
     return jax.jit(cast, static_argnums=1, out_shardings=sharding)
+
+
+def _own_mesh() -> contextlib.AbstractContextManager[Any]:
+    """Programs are for this process's devices, where there are those of others, too."""
+    return jax.set_mesh(_local_mesh()) if jax.process_count() > 1 else contextlib.nullcontext()
 
 
 @cache

@@ -125,7 +125,7 @@ def train(config: Config) -> Path:
             dtype,
             corpus,
             config.evaluation.batch_size,
-            stop,
+            stop.asked,
         )
         writer = MetricsWriter(workdir, step, progress["validated"])
         meter = stack.enter_context(Meter(settings, writer, Progress(step, steps), share[1]))

@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TO
 from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
-from cwjax.files import read_json, write_json
+from cwjax.files import read_json, write_json, write_text
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
@@ -103,10 +104,8 @@ def record_facts(directory: Path, facts: dict[str, Any]) -> None:
     count = sum(math.prod(shape) for shape in shapes)
     card = model_card(ContextWhisperConfig.from_dict(settings), count, settings["training"])
     try:
-        aside = directory / (CONFIG_FILE + ".partial")
-        write_json(aside, settings)
-        aside.replace(directory / CONFIG_FILE)
-        (directory / MODEL_CARD_FILE).write_text(card, encoding="utf-8")
+        write_text(directory / CONFIG_FILE, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        write_text(directory / MODEL_CARD_FILE, card)
     except OSError as error:
         raise CwjaxError(f"{directory}: cannot be written ({error.strerror})") from error
 
