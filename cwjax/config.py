@@ -228,6 +228,7 @@ class EvaluationSettings:
 
     split: Literal["train", "validation", "test"] = "test"
     batch_size: int = 64
+    """Windows that a process transcribes at once, in validation too."""
     examples: int = 0
     """Evaluate the first so many segments only; 0: all."""
     at_end: bool = True

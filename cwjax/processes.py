@@ -73,7 +73,7 @@ def joined(setting: str, patience: Patience = Patience()) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, CwjaxError | KeyboardInterrupt):
             reason = str(error) or "interrupted"
-        elif isinstance(error, jax.errors.JaxRuntimeError):
+        elif tells_of_loss(error):
             reason = (
                 f"lost the other processes, one of which has probably died ({str(error).splitlines()[0][:200]}); run "
                 "the same command again in all of them: it continues from the last checkpoint"
@@ -81,6 +81,11 @@ def joined(setting: str, patience: Patience = Patience()) -> Iterator[None]:
         else:
             reason = traceback.format_exc()
         _end(f"process {jax.process_index()}: {reason}")
+
+
+def tells_of_loss(error: BaseException | None) -> bool:
+    """Whether an error comes of another process or device that is lost. On CPUs some of them are a ValueError."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and "Gloo " in str(error))
 
 
 def join(setting: str, patience: Patience = Patience()) -> None:

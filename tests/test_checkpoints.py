@@ -122,7 +122,7 @@ def test_no_flipped_bit_is_trained_on(two: Path, tmp_path: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b'{"sha256": 3, "content": 4}', b'{"content": "{}"}', b"\xff"]
+    "content", [b"", b"null", b"[]", b'{"sha256": 3, "content": 4}', b'{"content": "{}"}', b"\xff", b"[" * 100_000]
 )
 def test_a_description_that_is_none_is_damage(two: Path, tmp_path: Path, content: bytes) -> None:
     workdir = copied(two, tmp_path)

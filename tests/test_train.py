@@ -241,7 +241,7 @@ def test_devices_are_named_and_one_that_is_not_used(
             machine.log_devices()
     finally:
         jax.config.update("jax_platforms", asked)
-    assert "0000:01:00.0: an accelerator is here, but JAX uses the CPU only: do this" in caplog.text
+    assert "0000:01:00.0: an accelerator is here, but JAX does not use it: do this" in caplog.text
 
 
 def test_no_validation_examples_are_all_and_no_split_is_told(caplog: pytest.LogCaptureFixture) -> None:

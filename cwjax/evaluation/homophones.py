@@ -43,7 +43,7 @@ class Homophones:
             partners = {name: str(entry["partner"]) for name, entry in articles.items()}
         except OSError as error:
             raise CwjaxError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise CwjaxError(f"{path}: lists no articles with a word and its partner ({error})") from error
         return cls(words, partners)
 

@@ -23,7 +23,7 @@ from orbax.checkpoint import v1 as ocp
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
 from cwjax.models.parameters import Parameters, flatten
-from cwjax.processes import barrier, first_alone, is_first, shared
+from cwjax.processes import barrier, first_alone, is_first, shared, tells_of_loss
 from cwjax.training.memory import name_out_of_memory
 from cwjax.training.train_step import TrainState
 from cwjax.weights.sources import file_sha256
@@ -219,13 +219,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        # What a lost device or process should have written is never written.
-        lost = kind is not None and issubclass(kind, jax.errors.JaxRuntimeError)
+    def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        lost = tells_of_loss(error)  # what a lost device or process should have written is never written
         try:
             if not lost:
                 self.wait()
-            if kind is None:
+            if error is None:
                 barrier()  # no process ends before the first has named the last checkpoint
         finally:
             self._thread.shutdown(wait=not lost)
@@ -244,7 +243,7 @@ def _description(path: Path) -> tuple[dict[str, Any], str]:
             return json.loads(text), ""
     except FileNotFoundError:
         return {}, f"{DESCRIPTION_FILE} is missing"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         pass
     return {}, f"{DESCRIPTION_FILE} has other bytes than were written"
 

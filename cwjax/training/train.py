@@ -132,7 +132,7 @@ def train(config: Config) -> Path:
         profiler = Profiler(workdir / "profile" if settings.profile else None, step)
 
         # The loop. A step is saved before it is validated, so that either can be left at any time.
-        with profiler, stop.deferred():
+        with profiler, stop.deferred(), name_out_of_memory("the training step"):
             while True:
                 last, stopping = step >= steps, stop.asked()
                 saves = is_due(step, every=settings.checkpoint_every) or last or stopping
@@ -157,7 +157,7 @@ def train(config: Config) -> Path:
                             progress |= {"score": measured[SCORE], "best_step": step}
                 if stopping:
                     checkpoints.wait()
-                    raise StoppedBySignal(f"step {step} is saved; run the same command to continue")
+                    raise StoppedBySignal(f"stopped after step {step}; run the same command to continue")
                 if last:
                     break
                 if saved == step:
@@ -167,9 +167,8 @@ def train(config: Config) -> Path:
                     batch = next_batch(batches)
                 seconds = float(np.sum(batch.pop("seconds")))
                 profiler.before(step, state)
-                with name_out_of_memory("the training step"):
-                    state, metrics = train_step(state, frozen, put_batch(batch, mesh))
-                    meter.dispatched(step, metrics, seconds)
+                state, metrics = train_step(state, frozen, put_batch(batch, mesh))
+                meter.dispatched(step, metrics, seconds)
         checkpoints.wait()
 
         # The result: the best parameters in validation, or else the last.

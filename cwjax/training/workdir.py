@@ -61,10 +61,10 @@ def _open(config: Config, workdir: Path, stack: contextlib.ExitStack) -> None:
         stack.enter_context(_lock(workdir))
         path = workdir / CONFIG_FILE
         ours = config.as_dict()
-        if path.exists() and has_checkpoint(workdir):
-            _require_same(ours, path)
-        else:  # nothing has been trained yet, so all may change
+        if not has_checkpoint(workdir):  # nothing has been trained yet, so all may change
             shutil.rmtree(workdir / TOKENIZER_FOLDER, ignore_errors=True)
+        elif path.exists():
+            _require_same(ours, path)
         write_text(path, json.dumps(ours, indent=2) + "\n")
     except OSError as error:
         raise CwjaxError(f"{workdir}: cannot be written ({error.strerror or error})") from error
@@ -72,7 +72,7 @@ def _open(config: Config, workdir: Path, stack: contextlib.ExitStack) -> None:
 
 def _require_same(ours: dict, path: Path) -> None:
     """Raises `CwjaxError` if the run in a directory has another configuration; says what may differ and does."""
-    theirs, unknown = with_defaults(read_json(path, f"delete {path.parent} to start again"))
+    theirs, unknown = with_defaults(read_json(path, "delete this file alone if nothing has changed since"))
     for name in unknown:
         log.warning("%s: has %s, which this version of cwjax does not know, and leaves out", path, name)
     changed = differences(ours, theirs)
