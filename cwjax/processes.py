@@ -144,7 +144,12 @@ def _require_same_count(seconds: int) -> None:
             state.client.blocking_key_value_get(f"cwjax/count/{one}", 1000 * seconds) for one in (0, other)
         )
         if first != second:
-            _end(f"--distributed: process 0 is one of {first} processes, process {other} one of {second}")
+            _say(f"--distributed: process 0 is one of {first} processes, process {other} one of {second}")
+            state.client.key_value_set(f"cwjax/told/{state.process_id}", "")
+            if state.process_id == 0:  # when it ends, all do, whatever they are about to say
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    state.client.blocking_key_value_get(f"cwjax/told/{other}", 1000 * seconds)
+            os._exit(1)
 
 
 def _give_up(setting: str, address: str, seconds: int) -> None:
@@ -156,8 +161,12 @@ def _give_up(setting: str, address: str, seconds: int) -> None:
 
 def _end(reason: str) -> NoReturn:
     """Ends this process without waiting for the others, as Python would."""
-    print(f"cwjax: error: {reason}", file=sys.stderr, flush=True)
+    _say(reason)
     os._exit(1)
+
+
+def _say(reason: str) -> None:
+    print(f"cwjax: error: {reason}", file=sys.stderr, flush=True)
 
 
 def _parse(setting: str) -> dict[str, Any]:
