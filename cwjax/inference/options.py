@@ -115,8 +115,9 @@ class DecodingOptions:
     phrases_boost: float = 3.0
     """By how much the logits of tokens that begin a phrase heard are raised, and by 1 more of those that continue it;
     less for unlikely ones. 0: nothing is raised."""
-    phrases_threshold: float = 0.02
-    """Probability from which the decoder is shown a phrase: it seldom writes those that were not said."""
+    phrases_threshold: float | None = None
+    """Probability from which the decoder is shown a phrase. None: 0.02 for lists of up to 100, and more for longer
+    ones, such as 0.05 for 2,000, of whose unlikely phrases more are wrong."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
     condition_on_previous_text: bool = True

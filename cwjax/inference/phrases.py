@@ -47,6 +47,10 @@ BOOSTED_TOGETHER = 10
 """Numbers of phrases are multiples of this, so that few programs are compiled."""
 FOLLOWING = 1.0
 """By how much more a phrase's next token is boosted than its first, which other words begin with, too."""
+LEAST = 0.02
+"""Probability from which the decoder is shown a phrase of a list of up to 100."""
+LONGER = 0.3
+"""The power of a longer list's length with which this rises: 0.05 of 2,000 phrases, 0.065 of 5,000."""
 LIKELY = 0.1
 """Probability from which phrases are boosted in full; others in proportion, lest they are written for what is said."""
 SURE = 0.5
@@ -141,11 +145,13 @@ class Phrases:
         """
         probabilities, starts, ends = map(np.asarray, detect(self._parts, states, phrases.spellings))
         found = []
+        usual = LEAST * max(1, len(phrases.written) / 100) ** LONGER
         for row, own in enumerate(options):
+            threshold = usual if own.phrases_threshold is None else own.phrases_threshold
             best: dict[int, Word] = {}
             for place in np.argsort(-probabilities[row], kind="stable"):
                 probability, owner = float(probabilities[row, place]), int(phrases.owners[place])
-                if probability < own.phrases_threshold or len(best) >= own.phrases_used:
+                if probability < threshold or len(best) >= own.phrases_used:
                     break
                 times = float(starts[row, place]), float(ends[row, place])
                 best.setdefault(owner, Word(phrases.written[owner], *times, probability))
