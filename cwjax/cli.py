@@ -167,7 +167,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     name = Path(options.model).resolve().parent
     output = Path(options.output or name / f"evaluation-{options.split}")
     with joined(options.distributed) if options.distributed else contextlib.nullcontext():
-        model, corpus = load(options.model), PreparedCorpus.read(options.data)
+        corpus, model = PreparedCorpus.read(options.data), load(options.model)
         dtype = jax.tree.leaves(model.params)[0].dtype
         evaluator = Evaluator(lambda _: model.transcriber, dtype, corpus, options.batch_size)
         facts, history = model.source.facts(), read_metrics(output)

@@ -47,7 +47,7 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
     asked = []
     good_from = [0.0, 0.4, 9.0, 0.2, 0.0]  # the temperature at which each window's text is good
 
-    def decode(encoded, starts, previous, options, temperatures, seeds):
+    def decode(encoded, starts, previous, options, temperatures, seeds, boost):
         rows = np.asarray(encoded.audio.value[0])[:, 0]
         asked.append((temperatures[0], rows.tolist()))
         assert list(seeds) == [100 + row for row in rows]
@@ -62,8 +62,9 @@ def test_only_failed_windows_are_decoded_again_and_hotter() -> None:
     jobs = [WindowJob(None, 0.0, 100 + row, 3000, False, None, options, "en", previous=(row,)) for row in range(5)]
     audio = jnp.asarray([0, 1, 2, 3, 4, 4, 4, 4])[:, None]  # padded, as the engine does
     encoded = EncodedAudio(ProjectedAudio((audio,), (audio,)))
-    engine = Engine(SimpleNamespace(decode=decode))
-    results = engine._decode(jobs, encoded, [[row] for row in range(5)], [job.previous for job in jobs])
+    engine = Engine(SimpleNamespace(decode=decode, tokens=None))
+    results, shown = engine._decode(jobs, encoded, [[row] for row in range(5)], [()] * 5, None)
+    assert shown == [()] * 5
     assert [window.text for window in results] == list("01234")
     assert [window.temperature for window in results] == [0.0, 0.4, 0.4, 0.2, 0.0]
     assert asked[1:] == [(0.2, [1, 2, 3, 3]), (0.4, [1, 2])]

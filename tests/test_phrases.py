@@ -210,7 +210,7 @@ def test_what_is_heard_is_boosted_where_it_is_heard(transcriber, heard, monkeypa
 
 def test_of_a_longer_list_phrases_have_to_be_likelier(heard) -> None:
     lists = Phrases(lambda: SPOTTER)
-    heard.update({"Ada": (0.021, 0.0), "Bo": (0.048, 1.0), "Caxton": (0.051, 2.0)})
+    heard.update({"Ada": (0.021, 0.0), "Bo": (0.039, 1.0), "Caxton": (0.041, 2.0)})
     shown_of = {}
     for size in (3, 100, 2000):
         names = ("Ada", "Bo", "Caxton", *(f"other {number}" for number in range(size - 3)))
@@ -258,7 +258,7 @@ def test_recordings_with_one_list_are_each_shown_what_is_heard(transcriber, hear
     samples = talk((1, 0.3), noise=0.002)
     heard.update({"Ada": (0.9, 0.1)})
     both = transcriber.transcribe_many([samples] * 2, None, [replace(options, phrases=("Ada", "2"))] * 2, batch_size=2)
-    assert [text for batch in asked for text in batch] == ["", "", " Ada", " Ada"]
+    assert sorted(text for batch in asked for text in batch) == ["", "", " Ada", " Ada"]
     one, other = ([segment.tokens for segment in transcript.segments] for transcript in both)
     assert one == other
 

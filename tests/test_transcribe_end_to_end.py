@@ -100,7 +100,8 @@ def test_batches_comparison_and_explanation(model, recordings, tmp_path, capsys)
 def test_phrases_alone_are_explained(model, recordings, tmp_path, monkeypatch):
     """Without a context, and though the spotter knows nothing: half a chance for each phrase."""
     config = SpotterConfig(audio_width=16, hidden=8, width=8, rows=1400)
-    monkeypatch.setattr("cwjax.model.load_spotter", lambda model: PhraseSpotter(config, key=jax.random.key(0)))
+    monkeypatch.setattr("cwjax.model.load_spotter", lambda *given: PhraseSpotter(config, key=jax.random.key(0)))
+    monkeypatch.setattr("cwjax.inference.engine.Engine._believed", lambda *given: given[4])
     (tmp_path / "names.txt").write_text("Ada\nBo\n")
     arguments = ["transcribe", str(recordings[0]), "--model", str(model), *LITTLE, "--language", "en", "--explain"]
     assert main([*arguments, "--phrases", str(tmp_path / "names.txt"), "-f", "txt", "-o", str(tmp_path)]) == 0
