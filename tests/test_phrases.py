@@ -235,7 +235,7 @@ def test_few_phrases_make_a_short_prompt(transcriber) -> None:
 
 def test_likelier_phrases_are_boosted_more(transcriber) -> None:
     tokens = transcriber.programs.tokens
-    spotted = [[Word("Ada", 0.0, 0.5, 0.05), Word("Bo", 1.0, 1.5, 0.4)], []]
+    spotted = [[Word("Ada", 0.0, 0.5, 0.15), Word("Bo", 1.0, 1.5, 0.4)], []]
     options = [DecodingOptions(phrases_boost=2.0)] * 2
     boost = boosted(spotted, tokens, options)
     assert boost.first[:, :2].tolist() == [[1.0, 2.0], [0.0, 0.0]]

@@ -51,7 +51,7 @@ LEAST = 0.02
 """Probability from which the decoder is shown a phrase of a list of up to 100."""
 LONGER = 0.23
 """The power of a longer list's length with which this rises: 0.04 of 2,000 phrases, 0.05 of 5,000."""
-LIKELY = 0.1
+LIKELY = 0.3
 """Probability from which phrases are boosted in full; others in proportion, lest they are written for what is said."""
 SURE = 0.5
 """Probability from which a phrase was heard, whether it is written or not."""
