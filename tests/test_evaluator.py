@@ -75,8 +75,9 @@ def evaluate(
 
         monkeypatch.setattr(module, "shared", share)
         asked = iter(range(1, 100))
-        stop_asked = lambda asked=asked: next(asked) == stop_at  # noqa: E731
-        one = Evaluator(lambda _, hearing=hearing: hearing, jnp.float32, corpus, 6, stop_asked)
+        one = Evaluator(
+            lambda _, hearing=hearing: hearing, jnp.float32, corpus, 6, lambda asked=asked: next(asked) == stop_at
+        )
         try:
             results.append(one.transcribe({"kernel": jnp.ones(3)}, positions, DecodingOptions(), quiet=True))
         except CwjaxError as error:

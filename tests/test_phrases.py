@@ -399,3 +399,33 @@ def test_a_phrase_is_written_where_it_was_heard() -> None:
 )
 def test_entries_of_lists_in_a_context(context: str, expected: list[str]) -> None:
     assert listed_phrases(context) == expected
+
+
+def test_phrases_take_no_more_windows_at_once(transcriber, heard, monkeypatch) -> None:
+    """But two where there is one, and where memory does not suffice for these, one after the other."""
+    options = replace(text_only(transcriber), phrases=("Ada", "memory"))
+    samples = talk((1, 0.3), noise=0.002)
+    heard["Ada"] = (0.9, 0.3)
+    decode, sizes, most = transcriber.programs.decode, [], 99
+
+    def noting(encoded, starts, *others):
+        sizes.append(len(starts))
+        if len(starts) > most:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+        return decode(encoded, starts, *others)
+
+    monkeypatch.setattr(transcriber.programs, "decode", noting)
+    transcriber.transcribe_many([samples] * 4, None, [options] * 4, batch_size=4)
+    assert max(sizes) <= 4
+    sizes.clear()
+    expected = transcriber.transcribe(samples, "", options)
+    assert max(sizes) == 2
+    most = 1
+    sizes.clear()
+    try:
+        found = transcriber.transcribe(samples, "", options)
+    finally:
+        transcriber._engine._most_windows = 1 << 30
+    assert sizes[:3] == [2, 1, 1]
+    assert [one.tokens for one in found.segments] == [one.tokens for one in expected.segments]
+    assert [one.text for one in found.phrases] == [one.text for one in expected.phrases]

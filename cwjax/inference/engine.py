@@ -118,9 +118,10 @@ class Engine:
         try:
             results = self.run([job for _, job in batch])
         except Exception as error:
-            if _is_out_of_memory(error) and len(batch) > 1:
-                self._most_windows = len(batch) // 2
-                log.warning("out of memory with %d windows at once: going on with %d", len(batch), self._most_windows)
+            at_once = min(self._most_windows, _most_rows([job for _, job in batch]))
+            if _is_out_of_memory(error) and at_once > 1:
+                self._most_windows = at_once // 2
+                log.warning("out of memory with %d windows at once: going on with %d", at_once, self._most_windows)
                 return  # the jobs are still to be done
             if _is_out_of_memory(error):
                 error = CwjaxError(
@@ -293,8 +294,9 @@ class Engine:
     ) -> list[DecodedWindow]:
         """Decodes windows, each named by its row and with phrases, at so many of their temperatures."""
         windows: list[DecodedWindow] = []
-        for first in range(0, len(attempts), self._most_windows):
-            some = attempts[first : first + self._most_windows]
+        at_once = min(self._most_windows, _most_rows(jobs))
+        for first in range(0, len(attempts), at_once):
+            some = attempts[first : first + at_once]
             filled = filled_up(some)
             rows = [row for row, _ in filled]
             is_all = [row for row, _ in some] == list(range(len(jobs)))
@@ -345,6 +347,11 @@ def is_silent(window: DecodedWindow, options: DecodingOptions) -> bool:
     if options.no_speech_threshold is None or window.no_speech_prob <= options.no_speech_threshold:
         return False
     return options.logprob_threshold is None or window.avg_logprob <= options.logprob_threshold
+
+
+def _most_rows(jobs: Sequence[WindowJob]) -> int:
+    """How many windows to decode at once: no more than are in the batch, but a single one with and without phrases."""
+    return max(len(jobs), 2 if jobs[0].phrases is not None else 1)
 
 
 def _worth_filling(windows: int) -> int:

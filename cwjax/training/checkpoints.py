@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,7 +182,7 @@ class Checkpoints:
             problem = next(filter(None, shared(problem or _damaged_file(path, content["files"]))), "")
             if not problem:
                 return self._load(path, content, abstract_state)
-            first_alone(lambda: self._move_aside(path, problem))  # noqa: B023 - called at once
+            first_alone(partial(self._move_aside, path, problem))
             damaged.append(step)
         if damaged:
             raise CwjaxError(

@@ -97,7 +97,7 @@ def _lock(workdir: Path) -> Iterator[None]:
         raise CwjaxError(
             f"{workdir}: another run is at work in it; wait for its end, or use another --workdir"
         ) from None
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # of file systems without locks
         log.warning("%s: cannot be locked (%s); see to it that no other run works in it", workdir, error)
     try:
         yield
