@@ -5,10 +5,12 @@ writes lies in a directory that all of them see.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -40,6 +42,10 @@ outside Python beats, whatever Python does, but not while a machine swaps, or is
 show earlier, in the communication that fails."""
 END_SECONDS = 24 * 3600
 """How long processes that are done wait for the first, which still evaluates."""
+LOST = "lost the other processes, one of which has probably died"
+CONTINUE = "run the same command again in all of them: it continues from the last checkpoint"
+GRACE_SECONDS = 2
+"""How long process 0 stays when all end; JAX's threads in the others abort as soon as it is gone."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,7 @@ def joined(setting: str, patience: Patience = Patience()) -> Iterator[None]:
         if isinstance(error, CwjaxError | KeyboardInterrupt):
             reason = str(error) or "interrupted"
         elif tells_of_loss(error):
-            reason = (
-                f"lost the other processes, one of which has probably died ({str(error).splitlines()[0][:200]}); run "
-                "the same command again in all of them: it continues from the last checkpoint"
-            )
+            reason = f"{LOST} ({str(error).splitlines()[0][:200]}); {CONTINUE}"
         else:
             reason = traceback.format_exc()
         _end(f"process {jax.process_index()}: {reason}")
@@ -125,6 +128,8 @@ def join(setting: str, patience: Patience = Patience()) -> None:
         raise CwjaxError(f"--distributed {setting}: {address}: {str(error).splitlines()[0][:200]}") from error
     finally:
         alarm.cancel()
+    if os.name == "posix":
+        ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
     _require_same_count(patience.join)
     name = f"process {jax.process_index()} of {jax.process_count()}"
     for handler in logging.getLogger().handlers:
@@ -149,7 +154,16 @@ def _require_same_count(seconds: int) -> None:
             if state.process_id == 0:  # when it ends, all do, whatever they are about to say
                 with contextlib.suppress(jax.errors.JaxRuntimeError):
                     state.client.blocking_key_value_get(f"cwjax/told/{other}", 1000 * seconds)
+                    time.sleep(GRACE_SECONDS)
             os._exit(1)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(_: int) -> None:
+    """Ends a process that JAX's threads abort when the coordinator or another process is gone, and which Python's own
+    signal handlers would not reach: with a plain line and a status like any other, and without a core file."""
+    os.write(2, f"cwjax: error: {LOST}; {CONTINUE}\n".encode())
+    os._exit(1)
 
 
 def _give_up(setting: str, address: str, seconds: int) -> None:

@@ -180,6 +180,28 @@ def test_another_number_of_processes_is_refused_by_all() -> None:
         assert "process 0 is one of 2 processes, process 1 one of 3" in said[number]
 
 
+def test_the_death_of_the_first_process_ends_the_others_with_a_plain_line() -> None:
+    """JAX's threads abort the other, which is not communicating and so meets no error of its own."""
+    address = free_address()
+    script = (
+        "import os, sys, time; from cwjax import processes as p; p.join(sys.argv[1]); "
+        "p.is_first() and os.kill(os.getpid(), 9); time.sleep(600)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, f"{address},2,{number}"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [one.communicate(timeout=PATIENCE)[1] for one in started]
+    assert started[0].returncode == -signal.SIGKILL
+    assert started[1].returncode == 1, said[1]
+    assert said[1].splitlines()[-1] == f"cwjax: error: {processes.LOST}; {processes.CONTINUE}"
+
+
 def test_a_first_process_that_is_not_there_is_named() -> None:
     address = free_address()
     with pytest.raises(CwjaxError, match=f"process 0 cannot be reached at {address} within 1 s .*--join-timeout"):
