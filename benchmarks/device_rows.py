@@ -107,15 +107,19 @@ def measure_attention() -> None:
     """Attention in bfloat16 against its definition in float32, and its pace against the definition's by XLA."""
     batch, heads, audio, text = (1, 2, 300, 300) if small else (16, 16, 1500, 448)
     random = np.random.default_rng(0)
-    mask = jnp.asarray(np.arange(128) < random.integers(1, 128, (batch, 1, 1, 1)))
+    long = 256 if small else 2048
+    short_keys, long_keys = (
+        jnp.asarray(np.arange(keys) < random.integers(1, keys, (batch, 1))) for keys in (128, long)
+    )
     bias = jnp.asarray(random.normal(size=(heads, 128, 128)), jnp.bfloat16)
     cases: dict[str, tuple[int, int, dict[str, Any]]] = {
         "encoder": (audio, audio, {}),
         "decoder, causal": (text, text, {"causal": True}),
         "decoder, causal, odd length": (text - 1, text - 1, {"causal": True}),
         "decoder to audio": (text, audio, {}),
-        "context, masked": (audio, 128, {"mask": mask}),
-        "T5, bias and mask": (128, 128, {"mask": mask, "bias": bias}),
+        "context": (audio, 128, {"is_key": short_keys}),
+        "long context": (audio, long, {"is_key": long_keys}),
+        "T5, with bias": (128, 128, {"is_key": short_keys, "bias": bias}),
         "encoder without cuDNN": (audio, audio, {"mask": jnp.ones((1, 1, 1, audio), bool)}),
     }
     operands = {

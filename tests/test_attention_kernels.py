@@ -12,7 +12,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from tolerance import assert_close
 
 from cwjax.models import attention as module
-from cwjax.models.attention import Implementation, _on_tpu, attention
+from cwjax.models.attention import Implementation, _on_gpu, _on_tpu, attention
 from cwjax.models.layers import Remat, run_layers
 from cwjax.training.cost import count_products
 
@@ -62,6 +62,52 @@ def test_the_kernel_for_tpus_follows_the_definition(tpu: None, causal: bool) -> 
     assert_close(ours(*arrays), defined(*arrays), terms)
     for one, other in zip(gradient(ours)(*arrays), gradient(defined)(*arrays), strict=True):
         assert_close(one, other, 2 * terms + 400)  # there and back, and over queries
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_padded_keys_change_nothing(platform: str, request: pytest.FixtureRequest) -> None:
+    """Keys of two contexts between padding, against attention to those keys alone. What cuDNN is given is computed by
+    XLA here."""
+    if platform == "tpu":
+        request.getfixturevalue(platform)
+    query, key, value = operands(400, 300)
+    is_key = np.zeros((2, 300), bool)
+    is_key[0, 5:40], is_key[1, :7], is_key[1, 200:280] = True, True, True
+
+    def ours(*arrays: jax.Array) -> jax.Array:
+        if platform == "cuda":
+            return _on_gpu(*arrays, jnp.asarray(is_key), causal=False, scale=1 / 8, kernel="xla")
+        return attention(*arrays, is_key=jnp.asarray(is_key))
+
+    def defined(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        rows = [
+            jax.nn.dot_product_attention(query[row], key[row, real], value[row, real])
+            for row, real in enumerate(is_key)
+        ]
+        return jnp.stack(rows)
+
+    assert_close(ours(query, key, value), defined(query, key, value), 64 + 300)
+    for one, other in zip(gradient(ours)(query, key, value), gradient(defined)(query, key, value), strict=True):
+        assert_close(one, other, 2 * (64 + 300) + 400)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_context_of_nothing_but_padding_is_finite(platform: str, request: pytest.FixtureRequest) -> None:
+    if platform == "tpu":
+        request.getfixturevalue(platform)
+    arrays = operands(400, 300)
+    found = attention(*arrays, is_key=jnp.zeros((2, 300), bool))
+    slopes = gradient(partial(attention, is_key=jnp.zeros((2, 300), bool)))(*arrays)
+    assert all(bool(jnp.isfinite(array).all()) for array in (found, *slopes))
+
+
+def test_padding_of_contexts_is_known_to_cudnn(cuda: None) -> None:
+    arrays = operands(dtype=jnp.bfloat16)
+    attend = partial(attention, is_key=jnp.arange(512) < jnp.array([[100], [7]]))
+    text = jax.jit(gradient(attend)).trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("@__cudnn$fmhaSoftmax(") == text.count("@__cudnn$fmhaSoftmaxBackward(") == 1
+    assert text.count("PADDING") == 2
+    assert "stablehlo.dot_general" not in text
 
 
 @pytest.mark.parametrize("causal", [False, True])

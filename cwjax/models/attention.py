@@ -40,6 +40,7 @@ def attention(
     value: jax.Array,
     mask: jax.Array | None = None,
     *,
+    is_key: jax.Array | None = None,
     bias: jax.Array | None = None,
     causal: bool = False,
     scale: float | None = None,
@@ -52,6 +53,8 @@ def attention(
         key, value: (B, Tk, H, d).
         mask: bool, broadcastable to (B, H, Tq, Tk) with 4 axes, True where a query sees a key. A
             query that sees no key gets the mean of the values.
+        is_key: (B, Tk) bool, False at keys that are padding; kernels can do with it what they cannot with a `mask`.
+            Where all are padding, the result means nothing. Not together with `mask`.
         bias: (H, Tq, Tk), added to every example's scores.
         causal: no query sees a key behind its own position.
         scale: factor of the dot products; 1 / sqrt(d) when None.
@@ -62,18 +65,22 @@ def attention(
     """
     scale = _scale(query, scale)
     fits_kernels = mask is None and bias is None and query.shape[1] * key.shape[1] >= LONG_ATTENTION
+    if is_key is not None:
+        is_first = np.arange(key.shape[1]) == 0
+        is_key = is_key | (is_first & ~is_key.any(axis=1, keepdims=True))  # no softmax of nothing
     match implementation or platform():
         case "tpu" if fits_kernels:
             attend = partial(_on_tpu, causal=causal)
         case "gpu" if fits_kernels and _fits_cudnn(query, key):
-            attend = partial(jax.nn.dot_product_attention, scale=scale, is_causal=causal, implementation="cudnn")
-            scale = 1.0
+            attend, scale = partial(_on_gpu, causal=causal, scale=scale), 1.0
         case other:
             attend = {"cpu": _on_cpu, "definition": _by_definition}.get(other, _all_heads)
+            if is_key is not None:
+                mask, is_key = is_key[:, None, None, :], None
             if causal:
                 past = jnp.tri(query.shape[1], key.shape[1], dtype=bool)[None, None]
                 mask = past if mask is None else mask & past
-    operands = {"query": query * scale, "key": key, "value": value, "mask": mask, "bias": bias}
+    operands = {"query": query * scale, "key": key, "value": value, "mask": mask, "bias": bias, "is_key": is_key}
     operands = {name: array for name, array in operands.items() if array is not None}
     return _on_each_device(attend, operands) if is_split() else attend(**operands)
 
@@ -117,6 +124,8 @@ def _on_each_device(attend: Callable[..., jax.Array], operands: dict[str, jax.Ar
         specs["mask"] = P(batch if rows > 1 else None, heads if columns > 1 else None)
     if "bias" in operands:
         specs["bias"] = P(heads)
+    if "is_key" in operands:
+        specs["is_key"] = P(batch)
     split = jax.shard_map(
         lambda operands: attend(**operands), in_specs=(specs,), out_specs=specs["query"], check_vma=False
     )
@@ -133,7 +142,36 @@ def _fits_cudnn(query: jax.Array, key: jax.Array) -> bool:
     return recent and even and query.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
 
 
-def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, interpret: bool = False) -> jax.Array:
+def _on_gpu(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    is_key: jax.Array | None = None,
+    *,
+    causal: bool,
+    scale: float,
+    kernel: str = "cudnn",
+) -> jax.Array:
+    """cuDNN's fused attention. It is told how many keys there are before the padding, so padding goes to the end."""
+    lengths = None
+    if is_key is not None:
+        order = jnp.argsort(~is_key, axis=1, stable=True)[:, :, None, None]
+        key, value = (jnp.take_along_axis(array, order, axis=1) for array in (key, value))
+        lengths = is_key.sum(axis=1, dtype=jnp.int32)
+    return jax.nn.dot_product_attention(
+        query, key, value, scale=scale, is_causal=causal, key_value_seq_lengths=lengths, implementation=kernel
+    )
+
+
+def _on_tpu(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    is_key: jax.Array | None = None,
+    *,
+    causal: bool,
+    interpret: bool = False,
+) -> jax.Array:
     """Splash attention, a fused kernel that writes no scores to memory. It wants whole tiles: keys that fill the last
     one are masked, queries that do so are cut off again."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -157,7 +195,12 @@ def _on_tpu(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool, in
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
     )
-    return jnp.swapaxes(jax.vmap(kernel)(query, key, value)[:, :, :queries], 1, 2)
+    segments = None
+    if is_key is not None:  # a query sees the keys of its own segment, and all queries are in segment 1
+        padded = jnp.pad(is_key.astype(jnp.int32), ((0, 0), (0, key.shape[2] - keys)))
+        segments = splash.SegmentIds(jnp.ones(query.shape[::2], jnp.int32), padded)
+    attended = jax.vmap(kernel)(query, key, value, segments)
+    return jnp.swapaxes(attended[:, :, :queries], 1, 2)
 
 
 def _by_definition(query, key, value, mask=None, bias=None) -> jax.Array:

@@ -178,7 +178,7 @@ def _context_attention(stream: jax.Array, layer: _ContextLayer, mask: jax.Array)
     queries = layer.norm(stream)
     if len(layer.key) == 1:  # one context for all windows is not copied for each
         queries = queries.reshape(1, -1, queries.shape[-1])
-    attended = layer.attn.attend(queries, layer.key, layer.value, mask[:, None, None, :]).reshape(stream.shape)
+    attended = layer.attn.attend(queries, layer.key, layer.value, is_key=mask).reshape(stream.shape)
     if layer.gate is not None:
         attended = attended * jnp.tanh(layer.gate[...].astype(jnp.float32)).astype(attended.dtype)
     return jnp.where(mask.any(axis=-1)[:, None, None], attended, 0)

@@ -59,10 +59,9 @@ class BertBlocks(nnx.Module):
 
     def __call__(self, stream: jax.Array, mask: jax.Array) -> jax.Array:
         """(B, S, E) and (B, S) bool -> (B, S, E)."""
-        mask = mask[:, None, None, :]
 
         def block(stream: jax.Array, layer: BertBlocks):
-            stream = layer.attn_ln(stream + layer.attn(stream, mask))
+            stream = layer.attn_ln(stream + layer.attn(stream, is_key=mask))
             return layer.mlp_ln(stream + layer.mlp(stream)), None
 
         return run_layers(block, stream, self, self.remat)[0]

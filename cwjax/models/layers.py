@@ -144,7 +144,7 @@ class MultiHeadAttention(nnx.Module):
         self.out = Linear(inner, width, bias=out_bias, rngs=rngs)
 
     def __call__(self, stream: jax.Array, mask: jax.Array | None = None, **how: Any) -> jax.Array:
-        """Self-attention: (B, T, D) -> (B, T, D). For `mask` and how, that is `bias` and `causal`, see `attention`."""
+        """Self-attention: (B, T, D) -> (B, T, D). For `mask` and how see `attention`."""
         return self.attend(stream, *self.project_source(stream), mask, **how)
 
     def project_query(self, stream: jax.Array) -> jax.Array:

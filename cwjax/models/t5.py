@@ -149,10 +149,9 @@ class T5Blocks(nnx.Module):
 
     def __call__(self, stream: jax.Array, mask: jax.Array, bias: jax.Array) -> jax.Array:
         """(B, S, E), (B, S) bool and the bias on every layer's scores (H, S, S) -> (B, S, E)."""
-        mask = mask[:, None, None, :]
 
         def block(stream: jax.Array, layer: T5Blocks):
-            stream = stream + layer.attn(layer.attn_ln(stream), mask, bias=bias)
+            stream = stream + layer.attn(layer.attn_ln(stream), is_key=mask, bias=bias)
             return stream + layer.mlp(layer.mlp_ln(stream)), None
 
         return run_layers(block, stream, self, self.remat)[0]
