@@ -104,6 +104,12 @@ class DataSettings:
     """How often a training example gets which context."""
     timestamps: float = 0.0
     """Share of training examples whose target has timestamp tokens."""
+    previous_text: float = 0.0
+    """Share of training examples that have the end of what was said before in their prompt, as Whisper has it when it
+    decodes window after window; the target is never cut for it."""
+    target_lengths: tuple[int, ...] = (64, 128, 224)
+    """Tokens below `max_target_tokens` to which the targets of a batch may be padded: the least that holds all of them.
+    The step is compiled once for each that occurs."""
     speed: tuple[float, float] = (1.0, 1.0)
     """Lowest and highest factor of speed perturbation in training, such as 0.9 1.1."""
     mixing: MixingSettings = field(default_factory=MixingSettings)
@@ -117,6 +123,8 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         _require(0 <= self.timestamps <= 1, f"data.timestamps is {self.timestamps}: use a share in 0..1")
+        _require(0 <= self.previous_text <= 1, f"data.previous_text is {self.previous_text}: use a share in 0..1")
+        _require(all(one >= 8 for one in self.target_lengths), "data.target_lengths must all be at least 8")
         _require(0.5 <= self.speed[0] <= self.speed[1] <= 2, f"data.speed is {self.speed}: use two factors in 0.5..2")
         _require(self.max_target_tokens >= 8, "data.max_target_tokens must be at least 8")
         _require(self.max_context_tokens >= 8, "data.max_context_tokens must be at least 8")

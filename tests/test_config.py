@@ -55,6 +55,8 @@ def test_overrides(file: Path) -> None:
         (["--evaluation.batch-size", "0"], "evaluation.batch_size is 0: must be at least 1"),
         (["--evaluation.examples", "-3"], "evaluation.examples is -3: must not be negative"),
         (["--data.examples", "-3"], "data.examples is -3: must not be negative"),
+        (["--data.previous-text", "nan"], "data.previous_text is nan: use a share in 0..1"),
+        (["--data.target-lengths", "64", "-1"], "data.target_lengths must all be at least 8"),
         (["--data.max-cer", "-0.5"], "data.max_cer is -0.5: must not be negative"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +35,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
             end=0.5 + number / 100,
             text=text,
             utterances=(Utterance(0, 0.5, text),),
-            context=ContextMaterial(title=f"sea {number // 4}", section=("wind",), lead="The water."),
+            context=ContextMaterial(
+                title=f"sea {number // 4}",
+                section=("wind",),
+                lead="The water.",
+                previous=" ".join(f"the word was {number - 1}" for _ in range(number % 4)),
+            ),
             split="train",
         )
 
@@ -144,7 +150,7 @@ def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> N
 def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: PreparedCorpus, processor: Processor) -> None:
     settings = replace(SETTINGS, timestamps=0.0, max_target_tokens=60)
     wide = replace(processor, window_samples=40_000)
-    windows = training_windows(corpus, wide, settings, Selection(packing=True))
+    windows, _ = training_windows(corpus, wide, settings, Selection(packing=True))
     assert len(windows) < len(corpus.segments)
     assert max(map(len, windows)) > 1
     batch = next(training_batches(corpus, windows, wide, settings, 16, seed=0, reading_threads=1))
@@ -157,6 +163,68 @@ def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: Prepare
         said = wide.tokens.decode(batch["targets"][row][batch["is_target"][row]])
         assert said == " ".join(corpus.segments[place].text for place in window)
         assert batch["seconds"][row] == pytest.approx(sum(corpus.segments[place].duration for place in window))
+
+
+@pytest.mark.parametrize(("longest", "positions"), [(60, 14), (60, 448), (24, 448)])
+def test_text_before_stands_in_the_prompt_as_whisper_decodes_it(
+    corpus: PreparedCorpus, processor: Processor, longest: int, positions: int
+) -> None:
+    """The prompt is that of openai-whisper, of the whole text before, of half of the positions, or of what the target
+    leaves room for; what is to be said is the same as without."""
+    decoding = pytest.importorskip("whisper.decoding")
+    tokens = processor.tokens
+    settings = replace(SETTINGS, max_target_tokens=longest, max_previous_tokens=positions // 2 - 1)
+    windows = [(place,) for place in corpus.positions("train")]
+
+    def batch(share: float):
+        told = replace(settings, previous_text=share)
+        return next(training_batches(corpus, windows, processor, told, 16, seed=3, reading_threads=1))
+
+    plain, drawn, told = batch(0), batch(0.5), batch(1)
+    have = 0
+    for row, number in enumerate(numbers(plain)):
+        said = plain["targets"][row][plain["is_target"][row]]
+        for one in (drawn, told):
+            np.testing.assert_array_equal(one["targets"][row][one["is_target"][row]], said)
+        start = np.flatnonzero(plain["is_target"][row])[0] + 1
+        task = object.__new__(decoding.DecodingTask)
+        task.sot_sequence = tuple(plain["tokens"][row][:start].tolist())
+        task.n_ctx = min(positions, 2 * (longest - start - len(said) + 1))
+        task.tokenizer = SimpleNamespace(encode=tokens.pieces, sot_prev=tokens.id("<|startofprev|>"))
+        task.options = SimpleNamespace(prefix=None, prompt=corpus.segments[number].context.previous)
+        expected = task._get_initial_tokens() if task.n_ctx > 3 else task.sot_sequence
+        given = np.flatnonzero(told["is_target"][row])[0] + 1
+        assert tuple(told["tokens"][row][:given].tolist()) == expected
+        starts = {one["tokens"][row][0] for one in (drawn, told)}
+        have += int(len(starts) > 1)
+    assert have, "some of those that have text before them are not told it"
+
+
+def test_targets_are_padded_to_the_least_length_that_holds_all(corpus: PreparedCorpus, processor: Processor) -> None:
+    """In every share of a batch to the same one, after every start, and with the same content as ever."""
+    settings = replace(SETTINGS, max_target_tokens=60, previous_text=0.5, target_lengths=(24, 14, 90, 18))
+    windows, needed = training_windows(corpus, processor, settings, Selection())
+
+    def started(share=(0, 1), first=0, known=needed):
+        return training_batches(corpus, windows, processor, settings, 2, 3, 2, share, first, known)
+
+    whole, padded = started(), started(known=None)
+    shares = [started((number, 2)) for number in range(2)]
+    lengths = Counter()
+    for step in range(24):
+        ours, full = next(whole), next(padded)
+        length = ours["tokens"].shape[1]
+        lengths[length] += 1
+        longest = np.flatnonzero(full["is_target"].any(axis=0))[-1] + 1
+        assert longest <= length
+        for name, array in full.items():
+            cut = array[:, :length] if name in ("tokens", "targets", "is_target") else array
+            np.testing.assert_array_equal(ours[name], cut)
+        resumed = [next(started(first=2 * step))] if step % 8 == 5 else []
+        for one in [*map(next, shares), *resumed]:
+            assert one["tokens"].shape[1] == length
+    assert set(lengths) <= {14, 18, 24, 60}
+    assert len(lengths) > 2
 
 
 def test_speed_perturbation_never_outgrows_the_window(corpus: PreparedCorpus, processor: Processor) -> None:

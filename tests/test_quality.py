@@ -115,13 +115,13 @@ def test_training_leaves_out_what_disagrees(root, model, tmp_path):
     corpus = PreparedCorpus.read(tmp_path / "plain")
     processor = cwjax.load(model).processor
     settings = ExampleSettings(24, 12, ContextProbabilities(), 0)
-    everything = training_windows(corpus, processor, settings, Selection())
+    everything, _ = training_windows(corpus, processor, settings, Selection())
     with pytest.raises(CwjaxError, match="--score-with"):
         training_windows(corpus, processor, settings, Selection(max_cer=0.5))
     prepare(root, tmp_path / "plain", "--score-with", model)
     corpus = PreparedCorpus.read(tmp_path / "plain")
     rates = sorted(corpus.segments[place].quality.cer for (place,) in everything)
-    chosen = training_windows(corpus, processor, settings, Selection(max_cer=rates[2]))
+    chosen, _ = training_windows(corpus, processor, settings, Selection(max_cer=rates[2]))
     assert sorted(corpus.segments[place].quality.cer for (place,) in chosen) == [
         one for one in rates if one <= rates[2]
     ]

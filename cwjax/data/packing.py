@@ -19,6 +19,7 @@ class Candidate(NamedTuple):
         start: seconds on the article's timeline.
         duration: seconds.
         tokens: of its transcript, without prompt and end of text.
+        previous: tokens of the text before it, which may stand in its prompt.
     """
 
     position: int
@@ -26,12 +27,13 @@ class Candidate(NamedTuple):
     start: float
     duration: float
     tokens: int
+    previous: int = 0
 
     @classmethod
-    def of(cls, position: int, segment: Segment, tokens: int) -> "Candidate":
+    def of(cls, position: int, segment: Segment, tokens: int, previous: int = 0) -> "Candidate":
         """The candidate that a segment is."""
         voice = segment.language, segment.article, segment.speaker
-        return cls(position, voice, segment.start, segment.duration, tokens)
+        return cls(position, voice, segment.start, segment.duration, tokens, previous)
 
 
 def pack_segments(candidates: Sequence[Candidate], seconds: float, tokens: int) -> list[Window]:

@@ -19,6 +19,7 @@ from cwjax.data.pcm16 import from_pcm16, to_pcm16
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.data.segment import Segment
+from cwjax.data.target_lengths import TargetLengths, lengths_up_to
 from cwjax.errors import CwjaxError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 Batch = dict[str, np.ndarray]
 """Arrays of a batch: `waveform` (B, N) int16; `tokens` (B, T) int32, what the decoder reads; `targets` (B, T)
 int32, what it is to say next; `is_target` (B, T) bool, where that counts; `context_ids` (B, S) int32 and
-`context_mask` (B, S) bool; `seconds` (B,) float32, audio before padding."""
+`context_mask` (B, S) bool; `seconds` (B,) float32, audio before padding. T is that of the batch."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class ExampleSettings:
     """Lowest and highest factor of speed perturbation; never so slow that a segment outgrows the window."""
     mixer: Mixer | None = None
     """Puts the audio into rooms and noise."""
+    previous_text: float = 0.0
+    """Probability that what was said before stands in the prompt, as in Whisper's own training and decoding."""
+    max_previous_tokens: int = 223
+    """The most of it."""
+    target_lengths: tuple[int, ...] = ()
+    """Shorter targets than the longest, to which a batch may be padded."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,11 @@ def room_for_transcript(processor: Processor, settings: ExampleSettings) -> int:
 
 def training_windows(
     corpus: PreparedCorpus, processor: Processor, settings: ExampleSettings, selection: Selection
-) -> list[Window]:
+) -> tuple[list[Window], np.ndarray]:
     """The windows to train on: the training segments that are chosen and fit, joined if asked for.
+
+    Returns:
+        The windows, and what their targets need at most, as `TargetLengths` has it.
 
     Raises:
         CwjaxError: no segment remains, or segments are to be chosen by rates that the corpus does not have.
@@ -92,7 +102,8 @@ def training_windows(
         elif not fits(segment, processor, settings):
             too_long += 1
         else:
-            chosen.append(Candidate.of(place, segment, transcript_tokens(segment, processor, settings)))
+            before = len(processor.tokens.encode(previous)) if (previous := previous_text(segment, settings)) else 0
+            chosen.append(Candidate.of(place, segment, transcript_tokens(segment, processor, settings), before))
     if too_wrong:
         log.info("%d training segments are left out by their character error rates", too_wrong)
     if too_long:
@@ -115,7 +126,27 @@ def training_windows(
         processor.window_seconds,
         100 - 100 * seconds / (len(windows) * processor.window_seconds),
     )
-    return windows
+    needed = _needed_tokens(windows, {one.position: one for one in chosen}, processor, settings)
+    if settings.previous_text:
+        log.info("%d windows have text before them", np.count_nonzero(needed[:, 1] > needed[:, 0]))
+    return windows, needed
+
+
+def _needed_tokens(
+    windows: Sequence[Window], chosen: dict[int, Candidate], processor: Processor, settings: ExampleSettings
+) -> np.ndarray:
+    prompt = settings.max_target_tokens - room_for_transcript(processor, settings)
+    needed = np.empty((len(windows), 2), np.int32)
+    for row, window in zip(needed, windows, strict=True):
+        previous = min(chosen[window[0]].previous, settings.max_previous_tokens)
+        row[:] = prompt + sum(chosen[place].tokens for place in window)
+        row[1] = min(row[0] + (1 + previous if previous else 0), settings.max_target_tokens)
+    return needed
+
+
+def previous_text(segment: Segment, settings: ExampleSettings) -> str:
+    """What may stand before a segment's target: the text before it in the recording."""
+    return segment.context.previous.strip() if settings.previous_text else ""
 
 
 def _disagrees(segment: Segment, selection: Selection, corpus: PreparedCorpus) -> bool:
@@ -157,12 +188,17 @@ class DrawnExample:
         window: positions of its segments.
         speed: factor by which they are played faster.
         mixing_seed: decides rooms and noise.
-        arrays: all of the example but its waveform.
+        prompt, transcript: tokens of the target.
+        previous: the text that was said before.
+        arrays: all of the example but its waveform and its target.
     """
 
     window: Window
     speed: float
     mixing_seed: int
+    prompt: list[int]
+    transcript: list[int]
+    previous: str
     arrays: Batch
 
 
@@ -175,8 +211,9 @@ class DrawExample:
     processor: Processor
     settings: ExampleSettings
 
-    def __call__(self, window: Window, generator: np.random.Generator) -> DrawnExample:
-        """Draws context, form of the target and augmentation."""
+    def __call__(self, place: int, generator: np.random.Generator) -> DrawnExample:
+        """Draws context, form of the target and augmentation for the window in that place."""
+        window = self.windows[place]
         segment = joined([self.corpus.segments[place] for place in window])
         context = draw_context(segment, self.settings.context, generator, lambda source: self._other(segment, source))
         timestamps = bool(generator.random() < self.settings.timestamps)
@@ -184,18 +221,15 @@ class DrawExample:
         speed = max(speed, segment.duration / self.processor.window_seconds)
         tokens = self.processor.tokens
         ids, mask = self.processor.context([context], self.settings.max_context_tokens)
-        arrays = {
-            **target_arrays(
-                tokens.prompt(segment.language, timestamps),
-                tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),
-                self.settings.max_target_tokens,
-                tokens.end_of_text,
-            ),
-            "context_ids": ids[0],
-            "context_mask": mask[0],
-            "seconds": np.float32(segment.duration / speed),
-        }
-        return DrawnExample(window, speed, int(generator.integers(2**63)), arrays)
+        return DrawnExample(
+            window,
+            speed,
+            int(generator.integers(2**63)),
+            tokens.prompt(segment.language, timestamps),
+            tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),
+            previous_text(segment, self.settings),
+            {"context_ids": ids[0], "context_mask": mask[0], "seconds": np.float32(segment.duration / speed)},
+        )
 
     def _other(self, segment: Segment, generator: np.random.Generator) -> Segment:
         """A segment of another article, or after many vain draws (a corpus of one article) any."""
@@ -208,31 +242,49 @@ class DrawExample:
 
 @dataclass(frozen=True)
 class MakeBatch:
-    """Puts examples together. Each one's audio goes straight from its record to its row, which halves the copying."""
+    """Puts examples together. Each one's audio goes straight from its record to its row, which halves the copying.
+
+    Attributes:
+        corpus, processor, settings: of the examples.
+    """
 
     corpus: PreparedCorpus
-    window_samples: int
-    mixer: Mixer | None
+    processor: Processor
+    settings: ExampleSettings
 
-    def __call__(self, examples: Sequence[DrawnExample]) -> Batch:
-        """Reads the audio and gives the arrays of the batch."""
-        waveform = np.empty((len(examples), self.window_samples), np.int16)
+    def __call__(self, examples: Sequence[DrawnExample], has_previous: Sequence[bool], length: int) -> Batch:
+        """Reads the audio and gives the arrays of the batch, whose targets have `length` tokens."""
+        waveform = np.empty((len(examples), self.processor.window_samples), np.int16)
         for row, example in zip(waveform, examples, strict=True):
-            samples = self._sound(example)[: self.window_samples]
+            samples = self._sound(example)[: len(row)]
             row[: len(samples)] = samples
             row[len(samples) :] = 0
-        names = examples[0].arrays
-        return {"waveform": waveform} | {name: np.stack([one.arrays[name] for one in examples]) for name in names}
+        padding = self.processor.tokens.end_of_text
+        arrays = [
+            one.arrays | target_arrays(self._prompt(one, previous), one.transcript, length, padding)
+            for one, previous in zip(examples, has_previous, strict=True)
+        ]
+        return {"waveform": waveform} | {name: np.stack([one[name] for one in arrays]) for name in arrays[0]}
+
+    def _prompt(self, example: DrawnExample, has_previous: bool) -> list[int]:
+        """The prompt, with as much of the end of the text before it as the target leaves room for."""
+        if not (has_previous and example.previous):
+            return example.prompt
+        tokens, settings = self.processor.tokens, self.settings
+        room = settings.max_target_tokens - len(example.prompt) - len(example.transcript)
+        longest = min(settings.max_previous_tokens, room)
+        return [*tokens.previous(tokens.encode(example.previous), longest), *example.prompt]
 
     def _sound(self, example: DrawnExample) -> np.ndarray:
         """The window's segments, one after another, (n,) int16; what augmentation made too loud is turned down."""
         parts = [self.corpus.pcm16(place) for place in example.window]
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if example.speed == 1 and not self.mixer:
+        mixer = self.settings.mixer
+        if example.speed == 1 and not mixer:
             return samples
         waveform = perturb_speed(from_pcm16(samples), example.speed)
-        if self.mixer:
-            waveform = self.mixer(waveform, np.random.default_rng(example.mixing_seed))
+        if mixer:
+            waveform = mixer(waveform, np.random.default_rng(example.mixing_seed))
         return to_pcm16(waveform / max(1, np.abs(waveform).max()))
 
 
@@ -246,6 +298,7 @@ def training_batches(
     reading_threads: int,
     share: tuple[int, int] = (0, 1),
     first_example: int = 0,
+    needed: np.ndarray | None = None,
 ) -> "grain.DatasetIterator":
     """An endless iterator of batches, one process's share of each.
 
@@ -262,21 +315,26 @@ def training_batches(
         reading_threads: threads that work ahead.
         share: which share of each batch is read here, as (number, of how many).
         first_example: number of the first example of the first batch.
+        needed: tokens of targets, as `training_windows` gives them; None: all are padded to the longest.
     """
     import grain
 
     number, count = share
+    order = grain.MapDataset.source(range(len(windows))).seed(seed).shuffle().repeat()
+    shorter = () if needed is None else settings.target_lengths
+    lengths = lengths_up_to(settings.max_target_tokens, shorter)
+    targets = TargetLengths(order, needed, lengths, settings.previous_text, seed)
+    make_batch = MakeBatch(corpus, processor, settings)
+
+    def together(numbered: Sequence[tuple[int, DrawnExample]]) -> Batch:
+        numbers, examples = zip(*numbered, strict=True)
+        length = targets.of_batch(numbers[0] - number, batch_size)
+        return make_batch(examples, [targets.has_previous(one) for one in numbers], length)
+
     dataset = (
-        grain.MapDataset.source(windows)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(DrawExample(corpus, windows, processor, settings))[first_example + number :: count]
-        .batch(
-            batch_size // count,
-            drop_remainder=True,
-            batch_fn=MakeBatch(corpus, processor.window_samples, settings.mixer),
-        )
+        order.random_map(DrawExample(corpus, windows, processor, settings))
+        .map_with_index(lambda place, example: (place, example))[first_example + number :: count]
+        .batch(batch_size // count, drop_remainder=True, batch_fn=together)
     )
     options = grain.ReadOptions(num_threads=reading_threads, prefetch_buffer_size=4 * reading_threads)
     return iter(dataset.to_iter_dataset(options))

@@ -141,6 +141,11 @@ class WhisperTokens:
             tokens += [self.id(f"<|{language}|>"), self.id(f"<|{task}|>")]
         return tokens if timestamps else [*tokens, self.id("<|notimestamps|>")]
 
+    def previous(self, said: Sequence[int], longest: int) -> list[int]:
+        """What stands before a prompt to tell the decoder what was said: a token that announces it, and the last
+        `longest` of the tokens; nothing if there is room for none."""
+        return [self.id("<|startofprev|>"), *said[-longest:]] if said and longest > 0 else []
+
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, which never become special tokens; Whisper's texts start with a space."""
         return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False)
@@ -189,7 +194,8 @@ class WhisperTokens:
         and are at least one step apart.
         """
         if not timestamps:
-            return [*self.encode(" ".join(piece.text for piece in utterances)), self.end_of_text]
+            texts = filter(None, (piece.text.strip() for piece in utterances))
+            return [*self.encode(" ".join(texts)), self.end_of_text]
         tokens: list[int] = []
         earliest = self.first_timestamp
         for piece in utterances:

@@ -323,8 +323,7 @@ class Programs:
         """Prompts, padded to one of few lengths: without previous text, with a few phrases, or with all that may be."""
         rows = []
         for start, text in zip(starts, previous, strict=True):
-            before = [self.tokens.id("<|startofprev|>"), *text[-self.longest_previous :]] if text else []
-            rows.append([*before, *start])
+            rows.append([*self.tokens.previous(text, self.longest_previous), *start])
         longest = 1 + self.longest_previous
         rooms = (0, longest // 4, longest) if has_phrases else (0, longest)
         length = next(len(starts[0]) + room for room in rooms if len(starts[0]) + room >= max(map(len, rows)))

@@ -44,7 +44,7 @@ def prepare_corpus(config: Config, whisper: WhisperConfig) -> PreparedCorpus:
     return prepare(corpus, root, config.data.prepared_directory, segmentation)
 
 
-def example_settings(config: Config) -> ExampleSettings:
+def example_settings(config: Config, whisper: WhisperConfig) -> ExampleSettings:
     """Shapes and probabilities of training examples."""
     return ExampleSettings(
         max_target_tokens=config.data.max_target_tokens,
@@ -53,6 +53,9 @@ def example_settings(config: Config) -> ExampleSettings:
         timestamps=config.data.timestamps,
         speed=config.data.speed,
         mixer=Mixer.open(config.data.mixing),
+        previous_text=config.data.previous_text,
+        max_previous_tokens=whisper.max_target_positions // 2 - 1,
+        target_lengths=config.data.target_lengths,
     )
 
 

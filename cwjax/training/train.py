@@ -71,8 +71,8 @@ def train(config: Config) -> Path:
         texts = (corpus.segments[position].text for position in corpus.positions("train"))
         processor = first_alone(lambda: make_processor(config, parts, texts, workdir / TOKENIZER_FOLDER))
         model = with_vocabulary(parts, processor)
-        examples = example_settings(config)
-        windows = training_windows(corpus, processor, examples, selection(config))
+        examples = example_settings(config, parts.config.whisper)
+        windows, needed = training_windows(corpus, processor, examples, selection(config))
 
         # The step, and the shapes that it works on.
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -118,6 +118,7 @@ def train(config: Config) -> Path:
             config.data.reading_threads,
             share,
             progress["examples"],
+            needed,
         )
         validated_on = validation_positions(config, corpus)
         evaluator = Evaluator(

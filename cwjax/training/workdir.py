@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "evaluation.",
     "mesh.",
     "data.reading_threads",
+    "data.target_lengths",
 )
 """Fields in which a run may differ from the one its directory holds: those on which no loss depends, but for rounding,
 and the number of steps."""
