@@ -39,6 +39,9 @@ Section = TypeVar("Section")
 NEW = "new"
 """Instead of a directory or hub id: start from nothing."""
 
+Measure = Literal["wer/right", "wer/none", "loss", "token_accuracy", "homophones/right", "homophones/none"]
+"""What a validation measures: word error rate and homophones spelled as meant by context, and with the right context
+the loss of a token and the share of tokens guessed right."""
 FreezableGroup = Literal["text_encoder", "audio_encoder", "decoder", "context", "embeddings"]
 
 
@@ -213,12 +216,25 @@ class TrainSettings:
     """Parts of a batch that are computed one after another, to save memory; the result is the same."""
     checkpoint_every: int = 500
     checkpoints_kept: int = 2
-    """Latest checkpoints that stay on disk."""
+    """Latest checkpoints that stay on disk, besides those of `keep_every`."""
+    checkpoint_minutes: float = 0.0
+    """Minutes after the last checkpoint until another is written, whatever the step; 0: steps alone count. Several
+    processes look at the clock every `log_every` steps."""
+    keep_every: int = 0
+    """Steps between checkpoints that stay for good; 0: none do."""
+    export_every: int = 0
+    """Steps between models that are written to WORKDIR/exports while training goes on; 0: never."""
+    exports_kept: int = 0
+    """Latest of them that stay; 0: all."""
     log_every: int = 10
     validate_every: int = 0
     """Steps between validations with right, no and wrong context, and one at the end; 0: never."""
     validation_examples: int = 128
     """Segments of a validation, always the same ones; 0: all of the split."""
+    best_by: Measure = "wer/right"
+    """The measure of validation by which the best parameters are chosen."""
+    patience: int = 0
+    """Validations without a better one after which training ends; 0: it goes on to the last step."""
     seed: int = 0
     profile: bool = False
     """Write a trace of a few steps to WORKDIR/profile, for TensorBoard or https://ui.perfetto.dev."""
@@ -226,8 +242,18 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "checkpoints_kept", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}: must be at least 1")
-        for name in ("validate_every", "validation_examples", "seed"):
-            _require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}: must not be negative")
+        for name in (
+            "validate_every", "validation_examples", "seed", "patience", "checkpoint_minutes", "keep_every",
+            "export_every", "exports_kept",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"train.{name} is {value}: must not be negative")
+        measures = get_args(Measure)
+        _require(self.best_by in measures, f"train.best_by is {self.best_by!r}: use one of {', '.join(measures)}")
+        _require(
+            not self.patience or self.validate_every > 0,
+            f"train.patience is {self.patience}, but nothing is validated: set train.validate_every too",
+        )
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     left, right = ([row for row in read_metrics(run) if "validation/score" in row] for run in (ours, theirs))
     assert [row["step"] for row in left] == [8, 16]
     for row, expected in zip(left, right, strict=True):
+        assert "validation/loss" in row
         assert row == pytest.approx(expected, abs=1e-5)
 
 
@@ -106,7 +107,10 @@ def test_two_stopped_two_of_which_one_is_killed_and_four_do_what_one_does(
 ) -> None:
     """One run, started four times: its losses, its validations and its model are those of a single process that nobody
     disturbed."""
-    workdir, often = tmp_path / "run", ("--train.checkpoint-every", "3", *VALIDATING)
+    workdir, often = (
+        tmp_path / "run",
+        ("--train.checkpoint-every", "3", "--train.checkpoint-minutes", "0.01", *VALIDATING),
+    )
 
     # SIGTERM to one of two that share the parameters: all save and end well.
     started = start(config, workdir, 2, "--mesh.fsdp", "2", *often, pause_after=2)

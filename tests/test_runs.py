@@ -52,23 +52,37 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 def test_killed_and_stopped_the_run_ends_as_if_it_never_was(config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    seeded = random.Random(0)
+    """With more checkpoints, by steps and by time, and with models written in between, in one of which it is killed."""
+    often = ["--train.keep-every", "20", "--train.checkpoint-minutes", "0.02", "--train.export-every", "30"]
+    workdir, seeded = tmp_path / "run", random.Random(0)
     reached = 0
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        process = start(config, tmp_path / "run", pause_after=reached + seeded.randint(4, 14))
+    for number, pause in (
+        (signal.SIGKILL, seeded.randint(4, 14)),
+        (signal.SIGTERM, seeded.randint(15, 25)),
+        (signal.SIGKILL, "export"),
+    ):
+        process = start(config, workdir, *often, pause_after=pause)
         wait_until_paused(process)
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
         assert ("this will take about" in said) == (reached == 0), said
-        reached = max(losses(tmp_path / "run"))
+        reached = max(losses(workdir))
         if number == signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
         else:
             assert process.returncode == 0, said
             assert "run the same command to continue" in said
-            assert (tmp_path / "run" / "checkpoints" / str(reached)).exists()
-    assert run(config, tmp_path / "run") == 0
-    assert_same_run(tmp_path / "run", uninterrupted)
+            assert (workdir / "checkpoints" / str(reached)).exists()
+    assert [path.name for path in (workdir / "exports").iterdir()] == [".step-30.cwjax-partial"]
+    assert run(config, workdir, *often) == 0
+    assert_same_run(workdir, uninterrupted)
+    assert sorted(path.name for path in (workdir / "exports").iterdir()) == ["step-30", "step-60"]
+    ours, last = (load_file(path / "model.safetensors") for path in (workdir / "exports/step-60", workdir / "model"))
+    assert all(np.array_equal(ours[path], last[path]) for path in last.keys() | ours.keys())
+    assert cwjax.load(workdir / "exports/step-30").source.facts()["steps"] == 30
+    saved = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert {20, 40, 60} < set(saved)
+    assert len(saved) == 5, "and the latest two of the others"
 
 
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(

@@ -12,19 +12,26 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 from tiny import write_bert
 from tiny_runs import losses, run, write_config
 
+import cwjax
 from cwjax import machine
 from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
+from cwjax.data.context import describe_for_evaluation
+from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluator import Evaluator
+from cwjax.models.context_whisper import abstract
 from cwjax.training import meter as metering
 from cwjax.training import parts, train
+from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
 from cwjax.training.memory import name_out_of_memory
 from cwjax.training.metrics import MetricsWriter, read_metrics
 from cwjax.training.workdir import opened_workdir
+from cwjax.weights.model_directory import read_training_facts
 from cwjax.weights.tensors import open_tensors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -139,15 +146,100 @@ def test_the_best_is_kept_and_is_what_the_checkpoint_says(
         seen[step] = np.array(parameters["decoder"]["token_embedding"]["embedding"])
         if step == 12:
             raise KeyboardInterrupt
-        return {"validation/score": given[step]}
+        return {"validation/wer/right": given[step]}
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "validate", validate)
         assert run(config, tmp_path / "run", *VALIDATING) == 130
-        patch.setattr(train, "validate", lambda *_: {"validation/score": 0.7})
+        patch.setattr(train, "validate", lambda *_: {"validation/wer/right": 0.7})
         assert run(config, tmp_path / "run", *VALIDATING, "--train.steps", "9") == 0
     assert "keeping the parameters of step 8" in capfd.readouterr().err
     np.testing.assert_array_equal(model(tmp_path / "run")["decoder/token_embedding/embedding"], seen[8])
+
+
+def test_the_loss_in_validation_is_that_of_the_true_transcripts(config: Path, validated: Path) -> None:
+    """Against logits of whole targets, one segment after another, of the exported model: the best one."""
+    rows = {row["step"]: row for row in read_metrics(validated) if "validation/loss" in row}
+    assert sorted(rows) == [4, 8, 12]
+    model, corpus = cwjax.load(validated / "model"), PreparedCorpus.read(config.parent / "corpus-prepared")
+    positions = train.validation_positions(Config(train=TrainSettings(validate_every=4, validation_examples=6)), corpus)
+    tokens = model.processor.tokens
+
+    @jax.jit
+    def logits(*inputs: jax.Array) -> jax.Array:
+        return nnx.merge(abstract(model.config)[0], model.params)(*inputs)
+
+    losses, right = [], []
+    for position in positions:
+        segment = corpus.segments[position]
+        prompt, said = tokens.prompt("en", timestamps=False), tokens.transcript(segment.utterances, timestamps=False)
+        read = np.full((1, 44), tokens.end_of_text)
+        read[0, : len(prompt + said) - 1] = (prompt + said)[:-1]
+        context = model.processor.context([describe_for_evaluation(segment)], 16)
+        found = logits(model.processor.features(corpus.audio(position))[None], read, *context)
+        found = np.asarray(found, np.float64)[0, len(prompt) - 1 :][: len(said)]
+        losses += list(np.log(np.exp(found).sum(axis=-1)) - found[np.arange(len(said)), said])
+        right += list(found.argmax(axis=-1) == said)
+    best = min(rows.values(), key=lambda row: (row["validation/wer/right"], row["step"]))
+    assert best["validation/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert best["validation/token_accuracy"] == pytest.approx(np.mean(right), abs=0.02)
+    assert rows[4]["validation/loss"] > rows[12]["validation/loss"]
+
+
+def test_training_ends_when_validations_get_no_better(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second without a better one is killed before it is saved, and made again, as in a run that nobody killed."""
+    losses_given = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.25, 10: 1.0, 12: 0.5}
+    killed = False
+
+    class Given:
+        segments = 1
+
+        def __init__(self, *_: object):
+            self.validations = 4 if killed else 1
+
+        def measure(self, _: dict) -> dict[str, float]:
+            nonlocal killed
+            step = 2 * self.validations
+            self.validations += 1
+            if step == 8 and not killed:
+                killed = True
+                raise KeyboardInterrupt
+            return {"validation/loss": losses_given[step], "validation/token_accuracy": 1 / losses_given[step]}
+
+    monkeypatch.setattr(train, "validate", lambda *_: {"validation/wer/right": 1.0})
+    monkeypatch.setattr(train, "ValidationLoss", Given)
+    options = ("--train.validate-every", "2", "--train.best-by", "loss", "--train.patience", "2")
+    assert run(config, tmp_path / "run", *options) == 130
+    assert run(config, tmp_path / "run", *options) == 0
+    assert max(losses(tmp_path / "run")) == 8
+    assert scores(tmp_path / "run") == {step: losses_given[step] for step in (2, 4, 6, 8)}
+    said = capfd.readouterr().err
+    assert "stopping early: 2 validations without a better one" in said
+    assert "keeping the parameters of step 4" in said
+    assert read_training_facts(tmp_path / "run/model")["steps"] == 8
+
+
+def test_the_best_is_the_lowest_or_the_highest_and_can_be_judged_anew(caplog: pytest.LogCaptureFixture) -> None:
+    progress = dict(NOTHING_VALIDATED)
+    first = {"validation/wer/right": 0.5, "validation/homophones/right": 0.5}
+    worse = {"validation/wer/right": 0.4, "validation/homophones/right": 0.4}
+    assert note_validation(progress, 2, first, "homophones/right")
+    assert not note_validation(progress, 4, worse, "homophones/right")
+    assert not note_validation(progress, 6, dict(first), "homophones/right"), "no better than the best"
+    assert (progress["best_step"], progress["validated"], progress["stale"]) == (2, 6, 2)
+    assert first["validation/score"] == 0.5
+    assert rescore(progress, "wer/right")
+    assert note_validation(progress, 8, worse, "wer/right")
+    assert rescore({**NOTHING_VALIDATED, "score": 0.3}, "wer/right"), "of a run before there was a choice"
+    assert not caplog.text
+    assert not rescore(progress, "loss")
+    assert "train.best_by is loss, which was not measured before" in caplog.text
+    assert note_validation(progress, 10, {"validation/loss": 9.0}, "loss")
+    for by in ("homophones/none", "token_accuracy"):
+        with pytest.raises(CwjaxError, match=f"train.best_by is {by}, but "):
+            require_measure(by, False, False, Path("here"))
 
 
 def test_frozen_weights_are_those_that_were_trained_with(
@@ -268,7 +360,7 @@ def stored(workdir: Path, config: Config, **changed: object) -> Config:
 
 
 @pytest.mark.parametrize(
-    "change", [{"remat": "full"}, {"accumulation": 4}, {"validate_every": 7}, {"validation_examples": 3}]
+    "change", [{"remat": "full"}, {"accumulation": 4}, {"validate_every": 7}, {"best_by": "loss"}, {"keep_every": 9}]
 )
 def test_what_changes_no_loss_may_change(tmp_path: Path, change: dict, caplog: pytest.LogCaptureFixture) -> None:
     config = stored(tmp_path, Config())

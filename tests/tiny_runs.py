@@ -41,6 +41,7 @@ config = Config(
 PAUSING = """
 import os, sys
 
+from cwjax.data.processor import Processor
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.training.metrics import MetricsWriter
 
@@ -65,15 +66,22 @@ def transcribe_and_pause(*arguments):
     return heard
 
 
-write, transcribe = MetricsWriter.write, Evaluator._heard
-if os.environ.get("PAUSE_AFTER") == "validation":
+def save_and_pause(processor, directory):
+    save(processor, directory)
+    pause()
+
+
+write, transcribe, save = MetricsWriter.write, Evaluator._heard, Processor.save
+if os.environ.get("PAUSE_AFTER") == "export":
+    Processor.save = save_and_pause
+elif os.environ.get("PAUSE_AFTER") == "validation":
     Evaluator._heard = transcribe_and_pause
 elif "PAUSE_AFTER" in os.environ:
     MetricsWriter.write = write_and_pause
 """
-"""A run of such a configuration can be told by the environment to wait when it has noted a step, or in a validation. It
-goes on when its standard input is closed, or when the processes know a key of which it is told there, with milliseconds
-to wait."""
+"""A run of such a configuration can be told by the environment to wait when it has noted a step, in a validation, or in
+the middle of writing a model. It goes on when its standard input is closed, or when the processes know a key of which
+it is told there, with milliseconds to wait."""
 
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
@@ -98,8 +106,8 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def start(config: Path, workdir: Path, *options: str, pause_after: int | str | None = None) -> subprocess.Popen:
-    """A run in a process of its own. It waits after noting a step, or in a "validation", if told so, until its standard
-    input is closed, as `communicate` does."""
+    """A run in a process of its own. If told so, it waits after noting a step, in a "validation" or in an "export",
+    until its standard input is closed, as `communicate` does."""
     command = [sys.executable, str(CHILD), "train", "--config", str(config), "--workdir", str(workdir), *options]
     pausing = {} if pause_after is None else {"PAUSE_AFTER": str(pause_after)}
     return subprocess.Popen(

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 DESCRIPTION_FILE = "checkpoint.json"
+KEPT_FILE = "kept"
+"""In a checkpoint that stays for good."""
 _LEFT_BEHIND = "*.*"
 """Names of what a killed process was writing or deleting; whole checkpoints are plain numbers."""
 
@@ -66,7 +68,7 @@ class Checkpoints:
 
     Args:
         workdir: of the run.
-        kept: latest checkpoints that stay.
+        kept: latest checkpoints that stay, besides those that stay for good.
     """
 
     def __init__(self, workdir: Path, kept: int):
@@ -88,8 +90,8 @@ class Checkpoints:
         """Steps that have a checkpoint, earliest first."""
         return _steps(self._directory)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Begins to write a checkpoint; its arrays may be given up at once.
+    def save(self, checkpoint: Checkpoint, for_good: bool = False) -> None:
+        """Begins to write a checkpoint; its arrays may be given up at once. One `for_good` is never deleted.
 
         Raises:
             CwjaxError: the disk is full or the directory cannot be written, now or when the checkpoint before was
@@ -104,9 +106,9 @@ class Checkpoints:
                 raise FileNotFoundError("the run's directory is gone")
             with _plain_name(self._directory) as directory:
                 response = ocp.save_checkpointables_async(directory / f"{step}.partial", arrays, overwrite=True)
-        self._pending = self._thread.submit(self._finish, step, response, content)
+        self._pending = self._thread.submit(self._finish, step, response, content, for_good)
 
-    def _finish(self, step: int, response: Any, content: dict[str, Any]) -> None:
+    def _finish(self, step: int, response: Any, content: dict[str, Any], for_good: bool) -> None:
         with self._mended(step):
             response.result()
             if not is_first():
@@ -118,12 +120,15 @@ class Checkpoints:
             text = json.dumps(content)
             digest = hashlib.sha256(text.encode()).hexdigest()
             write_text(partial / DESCRIPTION_FILE, json.dumps({"sha256": digest, "content": text}))
+            if for_good:
+                (partial / KEPT_FILE).touch()
             self._remove(whole)
             partial.rename(whole)
             self._delete_old()
 
     def _delete_old(self) -> None:
-        for step in self.steps()[: -self._kept]:
+        passing = [step for step in self.steps() if not (self._directory / str(step) / KEPT_FILE).exists()]
+        for step in passing[: -self._kept]:
             self._remove(self._directory / str(step))
 
     def _remove(self, whole: Path) -> None:

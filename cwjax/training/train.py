@@ -20,15 +20,17 @@ from cwjax.data.pipeline import training_batches, training_windows
 from cwjax.data.prepared import PreparedCorpus, require_array_record
 from cwjax.data.processor import TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.evaluate import SCORE, evaluate, scores_of, validate
+from cwjax.evaluation.evaluate import evaluate, scores_of, validate
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.files import local_path
 from cwjax.inference.transcriber import Transcriber
 from cwjax.machine import log_devices, peak_memory
 from cwjax.models.parameters import Parameters, cast, merge
 from cwjax.processes import first_alone, is_first, require_same_settings
+from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
 from cwjax.training.checkpoints import Checkpoint, Checkpoints
 from cwjax.training.corpus import example_settings, log_estimate, next_batch, prepare_corpus, selection
+from cwjax.training.exports import exact_arrays, model_facts, write_export
 from cwjax.training.fingerprint import fingerprint
 from cwjax.training.groups import count_parameters, require_open_way, split_parameters
 from cwjax.training.memory import name_out_of_memory
@@ -38,7 +40,9 @@ from cwjax.training.parts import initial_parameters, make_processor, open_parts,
 from cwjax.training.profiler import Profiler
 from cwjax.training.sharding import batch_share, gather, make_mesh, put_batch
 from cwjax.training.signals import StoppedBySignal, StopSignal
+from cwjax.training.timer import Timer
 from cwjax.training.train_step import abstract_batch, abstract_state, init_state, make_train_step
+from cwjax.training.validation_loss import ValidationLoss
 from cwjax.training.workdir import opened_workdir
 from cwjax.weights.model_directory import record_facts, save_model
 
@@ -93,6 +97,8 @@ def train(config: Config) -> Path:
             restored = checkpoints.restore(abstract)
             if restored:
                 state, best, progress = restored
+                progress = {**NOTHING_VALIDATED, "exported": 0, **progress}
+                best = best if rescore(progress, settings.best_by) else None
                 frozen = initial_parameters(parts, model, abstract_frozen, settings.seed)
                 require_same_frozen(progress["frozen"], frozen, config)
                 log.info("continuing after step %d", int(state.step))
@@ -102,8 +108,9 @@ def train(config: Config) -> Path:
                 trainable, frozen = split_parameters(initial, config.freeze)
                 require_open_way(trainable, frozen)
                 state, best = init_state(config, trainable, abstract), None
-                progress = {"examples": 0, "validated": 0, "score": None, "best_step": 0, "frozen": fingerprint(frozen)}
+                progress = {"examples": 0, **NOTHING_VALIDATED, "exported": 0, "frozen": fingerprint(frozen)}
                 del initial, trainable
+        exact_frozen = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), abstract_frozen)
         step = saved = int(state.step)
 
         # What feeds the loop, and what measures.
@@ -128,34 +135,50 @@ def train(config: Config) -> Path:
             config.evaluation.batch_size,
             stop.asked,
         )
+        if validated_on:
+            losses = ValidationLoss(config, model, mesh, corpus, validated_on, processor, examples, stop.asked)
+            require_measure(settings.best_by, evaluator.homophones is not None, losses.segments > 0, corpus.directory)
         writer = MetricsWriter(workdir, step, progress["validated"])
         meter = stack.enter_context(Meter(settings, writer, Progress(step, steps), share[1]))
         profiler = Profiler(workdir / "profile" if settings.profile else None, step)
+        timer = Timer(settings.checkpoint_minutes, settings.log_every)
+        lengths: set[int] = set()
 
         # The loop. A step is saved before it is validated, so that either can be left at any time.
         with profiler, stop.deferred(), name_out_of_memory("the training step"):
             while True:
                 last, stopping = step >= steps, stop.asked()
-                saves = is_due(step, every=settings.checkpoint_every) or last or stopping
+                keeps = is_due(step, every=settings.keep_every)
+                saves = is_due(step, every=settings.checkpoint_every) or keeps or last or stopping or timer.passed(step)
                 validates = is_due(step, every=settings.validate_every) or (last and settings.validate_every)
                 validates = validates and validated_on and progress["validated"] < step
                 if (saves or validates) and step > saved:
                     meter.flush()
                     progress["examples"] = step * settings.batch_size
-                    checkpoints.save(Checkpoint(state, best, progress))
+                    checkpoints.save(Checkpoint(state, best, progress), for_good=keeps)
                     saved = step
+                    timer.restart()
                 if validates and not stopping:
                     with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
-                        measured = validate(
-                            evaluator, merge(state.trainable, frozen), validated_on, config.data.max_target_tokens
-                        )
-                    stopping = measured is None
-                    if measured:
-                        writer.write({"step": step, **measured})
-                        progress["validated"] = step
-                        if best is None or measured[SCORE] < progress["score"]:
+                        whole = merge(state.trainable, frozen)
+                        measured = validate(evaluator, whole, validated_on, config.data.max_target_tokens)
+                        loss = None if measured is None else losses.measure(whole)
+                    stopping = loss is None
+                    if not stopping:
+                        measured |= loss
+                        if note_validation(progress, step, measured, settings.best_by):
                             best = jax.tree.map(jnp.copy, state.trainable)
-                            progress |= {"score": measured[SCORE], "best_step": step}
+                        writer.write({"step": step, **measured})
+                        if settings.patience and progress["stale"] >= settings.patience:
+                            log.info("stopping early: %d validations without a better one", progress["stale"])
+                            last = True
+                if is_due(step, every=settings.export_every) and progress["exported"] < step and not stopping:
+                    meter.flush()
+                    arrays = exact_arrays(parts, model, state.trainable, frozen, exact_frozen, settings.seed)
+                    facts = model_facts(config, parts, counts, corpus, windows, step)
+                    write_export(workdir, step, settings.exports_kept, model, arrays, processor, facts)
+                    progress["exported"] = step
+                    meter.restart()
                 if stopping:
                     checkpoints.wait()
                     raise StoppedBySignal(f"stopped after step {step}; run the same command to continue")
@@ -166,6 +189,9 @@ def train(config: Config) -> Path:
                 step += 1
                 with meter.waiting():
                     batch = next_batch(batches)
+                if (length := batch["targets"].shape[1]) not in lengths:
+                    lengths.add(length)
+                    log.info("compiling the step for targets of %d tokens", length)
                 seconds = float(np.sum(batch.pop("seconds")))
                 profiler.before(step, state)
                 state, metrics = train_step(state, frozen, put_batch(batch, mesh))
@@ -178,19 +204,10 @@ def train(config: Config) -> Path:
         trainable = state.trainable if best is None else best
         del state, best
         if dtype != jnp.float32:  # those in use are rounded
-            exact = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), abstract_frozen)
-            frozen = initial_parameters(parts, model, exact, settings.seed)
+            frozen = initial_parameters(parts, model, exact_frozen, settings.seed)
             require_same_frozen(progress["frozen"], cast(frozen, dtype), config)
         parameters = merge(trainable, frozen)
-        durations = [corpus.segments[position].duration for window in windows for position in window]
-        facts = {
-            **parts.facts,
-            **counts,
-            "frozen": list(config.freeze),
-            "steps": steps,
-            "training_hours": round(sum(durations) / 3600, 3),
-            "training_segments": len(durations),
-        }
+        facts = model_facts(config, parts, counts, corpus, windows, step)
         directory = workdir / "model"
         arrays = gather(parameters)
         if is_first():

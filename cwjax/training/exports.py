@@ -1,0 +1,109 @@
+"""Models written while training goes on: `exports/step-N` in the run's directory, each a whole model directory."""
+
+import collections
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cwjax.config import Config
+from cwjax.data.packing import Window
+from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.processor import Processor
+from cwjax.models.context_whisper import ContextWhisperConfig
+from cwjax.models.parameters import Parameters, flatten, merge, unflatten
+from cwjax.processes import is_first
+from cwjax.training.parts import ModelParts, initial_parameters
+from cwjax.training.sharding import gather
+from cwjax.weights.model_directory import save_model
+from cwjax.weights.name_table import NamedArrays
+
+log = logging.getLogger(__name__)
+
+FOLDER = "exports"
+
+
+def model_facts(
+    config: Config,
+    parts: ModelParts,
+    counts: dict[str, int],
+    corpus: PreparedCorpus,
+    windows: Sequence[Window],
+    step: int,
+) -> dict[str, Any]:
+    """How a model came to be that was trained for so many steps."""
+    durations = [corpus.segments[position].duration for window in windows for position in window]
+    return {
+        **parts.facts,
+        **counts,
+        "frozen": list(config.freeze),
+        "steps": step,
+        "training_hours": round(sum(durations) / 3600, 3),
+        "training_segments": len(durations),
+    }
+
+
+def write_export(
+    workdir: Path,
+    step: int,
+    kept: int,
+    model: ContextWhisperConfig,
+    arrays: NamedArrays,
+    processor: Processor,
+    facts: dict[str, Any],
+) -> None:
+    """Writes the model of a step, whole or not at all; one that is there already is replaced. All processes must call.
+
+    Args:
+        workdir: of the run.
+        step: after which.
+        kept: latest exports that stay; 0: all.
+        model: sizes.
+        arrays: all parameters, which every process must take.
+        processor: tokenizers and audio settings.
+        facts: how the model came to be.
+
+    Raises:
+        CwjaxError: the disk is full or the directory cannot be written.
+    """
+    folder = workdir / FOLDER
+    if is_first():
+        for leftover in folder.glob(".step-*.cwjax-partial"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        save_model(folder / f"step-{step}", model, arrays, processor, facts)
+        log.info("model of step %d written to %s", step, folder / f"step-{step}")
+        steps = sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
+        for old in steps[:-kept] if kept else ():
+            shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
+    collections.deque(arrays, maxlen=0)
+
+
+def exact_arrays(
+    parts: ModelParts,
+    model: ContextWhisperConfig,
+    trainable: Parameters,
+    frozen: Parameters,
+    exact: Parameters,
+    seed: int,
+) -> NamedArrays:
+    """All parameters in float32, one at a time on the host. Frozen ones that are in use rounded are read from where
+    they came from once more, and take no memory of a device.
+
+    Args:
+        parts: of the model.
+        model: sizes.
+        trainable, frozen: in use.
+        exact: shapes and shardings of the frozen ones in float32.
+        seed: of those that are new.
+    """
+    whole = {path: leaf for path, leaf in flatten(frozen) if leaf.dtype == np.float32}
+    yield from gather(merge(trainable, unflatten(whole)))
+    rounded = {path: leaf for path, leaf in flatten(exact) if path not in whole}
+    for path, array in parts.read() if rounded else ():
+        if rounded.pop(path, None):
+            yield path, np.asarray(array, np.float32)
+    if rounded:  # new, and not trained either
+        yield from gather(initial_parameters(parts, model, unflatten(rounded), seed))
