@@ -42,6 +42,7 @@ NEW = "new"
 Measure = Literal["wer/right", "wer/none", "loss", "token_accuracy", "homophones/right", "homophones/none"]
 """What a validation measures: word error rate and homophones spelled as meant by context, and with the right context
 the loss of a token and the share of tokens guessed right."""
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 FreezableGroup = Literal["text_encoder", "audio_encoder", "decoder", "context", "embeddings"]
 
 
@@ -236,6 +237,8 @@ class TrainSettings:
     patience: int = 0
     """Validations without a better one after which training ends; 0: it goes on to the last step."""
     seed: int = 0
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """What is told the metrics, if it is installed. WORKDIR/metrics.jsonl has them in any case."""
     profile: bool = False
     """Write a trace of a few steps to WORKDIR/profile, for TensorBoard or https://ui.perfetto.dev."""
 
@@ -248,6 +251,9 @@ class TrainSettings:
         ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name} is {value}: must not be negative")
+        for name in self.trackers:
+            known = get_args(TrackerName)
+            _require(name in known, f"train.trackers: {name!r} is none of {', '.join(known)}")
         measures = get_args(Measure)
         _require(self.best_by in measures, f"train.best_by is {self.best_by!r}: use one of {', '.join(measures)}")
         _require(

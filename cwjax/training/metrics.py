@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON object a line in `metrics.jsonl`, TensorBoard if it is installed, and progress."""
+"""Metrics of a run: one JSON object a line in `metrics.jsonl`, which trackers are told too, and progress."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluate import SCORE
 from cwjax.files import write_text
 from cwjax.processes import is_first
+from cwjax.training.trackers import Trackers
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,13 @@ class MetricsWriter:
         workdir: of the run.
         resumed_step: from which it continues; later rows are dropped first.
         validated_step: of the last validation that the run knows of; later validations are dropped, too.
+        trackers: are told every row after it is written.
     """
 
-    def __init__(self, workdir: Path, resumed_step: int, validated_step: int):
+    def __init__(self, workdir: Path, resumed_step: int, validated_step: int, trackers: Trackers):
         self._path = workdir / METRICS_FILE
-        self._file = self._tensorboard = None
+        self._file = None
+        self._trackers = trackers
         if not is_first():
             return
         kept = [
@@ -41,7 +44,6 @@ class MetricsWriter:
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error
-        self._tensorboard = _tensorboard_writer(workdir)
 
     def write(self, row: dict[str, Any]) -> None:
         """Writes one row; it has `step` and numbers under plain names."""
@@ -52,16 +54,12 @@ class MetricsWriter:
             self._file.flush()
         except OSError as error:
             raise CwjaxError(f"{self._path}: cannot be written ({error.strerror})") from error
-        if self._tensorboard:
-            for name, value in row.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, row["step"])
+        self._trackers.log(row)
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in (self._file, self._tensorboard):
-            if file:
-                file.close()
+        """Closes the file."""
+        if self._file:
+            self._file.close()
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -89,14 +87,6 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None
     numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
     return row if numbers and type(row.get("step")) is int else None
-
-
-def _tensorboard_writer(workdir: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(workdir / "tensorboard"))
 
 
 class Progress:

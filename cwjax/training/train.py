@@ -41,6 +41,7 @@ from cwjax.training.profiler import Profiler
 from cwjax.training.sharding import batch_share, gather, make_mesh, put_batch
 from cwjax.training.signals import StoppedBySignal, StopSignal
 from cwjax.training.timer import Timer
+from cwjax.training.trackers import Trackers, flat
 from cwjax.training.train_step import abstract_batch, abstract_state, init_state, make_train_step
 from cwjax.training.validation_loss import ValidationLoss
 from cwjax.training.workdir import opened_workdir
@@ -138,7 +139,8 @@ def train(config: Config) -> Path:
         if validated_on:
             losses = ValidationLoss(config, model, mesh, corpus, validated_on, processor, examples, stop.asked)
             require_measure(settings.best_by, evaluator.homophones is not None, losses.segments > 0, corpus.directory)
-        writer = MetricsWriter(workdir, step, progress["validated"])
+        trackers = Trackers(settings.trackers, workdir, flat(config.as_dict()), read_metrics(workdir))
+        writer = MetricsWriter(workdir, step, progress["validated"], stack.enter_context(trackers))
         meter = stack.enter_context(Meter(settings, writer, Progress(step, steps), share[1]))
         profiler = Profiler(workdir / "profile" if settings.profile else None, step)
         timer = Timer(settings.checkpoint_minutes, settings.log_every)

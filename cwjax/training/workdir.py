@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "train.export_every",
     "train.exports_kept",
     "train.log_every",
+    "train.trackers",
     "train.profile",
     "train.remat",
     "train.accumulation",
