@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tiny import write_bert
 from tiny_runs import losses, run, write_config
 
 import cwjax
 from cwjax import machine
-from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
+from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
 from cwjax.data.context import describe_for_evaluation
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
@@ -36,6 +36,7 @@ from cwjax.weights.tensors import open_tensors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+EARLIER = Path(__file__).with_name("data") / "model-0.1.0"
 STEPS = 12
 
 
@@ -473,6 +474,28 @@ def test_a_tokenizer_that_was_being_written_is_written_anew(tmp_path: Path, monk
     assert not (tmp_path / "tokenizer").exists()
     processor = parts.make_processor(config, opened, ["a sail"], tmp_path / "tokenizer")
     assert parts.with_vocabulary(opened, processor).whisper.vocab_size == len(processor.tokens)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_trained_from(
+    tmp_path: Path, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a part, and those of a whole model."""
+    monkeypatch.setattr(parts, "_require_room", lambda *_: None)  # the model is smaller than any example
+    bert, model = write_bert(tmp_path / "bert"), shutil.copytree(EARLIER, tmp_path / "model")
+    for directory in (bert, model):
+        tensors = load_file(directory / "model.safetensors")
+        name = next(name for name in sorted(tensors) if name.endswith(("LayerNorm.bias", "/bias")))
+        tensors[name] = tensors[name].copy()
+        tensors[name].flat[-1] = wrong
+        save_file(tensors, directory / "model.safetensors")
+    for settings, source in (
+        (ModelSettings(text_encoder=str(bert), tokenizer_size=260), bert),
+        (ModelSettings(start=str(model)), model),
+    ):
+        opened = parts.open_parts(Config(model=settings))
+        with pytest.raises(CwjaxError, match=rf"{source}: .*/bias: holds numbers that are not finite"):
+            list(opened.read())
 
 
 def test_a_text_encoder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:

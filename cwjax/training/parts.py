@@ -26,7 +26,7 @@ from cwjax.weights.model_directory import (
     require_vocabulary,
     written_aside,
 )
-from cwjax.weights.name_table import NamedArrays
+from cwjax.weights.name_table import NamedArrays, require_weights
 from cwjax.weights.pretrained import TEXT_ENCODER, open_text_encoder, open_whisper
 from cwjax.weights.sources import file_sha256, locate
 from cwjax.weights.tensors import SAFETENSORS_FILE
@@ -66,7 +66,7 @@ def open_parts(config: Config) -> ModelParts:
         facts = {"start": settings.start}
 
         def read() -> NamedArrays:
-            return read_parameters(directory, model)
+            return require_weights(read_parameters(directory, model), settings.start)
     else:
         text_encoder = open_text_encoder(locate(settings.text_encoder))
         whisper = None if settings.whisper == NEW else open_whisper(locate(settings.whisper))
@@ -77,8 +77,9 @@ def open_parts(config: Config) -> ModelParts:
         facts["text_encoder_sha256"] = _checked_sha256(text_encoder.tokenizer, settings.text_encoder_sha256)
 
         def read() -> NamedArrays:
-            texts = ((TEXT_ENCODER + path, array) for path, array in text_encoder.read())
-            return chain(texts, whisper.read() if whisper else ())
+            texts = require_weights(text_encoder.read(), settings.text_encoder)
+            heard = require_weights(whisper.read(), settings.whisper) if whisper else ()
+            return chain(((TEXT_ENCODER + path, array) for path, array in texts), heard)
 
     facts["timestamps"] = config.data.timestamps > 0 or knows_timestamps
     facts["max_context_tokens"] = config.data.max_context_tokens

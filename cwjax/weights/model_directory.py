@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 
@@ -29,7 +28,7 @@ from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
 from cwjax.weights.configuration_file import CONFIG_FILE, errors_name, read_config
 from cwjax.weights.model_card import MODEL_CARD_FILE, model_card
-from cwjax.weights.name_table import NamedArrays, as_tree
+from cwjax.weights.name_table import NamedArrays, as_tree, require_weights
 from cwjax.weights.sources import public_name
 from cwjax.weights.tensors import open_tensors, write_tensors
 
@@ -74,13 +73,7 @@ def write_model(
 
     def counted() -> NamedArrays:
         nonlocal count
-        for path, array in named:
-            if not jnp.issubdtype(array.dtype, jnp.floating):
-                raise CwjaxError(
-                    f"{path}: holds numbers of the type {array.dtype}, which are no weights; fetch it again"
-                )
-            if not np.isfinite(array).all():
-                raise CwjaxError(f"{path}: holds numbers that are not finite (NaN or infinite); fetch it again")
+        for path, array in require_weights(named):
             count += array.size
             yield path, array
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -84,6 +85,22 @@ def extract(parameters: Mapping[str, np.ndarray], table: Table) -> NamedArrays:
         parts = enumerate(whole) if "#" in pattern else [("", whole)]
         for layer, part in parts:
             yield pattern.replace("#", str(layer)), part.transpose(axes) if axes else part
+
+
+def require_weights(named: NamedArrays, source: str = "") -> NamedArrays:
+    """Passes all on that can be weights.
+
+    Raises:
+        CwjaxError: one is of another type than floating point, or holds a NaN or an infinite number; it is named, after
+            the `source`.
+    """
+    for path, array in named:
+        name = f"{source}: {path}" if source else path
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise CwjaxError(f"{name}: holds numbers of the type {array.dtype}, which are no weights; fetch it again")
+        if not np.isfinite(array).all():
+            raise CwjaxError(f"{name}: holds numbers that are not finite (NaN or infinite); fetch it again")
+        yield path, array
 
 
 def as_tree(named: NamedArrays, dtype: np.dtype | type = np.float32) -> Parameters:
