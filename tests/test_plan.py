@@ -19,9 +19,14 @@ from patience import PATIENCE
 from tiny import write_bert
 
 from cwjax.cli import main
+from cwjax.config import load_config
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.evaluator import local_parameters
+from cwjax.models.parameters import merge
 from cwjax.training import plan
 from cwjax.training.cost import count_products
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import abstract_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -122,18 +127,37 @@ print(found.sent["all-gather"], found.sent["all-reduce"], found.gathered_in_loop
 
 
 def test_a_plan_of_the_devices_here(config: Path, search: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--config", str(config), "--json"]) == 0
+    assert main(["plan", "--config", str(config), "--json", "--train.validate-every", "5"]) == 0
     made = json.loads(capsys.readouterr().out)["plan"]
     assert made["chips"] == 1
     assert made["trained"] < made["parameters"]
     assert made["peak"] > made["arguments"] > 4 * made["parameters"] + 8 * made["trained"]
     assert made["sent"] == {}
+    # Validation keeps the best parameters; one process in one precision has no other copies.
+    assert (made["best"], made["copies"]) == (4 * made["trained"], 0)
+    assert 0 <= made["peak"] - made["arguments"] - made["temporaries"] - made["best"] < 4096, "metrics"
     # Remat costs operations, and none of those that are useful.
     (saving,) = (one for one in search["tried"] if one["remat"] == "full")
     assert made["useful"] == saving["useful"]
     # The gradient of attention computes the scores again in any case.
     assert made["useful"] < made["operations"] < 1.05 * made["useful"]
     assert 1.2 * made["useful"] < saving["operations"] < 1.4 * made["useful"]
+
+
+def test_what_validation_holds_is_counted(config: Path) -> None:
+    """The best parameters in float32, and copies of what is held in another precision, or of all among processes."""
+    rounded = load_config(config, ["--train.compute-dtype", "bfloat16", "--train.validate-every", "5"])
+    mesh = make_mesh(-1, 1, 1)
+    state, frozen = abstract_state(rounded, plan.planned_sizes(rounded), mesh)
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
+    parameters = trained + sum(leaf.size for leaf in jax.tree.leaves(frozen))
+    counted = [plan.validation_bytes(rounded, state.trainable, frozen, processes) for processes in (1, 2)]
+    assert counted == [(4 * trained, 2 * trained), (4 * trained, 2 * parameters)]
+
+    held = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), merge(state.trainable, frozen))
+    copies = local_parameters(held, jnp.dtype("bfloat16"))
+    fresh = [new for new, old in zip(*map(jax.tree.leaves, (copies, held)), strict=True) if new is not old]
+    assert sum(leaf.nbytes for leaf in fresh) == 2 * trained, "what validation does"
 
 
 def test_what_cannot_fit_is_refused_by_how_much(

@@ -106,6 +106,7 @@ def _table(made: "Plan") -> str:
         ("parameters", f"{made.parameters:,}, trained: {made.trained:,} ({made.trained / made.parameters:.1%})"),
         ("arguments of a chip", f"{made.arguments / MIB:,.0f} MiB"),
         ("temporaries", f"{made.temporaries / MIB:,.0f} MiB"),
+        ("best in validation", f"{made.best / MIB:,.0f} MiB, and {made.copies / MIB:,.0f} MiB while it transcribes"),
         ("peak", f"{made.peak / MIB:,.0f} MiB" + (f" of {made.memory / MIB:,.0f} MiB" if made.memory else "")),
         ("operations of a chip", f"{made.operations / 1e12:.3f} TFLOP, {made.useful / 1e12:.3f} without remat"),
         *((f"{kind} of a chip", f"{size / MIB:,.1f} MiB") for kind, size in sorted(made.sent.items())),

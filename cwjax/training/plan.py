@@ -5,17 +5,20 @@ The real step is compiled ahead of time for the real topology.
 
 import dataclasses
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 
 from cwjax.config import NEW, Config
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.layers import Remat
+from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.training.cost import count_collectives, count_products
 from cwjax.training.groups import count_parameters
@@ -84,7 +87,10 @@ class Plan:
         batch_size: examples of a step, of all chips together.
         remat: `train.remat`.
         parameters, trained: of the model, of all chips together.
-        arguments, temporaries, peak: bytes of memory.
+        arguments, temporaries: bytes of memory of the step.
+        best, copies: those that validation adds: the best parameters so far, all the time, and copies while it
+            transcribes.
+        peak: bytes of memory at most, without what transcribing itself needs.
         memory: bytes that a chip has; 0 when nobody knows.
         operations: that are carried out, those of remat included.
         useful: operations per chip without those that are computed again.
@@ -104,6 +110,8 @@ class Plan:
     trained: int
     arguments: int
     temporaries: int
+    best: int
+    copies: int
     peak: int
     memory: int
     operations: float
@@ -223,6 +231,7 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
     seconds = max(computing, sending)
     state, frozen = abstract_state(config, model, mesh)
     counts = count_parameters(state.trainable, frozen)
+    best, copies = validation_bytes(config, state.trainable, frozen, len({one.process_index for one in devices}))
     return Plan(
         topology=topology,
         chips=len(devices),
@@ -233,7 +242,9 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
         trained=counts["trained"],
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        peak=kept + memory.temp_size_in_bytes,
+        best=best,
+        copies=copies,
+        peak=kept + best + max(memory.temp_size_in_bytes, copies),
         memory=int(chip.memory) if chip else 0,
         operations=counted.operations,
         useful=useful,
@@ -243,6 +254,26 @@ def make_plan(config: Config, model: ContextWhisperConfig, topology: str, device
         sending=sending,
         expected_mfu=useful / chip.operations_per_second / seconds if chip and seconds else 0.0,
     )
+
+
+def validation_bytes(config: Config, trainable: Parameters, frozen: Parameters, processes: int) -> tuple[int, int]:
+    """What validation adds on a chip: bytes of the best parameters so far, and of the copies that it transcribes with.
+
+    Several processes have a copy each of all parameters in the precision of the computation; one has copies of those
+    only that it holds in another (`cwjax.evaluation.evaluator.local_parameters`).
+    """
+    if not config.train.validate_every:
+        return 0, 0
+    dtype = jnp.dtype(config.train.compute_dtype)
+    everything = [leaf for tree in (trainable, frozen) for _, leaf in flatten(tree)]
+
+    def of_a_chip(leaf: jax.ShapeDtypeStruct) -> int:
+        return math.prod(leaf.sharding.shard_shape(leaf.shape))
+
+    best = sum(of_a_chip(leaf) * leaf.dtype.itemsize for _, leaf in flatten(trainable))
+    if processes > 1:
+        return best, sum(leaf.size for leaf in everything) * dtype.itemsize
+    return best, sum(of_a_chip(leaf) for leaf in everything if leaf.dtype != dtype) * dtype.itemsize
 
 
 def alternatives(
