@@ -39,6 +39,7 @@ def model_facts(
     return {
         **parts.facts,
         **counts,
+        "corpus": config.data.corpus,
         "frozen": list(config.freeze),
         "steps": step,
         "training_hours": round(sum(durations) / 3600, 3),
