@@ -1,6 +1,7 @@
 """The training step against the same step in PyTorch, in one run, both in turn.
 
     python benchmarks/train_step.py [--whisper tiny] [--batch 4] [--tokens 128] [--dtype float32] [--trained all]
+    python benchmarks/train_step.py --lengths 64 128 224 448
 
 PyTorch's is transformers' Whisper with SDPA, cross-entropy, clipping and a fused AdamW; it is given the log-mel
 features, which ours computes from the waveform inside the step. `stock` is our step for Whisper alone, as PyTorch's;
@@ -9,6 +10,7 @@ Prints windows and seconds of audio per second (medians), float operations again
 same framework reach here (MFU), memory on a GPU, and the ratio of PyTorch's time to ours, of steps that ran in turn and
 of the fastest of each.
 With other work on the machine trust the latter more: PyTorch's threads wait for each other, and suffer most from it.
+With `--lengths`, our step for Whisper alone with targets of so many tokens, in turn: what shorter targets save.
 """
 
 import argparse
@@ -60,8 +62,12 @@ def main() -> None:
     parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
     parser.add_argument("--threads", type=int, default=available_cores(), help="of PyTorch on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lengths", type=int, nargs="+", help="compare target lengths instead")
     options = parser.parse_args()
     whisper = WHISPER_SIZES[options.whisper]
+    if options.lengths:
+        print(json.dumps({"settings": vars(options), **_by_length(whisper, options)}, indent=2))
+        return
     batch = _batch(whisper, options)
     steps: dict[str, Callable[[], float]] = {}
     operations = {}
@@ -99,6 +105,31 @@ def main() -> None:
         report[f"PyTorch_over_{name}"] = round(statistics.median(ratios), 3)
         report[f"PyTorch_over_{name}_fastest"] = round(min(took["PyTorch"]) / min(took[name]), 3)
     print(json.dumps(report, indent=2))
+
+
+def _by_length(whisper: WhisperConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a step by its target length, medians and fastest, and their shares of the longest's."""
+    steps = {}
+    for length in sorted(options.lengths):
+        settings = argparse.Namespace(**{**vars(options), "tokens": length})
+        steps[length] = _ours("stock", whisper, _batch(whisper, settings), settings)[0]
+        steps[length]()
+    took: dict[int, list[float]] = {length: [] for length in steps}
+    for _ in range(options.rounds):
+        for length, step in steps.items():
+            began = time.perf_counter()
+            step()
+            took[length].append(time.perf_counter() - began)
+    longest = took[max(took)]
+    return {
+        f"{length} tokens": {
+            "seconds": round(statistics.median(seconds), 4),
+            "fastest": round(min(seconds), 4),
+            "share_of_longest": round(statistics.median(map(float.__truediv__, seconds, longest)), 3),
+            "share_of_longest_fastest": round(min(seconds) / min(longest), 3),
+        }
+        for length, seconds in took.items()
+    }
 
 
 def _batch(whisper: WhisperConfig, options: argparse.Namespace) -> dict[str, np.ndarray]:

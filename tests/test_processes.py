@@ -12,7 +12,7 @@ import pytest
 import tiny_runs
 from patience import PATIENCE
 from safetensors.numpy import load_file
-from tiny_runs import ROOT, losses, run, wait_until_paused, write_config
+from tiny_runs import ROOT, SHORTER, losses, run, wait_until_paused, write_config
 from tolerance import assert_close, layer_terms
 
 from cwjax import processes
@@ -36,7 +36,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # With so large an epsilon an update is nearly the gradient times the learning rate. With a small one every gradient
     # moves its parameter by the learning rate, even one that is nothing but rounding errors.
     optim = "learning_rate=0.3, epsilon=1.0, warmup_steps=5"
-    return write_config(tmp_path_factory.mktemp("processes"), STEPS, optim)
+    return write_config(tmp_path_factory.mktemp("processes"), STEPS, optim, SHORTER)
 
 
 @pytest.fixture(scope="module")

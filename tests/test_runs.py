@@ -12,7 +12,7 @@ import pytest
 from patience import PATIENCE
 from safetensors.numpy import load_file
 from tiny import write_bert
-from tiny_runs import losses, run, start, wait_until_paused, write_config
+from tiny_runs import SHORTER, losses, run, start, wait_until_paused, write_config
 
 import cwjax
 from cwjax.cli import main
@@ -31,7 +31,7 @@ STEPS = 60
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration whose corpus, once written, all tests of this file share."""
     directory = tmp_path_factory.mktemp("runs")
-    return write_config(directory, STEPS)
+    return write_config(directory, STEPS, data=SHORTER)
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,24 @@ def test_the_loss_of_a_step_is_the_mean_over_its_targets() -> None:
     assert metrics["token_accuracy"] == pytest.approx((rows.argmax(axis=-1) == targets).mean())
 
 
+def test_a_longer_padding_changes_nothing() -> None:
+    step, state, frozen = prepare(("text_encoder",))
+    _, padded_state, _ = prepare(("text_encoder",))
+    batch = make_batch()
+    padded = {
+        name: jnp.pad(array, ((0, 0), (0, 7))) if name in ("tokens", "targets", "is_target") else array
+        for name, array in batch.items()
+    }
+    state, metrics = step(state, frozen, batch)
+    padded_state, padded_metrics = step(padded_state, frozen, padded)
+    for name, value in metrics.items():
+        assert_close(padded_metrics[name], value, TERMS, message=name)
+    assert float(padded_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
+    ours, longer = host(state.trainable), host(padded_state.trainable)
+    for path, leaf in ours.items():
+        assert_close(longer[path], leaf, TERMS, 1.0, message=path)
+
+
 @pytest.mark.parametrize("options", [{"remat": "dots", "accumulation": 2}, {"remat": "full"}])
 def test_ways_to_save_memory_change_nothing(options: dict[str, Any]) -> None:
     runs = [prepare(("text_encoder",)), prepare(("text_encoder",), **options)]

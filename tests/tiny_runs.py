@@ -30,6 +30,7 @@ config = Config(
     ),
     data=DataSettings(
         corpus="demo", root={root!r}, demo=DemoCorpusSettings({demo}), max_target_tokens=44, max_context_tokens=16,
+        {data}
     ),
     freeze=("text_encoder",),
     optim=OptimizerSettings({optim}),
@@ -83,14 +84,19 @@ elif "PAUSE_AFTER" in os.environ:
 the middle of writing a model. It goes on when its standard input is closed, or when the processes know a key of which
 it is told there, with milliseconds to wait."""
 
+SHORTER = "previous_text=0.5, target_lengths=(24, 34),"
+"""Targets of three lengths, half of which have text before them."""
 TINY_CORPUS = "pairs=2, train_articles=1, test_articles=1, sentences=(3, 3)"
 
 
-def write_config(directory: Path, steps: int, optim: str = "learning_rate=1e-3, warmup_steps=5") -> Path:
+def write_config(
+    directory: Path, steps: int, optim: str = "learning_rate=1e-3, warmup_steps=5", data: str = ""
+) -> Path:
     """A configuration whose corpus, once written, all runs share; also a BERT for it."""
     bert = write_bert(directory / "bert")
     path = directory / "tiny.py"
-    text = CONFIG.format(bert=str(bert), root=str(directory / "corpus"), demo=TINY_CORPUS, steps=steps, optim=optim)
+    places = {"bert": str(bert), "root": str(directory / "corpus")}
+    text = CONFIG.format(**places, demo=TINY_CORPUS, steps=steps, optim=optim, data=data)
     path.write_text(text + PAUSING)
     return path
 

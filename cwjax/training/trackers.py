@@ -155,7 +155,10 @@ class Trackers:
                 log.warning("train.trackers: %s cannot be started and is left out (%s)", name, _line(error))
             else:
                 self._trackers[name], self._told[name] = tracker, {**known, "active": True}
-        write_text(path, json.dumps(self._told) + "\n")
+        try:
+            write_text(path, json.dumps(self._told) + "\n")
+        except OSError as error:
+            raise CwjaxError(f"{path}: cannot be written ({error.strerror})") from error
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Tells all of them a row of `metrics.jsonl`, unless they were told one of its kind and step before."""

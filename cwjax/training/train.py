@@ -191,13 +191,16 @@ def train(config: Config) -> Path:
                 step += 1
                 with meter.waiting():
                     batch = next_batch(batches)
-                if (length := batch["targets"].shape[1]) not in lengths:
+                compiles = (length := batch["targets"].shape[1]) not in lengths
+                if compiles:
                     lengths.add(length)
                     log.info("compiling the step for targets of %d tokens", length)
                 seconds = float(np.sum(batch.pop("seconds")))
                 profiler.before(step, state)
                 state, metrics = train_step(state, frozen, put_batch(batch, mesh))
                 meter.dispatched(step, metrics, seconds)
+                if compiles:
+                    meter.restart()
         checkpoints.wait()
 
         # The result: the best parameters in validation, or else the last.
