@@ -24,14 +24,19 @@ from cwjax.data.context import describe_for_evaluation
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluator import Evaluator
-from cwjax.models.context_whisper import abstract
+from cwjax.models.context_whisper import abstract, init_params
+from cwjax.models.parameters import unflatten
 from cwjax.training import meter as metering
 from cwjax.training import parts, train
 from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
+from cwjax.training.exports import exact_arrays
+from cwjax.training.groups import split_parameters
 from cwjax.training.memory import name_out_of_memory
 from cwjax.training.metrics import MetricsWriter, read_metrics
+from cwjax.training.sharding import make_mesh
+from cwjax.training.train_step import abstract_state
 from cwjax.training.workdir import opened_workdir
-from cwjax.weights.model_directory import read_training_facts
+from cwjax.weights.model_directory import read_model_config, read_parameters, read_training_facts
 from cwjax.weights.tensors import open_tensors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -474,6 +479,27 @@ def test_a_tokenizer_that_was_being_written_is_written_anew(tmp_path: Path, monk
     assert not (tmp_path / "tokenizer").exists()
     processor = parts.make_processor(config, opened, ["a sail"], tmp_path / "tokenizer")
     assert parts.with_vocabulary(opened, processor).whisper.vocab_size == len(processor.tokens)
+
+
+def test_a_model_written_in_between_has_its_frozen_weights_unrounded() -> None:
+    """The text encoder is pretrained, the positions are new; training holds both in bfloat16."""
+    model, mesh = read_model_config(EARLIER), make_mesh(-1, 1, 1)
+    whole = dict(read_parameters(EARLIER, model))
+    opened = parts.ModelParts(
+        model, lambda: ((path, whole[path]) for path in whole if path.startswith("text_encoder/")), None, EARLIER, {}
+    )
+    config = Config(freeze=("text_encoder",), train=TrainSettings(compute_dtype="bfloat16"))
+    shapes = abstract_state(config, model, mesh)[1]
+    exact = jax.tree.map(lambda leaf: leaf.update(dtype=jax.numpy.float32), shapes)
+    trainable = jax.device_put(split_parameters(unflatten(whole), config.freeze)[0])
+    frozen = parts.initial_parameters(opened, model, shapes, seed=0)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(frozen)} == {"bfloat16"}
+    written = dict(exact_arrays(opened, model, trainable, frozen, exact, seed=0))
+    whole["audio_encoder/positions"] = init_params(model, jax.random.key(0))["audio_encoder"]["positions"]
+    assert written.keys() == whole.keys()
+    for path, array in written.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, whole[path], err_msg=path)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

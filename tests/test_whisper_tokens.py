@@ -130,3 +130,10 @@ def test_timestamps_need_no_names(tmp_path: Path) -> None:
     assert suppression(unnamed, 51865, DecodingOptions()).always.tolist() == (
         suppression(named, 51865, DecodingOptions()).always.tolist()
     )
+
+
+def test_a_transcript_has_the_tokens_of_its_utterances_and_no_others(trained: WhisperTokens) -> None:
+    """Whatever space stands around them, so that what is counted of each is what a window of all of them has."""
+    utterances = [Utterance(0, 1, " They talked "), Utterance(1, 2, " "), Utterance(2, 3, "again.\n")]
+    expected = [*trained.encode("They talked"), *trained.encode("again."), trained.end_of_text]
+    assert trained.transcript(utterances, timestamps=False) == expected
