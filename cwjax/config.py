@@ -29,6 +29,7 @@ from cwjax.data.mixing import MixingSettings
 from cwjax.data.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
 from cwjax.models.layers import Remat
+from cwjax.models.lora import LoraSettings
 from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
 
@@ -76,6 +77,9 @@ class ModelSettings:
     the BERT in that wheel."""
     text_encoder_sha256: str = ""
     """SHA-256 of the text encoder's model.safetensors; checked when set."""
+    adapter: str = ""
+    """A LoRA adapter of Whisper's in PEFT's format, a directory or hub id, which is merged into the Whisper that
+    training starts from."""
     context_attention: ContextAttentionConfig = field(default_factory=ContextAttentionConfig)
 
 
@@ -302,6 +306,7 @@ class Config:
     freeze: tuple[str, ...] = ()
     """Groups that are not trained (text_encoder, audio_encoder, decoder, context, embeddings) or patterns of
     parameter paths such as "decoder/blocks/*"."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
     optim: OptimizerSettings = field(default_factory=OptimizerSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -52,7 +52,8 @@ def transformers_model(config: WhisperConfig, parameters: Parameters):
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(parameters)}
     named = extract(leaves, HUGGING_FACE_TABLE)
     tensors = {f"model.{name}": torch.tensor(array.copy()) for name, array in named}
-    model = WhisperForConditionalGeneration(TransformersConfig(**dataclasses.asdict(config)))
+    padding = min(50256, config.vocab_size - 1)  # transformers' own is beyond small vocabularies
+    model = WhisperForConditionalGeneration(TransformersConfig(**dataclasses.asdict(config), pad_token_id=padding))
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert missing == ["proj_out.weight"]  # it is the token embedding
     assert not unexpected

@@ -12,7 +12,8 @@ from quickly import compile_as_told
 
 from cwjax.config import Config, DataSettings, MeshSettings, OptimizerSettings, TrainSettings
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
-from cwjax.models.parameters import flatten
+from cwjax.models.lora import LoraSettings, is_pair, new_pair_parameter
+from cwjax.models.parameters import flatten, merge, unflatten
 from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.t5 import T5Config
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
@@ -38,6 +39,7 @@ MODEL = ContextWhisperConfig(
     context=ContextAttentionConfig(gate_init=0.5),
 )
 """Its audio attention is long enough to go head by head on a CPU."""
+ADAPTED = ("decoder/blocks/cross_attn/query/kernel", "decoder/blocks/mlp/down/kernel")
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
@@ -56,10 +58,12 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 
 def settings(mesh: MeshSettings, **train: object) -> Config:
-    """Everything is trained, at a rate at which three steps move every parameter. With so large an epsilon an update is
-    nearly the gradient times the learning rate; with a small one it would not be smaller for a gradient that is nothing
-    but rounding errors."""
+    """Everything is trained, two kernels by LoRA, at a rate at which three steps move every parameter. With so large an
+    epsilon an update is nearly the gradient times the learning rate; with a small one it would not be smaller for a
+    gradient that is nothing but rounding errors."""
     return Config(
+        freeze=ADAPTED,
+        lora=LoraSettings(rank=2, targets=ADAPTED),
         data=DataSettings(max_target_tokens=TARGETS, max_context_tokens=CONTEXT),
         optim=OptimizerSettings(learning_rate=1.0, epsilon=1.0, warmup_steps=0, weight_decay=0.01),
         train=TrainSettings(steps=10, batch_size=BATCH, spec_augment=SpecAugmentSettings(1, 100, 1, 20), **train),
@@ -75,9 +79,11 @@ def main(out: str, *meshes: str) -> None:
         devices = make_mesh(axes.data, axes.fsdp, axes.tensor, jax.devices()[: axes.data * axes.fsdp * axes.tensor])
         abstract, abstract_frozen = abstract_state(config, MODEL, devices)
         train_step = make_train_step(config, MODEL, devices)
-        measured = {}
+        key, measured = jax.random.key(1), {}
+        pairs = {path: leaf for path, leaf in flatten(abstract.trainable) if is_pair(path)}
+        pairs = unflatten({path: new_pair_parameter(path, leaf.shape, key) for path, leaf in pairs.items()})
         with jax.set_mesh(devices):
-            trainable, frozen = split_parameters(parameters, ())
+            trainable, frozen = split_parameters(merge(parameters, pairs), config.freeze)
             state = init_state(config, trainable, abstract)
             frozen = jax.device_put(frozen, jax.tree.map(lambda leaf: leaf.sharding, abstract_frozen))
             for step in range(3):

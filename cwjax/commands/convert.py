@@ -28,6 +28,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text-encoder", metavar="SOURCE", help=f"{source} or a model of ours: BERT, DistilBERT, T5, mT5"
     )
+    parser.add_argument(
+        "--adapter", metavar="SOURCE", help="directory or hub id of a LoRA in PEFT's format, merged into --whisper"
+    )
     parser.add_argument("--original", metavar="SOURCE", help=f"{source} of the original PyTorch ContextWhisper")
     parser.add_argument("--model", metavar="DIR", type=Path, help="model directory to take apart")
     parser.add_argument("--export", choices=FORMATS, help="what to take out of it")
@@ -68,6 +71,8 @@ def _export(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     if options.export:
         raise CwjaxError("convert: --export goes with --model, the model directory to take apart")
+    if options.adapter and not options.whisper:
+        raise CwjaxError("convert: --adapter goes with --whisper, into which it is merged")
     if options.whisper and not options.text_encoder:
         raise CwjaxError("convert: --whisper needs --text-encoder, such as google-bert/bert-base-uncased")
     from cwjax.models.whisper import ContextAttentionConfig
@@ -78,7 +83,8 @@ def _convert(options: argparse.Namespace) -> None:
     else:
         layers = tuple(options.context_layers) if options.context_layers else None
         context = ContextAttentionConfig(options.gate, options.gate_init, layers)
-        done = convert(options.whisper, options.text_encoder, options.output, context, options.dtype, options.seed)
+        joined = (options.whisper, options.text_encoder, options.output, context, options.dtype, options.seed)
+        done = convert(*joined, options.adapter or "")
     log.info("written: %s, %s parameters, %.2f GB", options.output, f"{done.parameters:,}", done.bytes / 1e9)
     for missing in done.missing:
         log.warning("missing, to be added before it can transcribe: %s", missing)

@@ -9,6 +9,7 @@ import fnmatch
 import jax.numpy as jnp
 
 from cwjax.errors import CwjaxError
+from cwjax.models.lora import LoraSettings, is_pair, pair_shapes
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten
 
 GROUP_PATTERNS: dict[str, tuple[str, ...]] = {
@@ -58,32 +59,53 @@ def is_frozen(path: str, freeze: tuple[str, ...]) -> bool:
 
 
 def split_parameters(parameters: Parameters, freeze: tuple[str, ...]) -> tuple[Parameters, Parameters]:
-    """Splits a tree into (trained, frozen).
+    """Splits a tree into (trained, frozen); LoRA's pairs are trained whatever is frozen.
 
     Raises:
         CwjaxError: an entry of `freeze` matches nothing, or nothing is left to train.
     """
     leaves = dict(flatten(parameters))
     for entry in freeze:
-        if not any(is_frozen(path, (entry,)) for path in leaves if path not in NEVER_TRAINED):
+        if not any(is_frozen(path, (entry,)) for path in leaves if path not in NEVER_TRAINED and not is_pair(path)):
             raise CwjaxError(
                 f"freeze: '{entry}' is no group ({', '.join(GROUP_PATTERNS)}) and matches no parameter path"
             )
-    trained = {path: leaf for path, leaf in leaves.items() if not is_frozen(path, freeze)}
-    frozen = {path: leaf for path, leaf in leaves.items() if is_frozen(path, freeze)}
+    trained = {path: leaf for path, leaf in leaves.items() if is_pair(path) or not is_frozen(path, freeze)}
+    frozen = {path: leaf for path, leaf in leaves.items() if path not in trained}
     if not trained:
         raise CwjaxError("freeze: everything is frozen, nothing is left to train")
     return unflatten(trained), unflatten(frozen)
 
 
+def with_pairs(parameters: Parameters, lora: LoraSettings, freeze: tuple[str, ...]) -> Parameters:
+    """Shapes of the model's parameters with those of the pairs that adapt what is frozen of them.
+
+    Raises:
+        CwjaxError: a target matches no parameter, or nothing that is frozen.
+    """
+    if not lora.rank:
+        return parameters
+    leaves = dict(flatten(parameters))
+    for pattern in lora.targets:
+        if not fnmatch.filter(leaves, pattern):
+            raise CwjaxError(f"lora.targets: '{pattern}' matches no parameter path")
+    pairs = pair_shapes({path: leaf for path, leaf in leaves.items() if is_frozen(path, freeze)}, lora)
+    if not pairs:
+        raise CwjaxError(
+            "lora.targets: match nothing that is frozen, and what is trained needs no pair; name what is to be adapted "
+            "with --freeze, such as --freeze audio_encoder decoder text_encoder"
+        )
+    return merge(parameters, pairs)
+
+
 def count_parameters(trainable: Parameters, frozen: Parameters) -> dict[str, int]:
-    """Counts for the log: all parameters, those that are trained, and those of context attention."""
+    """Counts for the log: all parameters but LoRA's pairs, those that are trained, and those of context attention."""
 
     def count(*trees: Parameters, part: str = "") -> int:
         return sum(leaf.size for tree in trees for path, leaf in flatten(tree) if part in path)
 
     return {
-        "parameters": count(trainable, frozen),
+        "parameters": count(trainable, frozen) - count(trainable, part="/lora_"),
         "trained": count(trainable),
         "context_attention": count(trainable, frozen, part="/context_"),
     }

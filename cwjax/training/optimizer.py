@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 import optax
-from jax.tree_util import DictKey
 
 from cwjax.config import OptimizerSettings, freezable_groups
 from cwjax.errors import CwjaxError
+from cwjax.models.lora import KERNEL, LORA_A, LORA_B
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.training.groups import group_of
 
@@ -64,5 +64,5 @@ def make_optimizer(settings: OptimizerSettings, trained: Parameters, steps: int)
 
 
 def _kernels(parameters: Any) -> Any:
-    """True at kernels, the only parameters that weight decay pulls to zero."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1] == DictKey("kernel"), parameters)
+    """True at kernels and LoRA's pairs, the only parameters that weight decay pulls to zero."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in (KERNEL, LORA_A, LORA_B), parameters)

@@ -16,8 +16,10 @@ from cwjax.data.text_tokenizer import TextTokenizer
 from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
+from cwjax.models.lora import is_pair, new_pair_parameter
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.training.sharding import put_parameters
+from cwjax.weights.adapters import adapted
 from cwjax.weights.model_directory import (
     read_model_config,
     read_parameters,
@@ -81,9 +83,12 @@ def open_parts(config: Config) -> ModelParts:
             heard = require_weights(whisper.read(), settings.whisper) if whisper else ()
             return chain(((TEXT_ENCODER + path, array) for path, array in texts), heard)
 
+    if settings.adapter:
+        facts["adapter"] = settings.adapter
     facts["timestamps"] = config.data.timestamps > 0 or knows_timestamps
     facts["max_context_tokens"] = config.data.max_context_tokens
     _require_room(config, model)
+    read = adapted(read, settings.adapter)
     return ModelParts(model, read, (whisper.files or "") if whisper else None, text_encoder.tokenizer, facts)
 
 
@@ -143,7 +148,9 @@ def initial_parameters(parts: ModelParts, model: ContextWhisperConfig, wanted: P
     new = {path: leaf for path, leaf in shapes.items() if path not in leaves}
 
     def make() -> dict[str, jax.Array]:
-        made = dict(flatten(init_params(model, jax.random.key(seed))))
+        key = jax.random.key(seed)
+        made = dict(flatten(init_params(model, key)))
+        made |= {path: new_pair_parameter(path, leaf.shape, key) for path, leaf in new.items() if is_pair(path)}
         return {path: made[path].astype(leaf.dtype) for path, leaf in new.items()}
 
     return unflatten(leaves | jax.jit(make, out_shardings={path: leaf.sharding for path, leaf in new.items()})())

@@ -19,6 +19,7 @@ from jax.tree_util import DictKey
 
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig
+from cwjax.models.lora import KERNEL, LORA_A, LORA_B
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.placement import BATCH_AXES, TENSOR_AXIS
 from cwjax.models.t5 import T5Config
@@ -78,7 +79,7 @@ def parameter_shardings(parameters: Parameters, mesh: Mesh) -> Parameters:
     """
     shardings = {}
     for path, leaf in flatten(parameters):
-        rule = next(spec for pattern, spec in RULES if fnmatch.fnmatchcase(path, pattern))
+        rule = _rule(path)
         stacked = "/blocks/" in path and rule != P()
         spec = P(None, *rule) if stacked else rule
         for size, axis in zip(leaf.shape, spec, strict=False):
@@ -88,6 +89,15 @@ def parameter_shardings(parameters: Parameters, mesh: Mesh) -> Parameters:
                 )
         shardings[path] = NamedSharding(mesh, spec)
     return unflatten(shardings)
+
+
+def _rule(path: str) -> P:
+    """Of a parameter. LoRA's pairs lie where their kernels do: A split as its inputs are, B as its outputs."""
+    head, _, name = path.rpartition("/")
+    if name in (LORA_A, LORA_B):
+        inputs, outputs = _rule(f"{head}/{KERNEL}")
+        return P(inputs, None) if name == LORA_A else P(None, outputs)
+    return next(spec for pattern, spec in RULES if fnmatch.fnmatchcase(path, pattern))
 
 
 def require_divisible_heads(config: ContextWhisperConfig, mesh: Mesh) -> None:

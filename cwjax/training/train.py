@@ -6,6 +6,7 @@ equals that of a run that was never interrupted. The mesh and the number of proc
 
 import collections
 import contextlib
+import itertools
 import logging
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from cwjax.evaluation.evaluator import Evaluator
 from cwjax.files import local_path
 from cwjax.inference.transcriber import Transcriber
 from cwjax.machine import log_devices, peak_memory
+from cwjax.models.lora import merge_lora
 from cwjax.models.parameters import Parameters, cast, merge
 from cwjax.processes import first_alone, is_first, require_same_settings
 from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
@@ -38,6 +40,7 @@ from cwjax.training.meter import Meter
 from cwjax.training.metrics import METRICS_FILE, MetricsWriter, Progress, read_metrics
 from cwjax.training.parts import initial_parameters, make_processor, open_parts, with_vocabulary
 from cwjax.training.profiler import Profiler
+from cwjax.training.result import pairs_of, save_adapter
 from cwjax.training.sharding import batch_share, gather, make_mesh, put_batch
 from cwjax.training.signals import StoppedBySignal, StopSignal
 from cwjax.training.timer import Timer
@@ -162,9 +165,10 @@ def train(config: Config) -> Path:
                     timer.restart()
                 if validates and not stopping:
                     with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
-                        whole = merge(state.trainable, frozen)
+                        whole = merge_lora(merge(state.trainable, frozen), config.lora.scale)
                         measured = validate(evaluator, whole, validated_on, config.data.max_target_tokens)
                         loss = None if measured is None else losses.measure(whole)
+                        del whole
                     stopping = loss is None
                     if not stopping:
                         measured |= loss
@@ -211,14 +215,15 @@ def train(config: Config) -> Path:
         if dtype != jnp.float32:  # those in use are rounded
             frozen = initial_parameters(parts, model, exact_frozen, settings.seed)
             require_same_frozen(progress["frozen"], cast(frozen, dtype), config)
-        parameters = merge(trainable, frozen)
+        parameters = merge_lora(merge(trainable, frozen), config.lora.scale)
         facts = model_facts(config, parts, counts, corpus, windows, step)
         directory = workdir / "model"
-        arrays = gather(parameters)
+        arrays, pairs = gather(parameters), gather(pairs_of(trainable))
         if is_first():
             save_model(directory, model, arrays, processor, facts)
+            save_adapter(directory, pairs, trainable, config)
             log.info("model written to %s", directory)
-        collections.deque(arrays, maxlen=0)  # all processes must take all
+        collections.deque(itertools.chain(arrays, pairs), maxlen=0)  # all processes must take all
         if config.evaluation.at_end:
             facts["minutes"] = round((time.monotonic() - began) / 60, 1)
             split, history = config.evaluation.split, read_metrics(workdir)

@@ -18,10 +18,11 @@ from cwjax.data.log_mel import SAMPLES_PER_POSITION, log_mel
 from cwjax.data.pcm16 import from_pcm16
 from cwjax.models.attention import Implementation
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.lora import merge_lora
 from cwjax.models.parameters import Parameters, cast, flatten, merge
 from cwjax.models.placement import on_own_examples
 from cwjax.models.spec_augment import spec_augment
-from cwjax.training.groups import split_parameters
+from cwjax.training.groups import split_parameters, with_pairs
 from cwjax.training.loss import vocabulary_loss
 from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import (
@@ -61,7 +62,8 @@ def abstract_state(config: Config, model: ContextWhisperConfig, mesh: Mesh) -> t
         CwjaxError: mesh and parameters do not go together, or nothing is left to train.
     """
     require_divisible_heads(model, mesh)
-    trainable, frozen = split_parameters(abstract(model)[1], config.freeze)
+    whole = with_pairs(abstract(model)[1], config.lora, config.freeze)
+    trainable, frozen = split_parameters(whole, config.freeze)
     opt_state = jax.eval_shape(make_optimizer(config.optim, trainable, config.train.steps).init, trainable)
     shardings = parameter_shardings(trainable, mesh)
     state = TrainState(
@@ -108,10 +110,10 @@ def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementa
     """The loss of a batch; where SpecAugment masks anything, the batch also holds `mask_keys`."""
     graphdef, _ = abstract(model, config.train.remat, attention)
     augment, num_mel_bins = config.train.spec_augment, model.whisper.num_mel_bins
-    dtype = jnp.dtype(config.train.compute_dtype)
+    dtype, scale = jnp.dtype(config.train.compute_dtype), config.lora.scale
 
     def loss(parameters: Parameters, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graphdef, cast(parameters, dtype))
+        model = nnx.merge(graphdef, cast(merge_lora(parameters, scale), dtype))
         features = on_own_examples(lambda waveform: log_mel(from_pcm16(waveform), num_mel_bins, jnp), batch["waveform"])
         if augment.masks:
             features = spec_augment(features, jax.random.wrap_key_data(batch["mask_keys"]), augment)

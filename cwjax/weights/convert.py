@@ -18,6 +18,7 @@ from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import ContextAttentionConfig
+from cwjax.weights.adapters import adapted
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.model_directory import (
     require_context_vocabulary,
@@ -68,6 +69,7 @@ def convert(
     context: ContextAttentionConfig,
     precision: Precision = "keep",
     seed: int = 0,
+    adapter: str = "",
 ) -> Converted:
     """Writes the model directory of a Whisper and a text encoder, joined by new context attention.
 
@@ -82,6 +84,7 @@ def convert(
         context: how the audio encoder attends.
         precision: what weights are stored in.
         seed: of the new context attention.
+        adapter: directory or hub id of a LoRA adapter in PEFT's format, which is merged into the Whisper.
 
     Raises:
         CwjaxError: a source is missing, damaged or not supported, its tokenizer is another model's, or `output` is
@@ -90,11 +93,11 @@ def convert(
     heard, read = open_whisper(locate(whisper)), open_text_encoder(locate(text_encoder))
     config = ContextWhisperConfig(whisper=heard.config, text_encoder=read.config, context=context)
     named = _chained(
-        ("Whisper", heard.read()),
+        ("Whisper", adapted(heard.read, adapter)()),
         ("text encoder", ((TEXT_ENCODER + path, array) for path, array in read.read())),
         ("context attention", _new_context_attention(config, seed)),
     )
-    facts = {"whisper": whisper, "text_encoder": text_encoder}
+    facts = {"whisper": whisper, "text_encoder": text_encoder} | ({"adapter": adapter} if adapter else {})
     with written_aside(output) as aside:
         missing = [*write_whisper_files(aside, heard), *_write_context_tokenizer(aside, read)]
         written = write_model(aside, config, _complete(config, _cast(named, precision)), facts)

@@ -77,7 +77,9 @@ def write_model(
             count += array.size
             yield path, array
 
-    sources = {name: public_name(str(facts[name])) for name in ("start", "whisper", "text_encoder") if name in facts}
+    sources = {
+        name: public_name(str(facts[name])) for name in ("start", "whisper", "text_encoder", "adapter") if name in facts
+    }
     facts = facts | sources
     size = write_tensors(directory, counted(), {"format": "cwjax"})
     write_json(directory / CONFIG_FILE, {"model_type": MODEL_TYPE, **config.to_dict(), "training": facts})

@@ -66,8 +66,8 @@ def open_tensors(directory: str | Path) -> Tensors:
     """
     directory = Path(directory)
     readers = {
-        SAFETENSORS_FILE: _open_safetensors,
-        SAFETENSORS_INDEX: lambda file: _open_shards(file, _open_safetensors),
+        SAFETENSORS_FILE: open_safetensors,
+        SAFETENSORS_INDEX: lambda file: _open_shards(file, open_safetensors),
         PYTORCH_FILE: open_pickle,
         PYTORCH_INDEX: lambda file: _open_shards(file, open_pickle),
     }
@@ -194,7 +194,8 @@ def _draft(number: int) -> str:
     return f"shard-{number}.partial"
 
 
-def _open_safetensors(file: Path) -> Tensors:
+def open_safetensors(file: Path) -> Tensors:
+    """The tensors of a safetensors file. Raises CwjaxError if it is damaged."""
     # safetensors checks the file; its tensors are then views of the mapped file, copied only where they are used.
     try:
         with safe_open(file, "numpy"), open(file, "rb") as stream:
