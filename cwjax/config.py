@@ -18,7 +18,7 @@ import runpy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -150,8 +150,11 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with warm-up and decay; frozen groups have no optimizer state at all."""
+    """The optimizer with warm-up and decay; frozen groups have no optimizer state at all."""
 
+    optimizer: Literal["adamw", "lion", "adafactor", "muon", "sgd"] = "adamw"
+    """Muon trains the kernels in blocks, Adam all else beside it. Lion wants learning rates 3 to 10 times lower than
+    AdamW's."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
     group_learning_rates: dict[FreezableGroup, float] = field(default_factory=dict)
@@ -162,6 +165,7 @@ class OptimizerSettings:
     final_share: float = 0.0
     """Learning rate at the end as a share of the peak."""
     beta1: float = 0.9
+    """Of AdamW and Lion; the momentum of Muon and SGD."""
     beta2: float = 0.98
     epsilon: float = 1e-6
     weight_decay: float = 0.0
@@ -170,6 +174,8 @@ class OptimizerSettings:
     """Gradients of the trained parameters are scaled down to this global norm; 0: never."""
 
     def __post_init__(self) -> None:
+        names = get_args(get_type_hints(type(self))["optimizer"])
+        _require(self.optimizer in names, f"optim.optimizer is {self.optimizer!r}: use one of {', '.join(names)}")
         rates = {f"group_learning_rates {group}": rate for group, rate in self.group_learning_rates.items()}
         for name, value in {"learning_rate": self.learning_rate, "epsilon": self.epsilon, **rates}.items():
             _require(0 < value < math.inf, f"optim.{name} is {value}: must be positive")
@@ -217,6 +223,10 @@ class TrainSettings:
     inside the blocks. `cwjax plan` says which is fastest."""
     spec_augment: SpecAugmentSettings = field(default_factory=SpecAugmentSettings)
     """How much of the spectrogram is masked in training."""
+    label_smoothing: float = 0.0
+    """Share of every target that is spread evenly over the vocabulary."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of what is trained, such as 0.999, that is validated and makes the result; 0: none."""
     accumulation: int = 1
     """Parts of a batch that are computed one after another, to save memory; the result is the same."""
     checkpoint_every: int = 500
@@ -264,6 +274,9 @@ class TrainSettings:
             not self.patience or self.validate_every > 0,
             f"train.patience is {self.patience}, but nothing is validated: set train.validate_every too",
         )
+        for name in ("label_smoothing", "ema_decay"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"train.{name} is {value}: must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)

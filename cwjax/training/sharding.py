@@ -115,17 +115,24 @@ def require_divisible_heads(config: ContextWhisperConfig, mesh: Mesh) -> None:
             )
 
 
-def optimizer_shardings(abstract_optimizer: Any, shardings: Parameters, mesh: Mesh) -> Any:
+def optimizer_shardings(abstract_optimizer: Any, trained: Parameters, mesh: Mesh) -> Any:
     """Shardings of the optimizer's state: what belongs to a parameter lies where the parameter lies.
 
-    A leaf belongs to the parameter whose path ends its own path in the state.
-    """
-    of_parameter = dict(flatten(shardings))
+    A leaf belongs to the parameter whose path ends its own path in the state. Of other shapes than the parameter's, as
+    where means over rows or columns stand for it, it is small, and whole on every device.
 
-    def sharding(path: tuple[Any, ...], _: Any) -> NamedSharding:
+    Args:
+        abstract_optimizer: shapes of the state.
+        trained: shapes and shardings of the parameters.
+        mesh: of devices.
+    """
+    of_parameter = dict(flatten(trained))
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = [entry.key for entry in path if isinstance(entry, DictKey)]
         tails = ("/".join(map(str, names[start:])) for start in range(len(names)))
-        return next((of_parameter[tail] for tail in tails if tail in of_parameter), replicated(mesh))
+        own = next((of_parameter[tail] for tail in tails if tail in of_parameter), None)
+        return own.sharding if own is not None and own.shape == leaf.shape else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_optimizer)
 

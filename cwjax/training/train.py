@@ -165,7 +165,7 @@ def train(config: Config) -> Path:
                     timer.restart()
                 if validates and not stopping:
                     with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
-                        whole = merge_lora(merge(state.trainable, frozen), config.lora.scale)
+                        whole = merge_lora(merge(state.kept, frozen), config.lora.scale)
                         measured = validate(evaluator, whole, validated_on, config.data.max_target_tokens)
                         loss = None if measured is None else losses.measure(whole)
                         del whole
@@ -173,14 +173,14 @@ def train(config: Config) -> Path:
                     if not stopping:
                         measured |= loss
                         if note_validation(progress, step, measured, settings.best_by):
-                            best = jax.tree.map(jnp.copy, state.trainable)
+                            best = jax.tree.map(jnp.copy, state.kept)
                         writer.write({"step": step, **measured})
                         if settings.patience and progress["stale"] >= settings.patience:
                             log.info("stopping early: %d validations without a better one", progress["stale"])
                             last = True
                 if is_due(step, every=settings.export_every) and progress["exported"] < step and not stopping:
                     meter.flush()
-                    arrays = exact_arrays(parts, model, state.trainable, frozen, exact_frozen, settings.seed)
+                    arrays = exact_arrays(parts, model, state.kept, frozen, exact_frozen, settings.seed)
                     facts = model_facts(config, parts, counts, corpus, windows, step)
                     write_export(workdir, step, settings.exports_kept, model, arrays, processor, facts)
                     progress["exported"] = step
@@ -210,7 +210,7 @@ def train(config: Config) -> Path:
         # The result: the best parameters in validation, or else the last.
         if best is not None:
             log.info("keeping the parameters of step %d, the best in validation", progress["best_step"])
-        trainable = state.trainable if best is None else best
+        trainable = state.kept if best is None else best
         del state, best
         if dtype != jnp.float32:  # those in use are rounded
             frozen = initial_parameters(parts, model, exact_frozen, settings.seed)

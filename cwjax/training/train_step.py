@@ -23,8 +23,8 @@ from cwjax.models.parameters import Parameters, cast, flatten, merge
 from cwjax.models.placement import on_own_examples
 from cwjax.models.spec_augment import spec_augment
 from cwjax.training.groups import split_parameters, with_pairs
-from cwjax.training.loss import vocabulary_loss
-from cwjax.training.optimizer import learning_rate_schedule, make_optimizer
+from cwjax.training.loss import Objective, vocabulary_loss
+from cwjax.training.optimizer import AveragedState, learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import (
     BATCH,
     optimizer_shardings,
@@ -53,6 +53,11 @@ class TrainState(NamedTuple):
     trainable: Parameters
     opt_state: optax.OptState
 
+    @property
+    def kept(self) -> Parameters:
+        """What is validated and makes the result: the moving average, or where there is none, what is trained."""
+        return self.opt_state.average if isinstance(self.opt_state, AveragedState) else self.trainable
+
 
 def abstract_state(config: Config, model: ContextWhisperConfig, mesh: Mesh) -> tuple[TrainState, Parameters]:
     """Shapes, dtypes and shardings of the state and of the frozen parameters, which are held in the precision of the
@@ -64,12 +69,12 @@ def abstract_state(config: Config, model: ContextWhisperConfig, mesh: Mesh) -> t
     require_divisible_heads(model, mesh)
     whole = with_pairs(abstract(model)[1], config.lora, config.freeze)
     trainable, frozen = split_parameters(whole, config.freeze)
-    opt_state = jax.eval_shape(make_optimizer(config.optim, trainable, config.train.steps).init, trainable)
-    shardings = parameter_shardings(trainable, mesh)
+    opt_state = jax.eval_shape(_optimizer(config, trainable).init, trainable)
+    trainable = with_shardings(trainable, parameter_shardings(trainable, mesh))
     state = TrainState(
         jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
-        with_shardings(trainable, shardings),
-        with_shardings(opt_state, optimizer_shardings(opt_state, shardings, mesh)),
+        trainable,
+        with_shardings(opt_state, optimizer_shardings(opt_state, trainable, mesh)),
     )
     frozen = jax.eval_shape(partial(cast, dtype=jnp.dtype(config.train.compute_dtype)), frozen)
     return state, with_shardings(frozen, parameter_shardings(frozen, mesh))
@@ -101,7 +106,7 @@ def init_state(config: Config, trainable: Parameters, abstract: TrainState) -> T
     """The state before the first step; the optimizer's arrays are born beside their parameters."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     trainable = jax.device_put(trainable, shardings.trainable)
-    optimizer = make_optimizer(config.optim, trainable, config.train.steps)
+    optimizer = _optimizer(config, trainable)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(trainable)
     return TrainState(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), trainable, opt_state)
 
@@ -111,6 +116,7 @@ def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementa
     graphdef, _ = abstract(model, config.train.remat, attention)
     augment, num_mel_bins = config.train.spec_augment, model.whisper.num_mel_bins
     dtype, scale = jnp.dtype(config.train.compute_dtype), config.lora.scale
+    objective = Objective(config.train.label_smoothing)
 
     def loss(parameters: Parameters, batch: Batch) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graphdef, cast(merge_lora(parameters, scale), dtype))
@@ -120,7 +126,7 @@ def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementa
         states = model.encode_context(batch["context_ids"], batch["context_mask"])
         stream = model.decoder.states(batch["tokens"], model.encode(features.astype(dtype), states))
         embedding = model.decoder.token_embedding.embedding[...]
-        return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"])
+        return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"], objective)
 
     return loss
 
@@ -140,7 +146,7 @@ def make_train_step(config: Config, model: ContextWhisperConfig, mesh: Mesh, los
     """
     state, _ = abstract_state(config, model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    optimizer = make_optimizer(config.optim, state.trainable, config.train.steps)
+    optimizer = _optimizer(config, state.trainable)
     schedule = learning_rate_schedule(config.optim, config.optim.learning_rate, config.train.steps)
     loss = loss or make_loss(config, model)
 
@@ -174,6 +180,10 @@ def make_train_step(config: Config, model: ContextWhisperConfig, mesh: Mesh, los
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+
+
+def _optimizer(config: Config, trainable: Parameters) -> optax.GradientTransformation:
+    return make_optimizer(config.optim, trainable, config.train.steps, config.train.ema_decay)
 
 
 def trace_step(
