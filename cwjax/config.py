@@ -280,6 +280,35 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class DistilSettings:
+    """A teacher, and a student that starts from some layers of `model.whisper`, which usually is the teacher too."""
+
+    teacher: str = ""
+    """Directory or hub id of a Whisper or of a model of ours, whose distribution of every token is learnt; it must have
+    the student's vocabulary. Empty: none."""
+    kl_weight: float = 1.0
+    """Of the divergence from the teacher."""
+    ce_weight: float = 0.8
+    """Of the cross-entropy beside it."""
+    temperature: float = 2.0
+    """At which the distributions are compared."""
+    encoder_layers: int = 0
+    """Layers that are kept of the audio encoder of `model.whisper`, evenly spaced, the first and the last among them;
+    0: all."""
+    decoder_layers: int = 0
+    """The same of its decoder. distil-whisper has 2."""
+
+    def __post_init__(self) -> None:
+        for name in ("kl_weight", "ce_weight", "encoder_layers", "decoder_layers"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"distil.{name} is {value}: must not be negative")
+        _require(
+            self.kl_weight + self.ce_weight > 0, "distil.kl_weight and distil.ce_weight are both 0: nothing is learnt"
+        )
+        _require(0 < self.temperature < math.inf, f"distil.temperature is {self.temperature}: must be positive")
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """What is measured at the end of training and by `launch/evaluate.py`."""
 
@@ -320,6 +349,7 @@ class Config:
     """Groups that are not trained (text_encoder, audio_encoder, decoder, context, embeddings) or patterns of
     parameter paths such as "decoder/blocks/*"."""
     lora: LoraSettings = field(default_factory=LoraSettings)
+    distil: DistilSettings = field(default_factory=DistilSettings)
     optim: OptimizerSettings = field(default_factory=OptimizerSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -32,6 +32,10 @@ NEVER_TRAINED = ("audio_encoder/positions",)
 """Whisper's encoder positions are fixed sinusoids."""
 
 
+TEACHER = "teacher"
+"""In the tree of what is frozen: the parameters of the model that is learnt from."""
+
+
 def group_of(path: str) -> str:
     """The group a parameter belongs to."""
     for group, patterns in GROUP_PATTERNS.items():
@@ -46,7 +50,7 @@ def is_frozen(path: str, freeze: tuple[str, ...]) -> bool:
     `audio_encoder` leaves the context attention inside it trainable; everything else of the path's
     head, its embeddings included, is frozen with it.
     """
-    if path in NEVER_TRAINED:
+    if path in NEVER_TRAINED or path.startswith(f"{TEACHER}/"):
         return True
     group = group_of(path)
     head = path.split("/")[0]
@@ -66,7 +70,7 @@ def split_parameters(parameters: Parameters, freeze: tuple[str, ...]) -> tuple[P
     """
     leaves = dict(flatten(parameters))
     for entry in freeze:
-        if not any(is_frozen(path, (entry,)) for path in leaves if path not in NEVER_TRAINED and not is_pair(path)):
+        if not any(is_frozen(path, (entry,)) and not is_frozen(path, ()) for path in leaves if not is_pair(path)):
             raise CwjaxError(
                 f"freeze: '{entry}' is no group ({', '.join(GROUP_PATTERNS)}) and matches no parameter path"
             )
@@ -98,8 +102,15 @@ def with_pairs(parameters: Parameters, lora: LoraSettings, freeze: tuple[str, ..
     return merge(parameters, pairs)
 
 
+def without_teacher(parameters: Parameters) -> Parameters:
+    """The model's own parameters."""
+    return {name: part for name, part in parameters.items() if name != TEACHER}
+
+
 def count_parameters(trainable: Parameters, frozen: Parameters) -> dict[str, int]:
-    """Counts for the log: all parameters but LoRA's pairs, those that are trained, and those of context attention."""
+    """Counts for the log: all parameters but LoRA's pairs and the teacher's, those that are trained, and those of
+    context attention."""
+    frozen = without_teacher(frozen)
 
     def count(*trees: Parameters, part: str = "") -> int:
         return sum(leaf.size for tree in trees for path, leaf in flatten(tree) if part in path)

@@ -18,6 +18,7 @@ from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.lora import is_pair, new_pair_parameter
 from cwjax.models.parameters import Parameters, flatten, unflatten
+from cwjax.training.distillation import teacher_arrays, thinned, thinned_sizes
 from cwjax.training.sharding import put_parameters
 from cwjax.weights.adapters import adapted
 from cwjax.weights.model_directory import (
@@ -64,15 +65,21 @@ def open_parts(config: Config) -> ModelParts:
         directory = locate(settings.start)
         model = read_model_config(directory)
         whisper, text_encoder = open_whisper(directory), open_text_encoder(directory)
+        thinned_sizes(config, whisper.config)
         knows_timestamps = read_training_facts(directory).get("timestamps", True)
         facts = {"start": settings.start}
 
         def read() -> NamedArrays:
-            return require_weights(read_parameters(directory, model), settings.start)
+            whole = adapted(lambda: read_parameters(directory, model), settings.adapter)
+            return require_weights(whole(), settings.start)
     else:
         text_encoder = open_text_encoder(locate(settings.text_encoder))
-        whisper = None if settings.whisper == NEW else open_whisper(locate(settings.whisper))
-        sizes = whisper.config if whisper else settings.whisper_size
+        if settings.whisper == NEW:
+            whisper, sizes = None, thinned_sizes(config, settings.whisper_size)
+        else:
+            whisper = open_whisper(locate(settings.whisper))
+            whisper = thinned(config, whisper._replace(read=adapted(whisper.read, settings.adapter)))
+            sizes = whisper.config
         model = ContextWhisperConfig(sizes, text_encoder.config, settings.context_attention)
         knows_timestamps = whisper is not None
         facts = {"start": "", "whisper": settings.whisper, "text_encoder": settings.text_encoder}
@@ -84,12 +91,21 @@ def open_parts(config: Config) -> ModelParts:
             return chain(((TEXT_ENCODER + path, array) for path, array in texts), heard)
 
     if settings.adapter:
+        if whisper is None:
+            raise CwjaxError("model.adapter: adapts a pretrained Whisper; name one in model.whisper or model.start")
         facts["adapter"] = settings.adapter
+    if config.distil.teacher:
+        facts["teacher"] = config.distil.teacher
     facts["timestamps"] = config.data.timestamps > 0 or knows_timestamps
     facts["max_context_tokens"] = config.data.max_context_tokens
     _require_room(config, model)
-    read = adapted(read, settings.adapter)
-    return ModelParts(model, read, (whisper.files or "") if whisper else None, text_encoder.tokenizer, facts)
+    return ModelParts(
+        model,
+        lambda: chain(read(), teacher_arrays(config)),
+        (whisper.files or "") if whisper else None,
+        text_encoder.tokenizer,
+        facts,
+    )
 
 
 def make_processor(config: Config, parts: ModelParts, transcripts: Iterable[str], trained_tokenizer: Path) -> Processor:

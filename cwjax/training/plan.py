@@ -21,6 +21,7 @@ from cwjax.models.layers import Remat
 from cwjax.models.parameters import Parameters, flatten
 from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.training.cost import count_collectives, count_products
+from cwjax.training.distillation import thinned_sizes
 from cwjax.training.groups import count_parameters
 from cwjax.training.sharding import make_mesh
 from cwjax.training.train_step import abstract_state, trace_step
@@ -152,6 +153,7 @@ def planned_sizes(config: Config) -> ContextWhisperConfig:
         name = settings.whisper.removeprefix("openai/whisper-")
         known = WHISPER_SIZES.get(name) if name != settings.whisper else None
         whisper = known or open_whisper(locate(settings.whisper)).config
+    whisper = thinned_sizes(config, whisper)
     text_encoder = (
         TEXT_ENCODER_SIZES.get(settings.text_encoder) or open_text_encoder(locate(settings.text_encoder)).config
     )

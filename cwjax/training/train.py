@@ -34,7 +34,7 @@ from cwjax.training.checkpoints import Checkpoint, Checkpoints
 from cwjax.training.corpus import example_settings, log_estimate, next_batch, prepare_corpus, selection
 from cwjax.training.exports import exact_arrays, model_facts, write_export
 from cwjax.training.fingerprint import fingerprint
-from cwjax.training.groups import count_parameters, require_open_way, split_parameters
+from cwjax.training.groups import count_parameters, require_open_way, split_parameters, without_teacher
 from cwjax.training.memory import name_out_of_memory
 from cwjax.training.meter import Meter
 from cwjax.training.metrics import METRICS_FILE, MetricsWriter, Progress, read_metrics
@@ -165,7 +165,7 @@ def train(config: Config) -> Path:
                     timer.restart()
                 if validates and not stopping:
                     with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
-                        whole = merge_lora(merge(state.kept, frozen), config.lora.scale)
+                        whole = merge_lora(merge(state.kept, without_teacher(frozen)), config.lora.scale)
                         measured = validate(evaluator, whole, validated_on, config.data.max_target_tokens)
                         loss = None if measured is None else losses.measure(whole)
                         del whole
@@ -212,6 +212,7 @@ def train(config: Config) -> Path:
             log.info("keeping the parameters of step %d, the best in validation", progress["best_step"])
         trainable = state.kept if best is None else best
         del state, best
+        frozen, abstract_frozen = without_teacher(frozen), without_teacher(abstract_frozen)
         if dtype != jnp.float32:  # those in use are rounded
             frozen = initial_parameters(parts, model, exact_frozen, settings.seed)
             require_same_frozen(progress["frozen"], cast(frozen, dtype), config)

@@ -22,7 +22,8 @@ from cwjax.models.lora import merge_lora
 from cwjax.models.parameters import Parameters, cast, flatten, merge
 from cwjax.models.placement import on_own_examples
 from cwjax.models.spec_augment import spec_augment
-from cwjax.training.groups import split_parameters, with_pairs
+from cwjax.training.distillation import make_teacher, teacher_shapes
+from cwjax.training.groups import TEACHER, split_parameters, with_pairs, without_teacher
 from cwjax.training.loss import Objective, vocabulary_loss
 from cwjax.training.optimizer import AveragedState, learning_rate_schedule, make_optimizer
 from cwjax.training.sharding import (
@@ -68,7 +69,7 @@ def abstract_state(config: Config, model: ContextWhisperConfig, mesh: Mesh) -> t
     """
     require_divisible_heads(model, mesh)
     whole = with_pairs(abstract(model)[1], config.lora, config.freeze)
-    trainable, frozen = split_parameters(whole, config.freeze)
+    trainable, frozen = split_parameters(merge(whole, teacher_shapes(config, model)), config.freeze)
     opt_state = jax.eval_shape(_optimizer(config, trainable).init, trainable)
     trainable = with_shardings(trainable, parameter_shardings(trainable, mesh))
     state = TrainState(
@@ -116,17 +117,19 @@ def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementa
     graphdef, _ = abstract(model, config.train.remat, attention)
     augment, num_mel_bins = config.train.spec_augment, model.whisper.num_mel_bins
     dtype, scale = jnp.dtype(config.train.compute_dtype), config.lora.scale
-    objective = Objective(config.train.label_smoothing)
+    distil, teach = config.distil, make_teacher(config, attention)
+    objective = Objective(config.train.label_smoothing, distil.ce_weight, distil.kl_weight, distil.temperature)
 
     def loss(parameters: Parameters, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        model = nnx.merge(graphdef, cast(merge_lora(parameters, scale), dtype))
+        model = nnx.merge(graphdef, cast(merge_lora(without_teacher(parameters), scale), dtype))
         features = on_own_examples(lambda waveform: log_mel(from_pcm16(waveform), num_mel_bins, jnp), batch["waveform"])
         if augment.masks:
             features = spec_augment(features, jax.random.wrap_key_data(batch["mask_keys"]), augment)
         states = model.encode_context(batch["context_ids"], batch["context_mask"])
         stream = model.decoder.states(batch["tokens"], model.encode(features.astype(dtype), states))
         embedding = model.decoder.token_embedding.embedding[...]
-        return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"], objective)
+        taught = teach(parameters[TEACHER], batch) if teach else None
+        return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"], objective, taught)
 
     return loss
 

@@ -78,7 +78,9 @@ def write_model(
             yield path, array
 
     sources = {
-        name: public_name(str(facts[name])) for name in ("start", "whisper", "text_encoder", "adapter") if name in facts
+        name: public_name(str(facts[name]))
+        for name in ("start", "whisper", "text_encoder", "adapter", "teacher")
+        if name in facts
     }
     facts = facts | sources
     size = write_tensors(directory, counted(), {"format": "cwjax"})
