@@ -223,6 +223,10 @@ class TrainSettings:
     inside the blocks. `cwjax plan` says which is fastest."""
     spec_augment: SpecAugmentSettings = field(default_factory=SpecAugmentSettings)
     """How much of the spectrogram is masked in training."""
+    dropout: float = 0.0
+    """Share of the numbers dropped of Whisper's embeddings, and of what attention and MLP add to the stream."""
+    layer_drop: float = 0.0
+    """Share of the layers of audio encoder and decoder that an example skips."""
     label_smoothing: float = 0.0
     """Share of every target that is spread evenly over the vocabulary."""
     ema_decay: float = 0.0
@@ -274,7 +278,7 @@ class TrainSettings:
             not self.patience or self.validate_every > 0,
             f"train.patience is {self.patience}, but nothing is validated: set train.validate_every too",
         )
-        for name in ("label_smoothing", "ema_decay"):
+        for name in ("dropout", "layer_drop", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"train.{name} is {value}: must be at least 0 and below 1")
 

@@ -20,6 +20,7 @@ from flax import nnx
 
 from cwjax.errors import CwjaxError
 from cwjax.models.attention import MASKED
+from cwjax.models.dropout import Dropout, dropped, or_skipped
 from cwjax.models.layers import (
     MLP,
     LayerNorm,
@@ -122,10 +123,15 @@ class AudioBlocks(nnx.Module):
         self.context_gate = None if bias else nnx.Param(jnp.full(count, context.gate_init, jnp.float32))
 
     def __call__(
-        self, stream: jax.Array, context: ProjectedContext | None, keep_states: bool
+        self,
+        stream: jax.Array,
+        context: ProjectedContext | None,
+        keep_states: bool,
+        dropout: Dropout | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """(B, A, D) -> (B, A, D), and every layer's output (L, B, A, D) if they are kept."""
-        shared = (self.attn_ln, self.attn, self.mlp_ln, self.mlp)
+        dropout = dropout and dropout.layers(self.attn_ln.scale.shape[0])
+        shared = (self.attn_ln, self.attn, self.mlp_ln, self.mlp, dropout)
         states = []
         for first, last, attends in self._runs(context is not None):
             layers = _slice(shared, first, last)
@@ -134,11 +140,13 @@ class AudioBlocks(nnx.Module):
                 layers += (_slice(self._attending(context), start, start + last - first),)
 
             def block(stream: jax.Array, layer: tuple, attends: bool = attends):
-                attn_ln, attn, mlp_ln, mlp, *own = layer
-                stream = add_residual(stream, attn(attn_ln(stream)))
+                (attn_ln, attn, mlp_ln, mlp, dropout, *own), before = layer, stream
+                stream = add_residual(stream, dropped(attn(attn_ln(stream)), dropout, 1))
                 if attends:
-                    stream = add_residual(stream, _context_attention(stream, *own, context.mask))
-                stream = add_residual(stream, mlp(mlp_ln(stream)))
+                    heard = _context_attention(stream, *own, context.mask)
+                    stream = add_residual(stream, dropped(heard, dropout, 2))
+                stream = add_residual(stream, dropped(mlp(mlp_ln(stream)), dropout, 3))
+                stream = or_skipped(before, stream, dropout)
                 return stream, stream if keep_states else None
 
             stream, kept = run_layers(block, stream, layers, self.remat)
@@ -233,13 +241,19 @@ class AudioEncoder(nnx.Module):
         self.blocks = AudioBlocks(config, context, context_width, key=named_key(key, "blocks"))
         self.ln_post = LayerNorm(config.d_model, rngs=nnx.Rngs(0))
 
-    def __call__(self, features: jax.Array, context: ContextStates | ProjectedContext | None = None) -> jax.Array:
+    def __call__(
+        self,
+        features: jax.Array,
+        context: ContextStates | ProjectedContext | None = None,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
         """Encodes log-mel features.
 
         Args:
             features: (B, F, M); F is even and at most twice `max_source_positions`.
             context: the text encoder's states, or what `project_context` made of them; None: stock
                 Whisper.
+            dropout: in training.
 
         Returns:
             (B, A, D).
@@ -247,7 +261,11 @@ class AudioEncoder(nnx.Module):
         Raises:
             CwjaxError: the window is too long, or has an odd number of frames.
         """
-        stream, _ = self.blocks(self._embed(features), self._projected(context), keep_states=False)
+        stream, context = self._embed(features), self._projected(context)
+        if dropout is not None:
+            stream = dropped(stream, dropout.part("audio_encoder"), 1)
+            dropout = dropout.part("audio_encoder/blocks")
+        stream, _ = self.blocks(stream, context, False, dropout)
         return self.ln_post(stream)
 
     def layer_states(self, features: jax.Array, context: ContextStates | ProjectedContext | None = None) -> jax.Array:

@@ -24,6 +24,7 @@ from cwjax.models.attention import Implementation
 from cwjax.models.audio_encoder import AudioEncoder, ContextStates, ProjectedContext
 from cwjax.models.bert import Bert, BertConfig
 from cwjax.models.configuration import configured, require_fields
+from cwjax.models.dropout import Dropout
 from cwjax.models.layers import Remat, named_key
 from cwjax.models.parameters import Parameters
 from cwjax.models.t5 import T5Config, T5Encoder
@@ -133,13 +134,19 @@ class ContextWhisper(nnx.Module):
             raise CwjaxError("this model is a stock Whisper, which takes no context: leave the context out")
         return ContextStates(self.text_encoder(ids, mask), mask)
 
-    def encode(self, features: jax.Array, states: ContextStates | ProjectedContext | None = None) -> jax.Array:
-        """Encodes log-mel features (B, F, M) -> (B, A, D); without `states` as stock Whisper does.
+    def encode(
+        self,
+        features: jax.Array,
+        states: ContextStates | ProjectedContext | None = None,
+        dropout: Dropout | None = None,
+    ) -> jax.Array:
+        """Encodes log-mel features (B, F, M) -> (B, A, D); without `states` as stock Whisper does; with `dropout` in
+        training.
 
         Raises:
             CwjaxError: more frames than the audio encoder has positions for.
         """
-        return self.audio_encoder(features, states)
+        return self.audio_encoder(features, states, dropout)
 
     def decode(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
         """Logits of the next tokens: (B, T) int and (B, A, D) -> (B, T, V) float32.

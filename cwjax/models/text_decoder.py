@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cwjax.errors import CwjaxError
+from cwjax.models.dropout import Dropout, dropped, or_skipped
 from cwjax.models.layers import MLP, Embedding, LayerNorm, Remat, named_key, run_layers, stack, whisper_attention
 from cwjax.models.whisper import WhisperConfig
 
@@ -42,16 +43,20 @@ class DecoderBlocks(nnx.Module):
         self.mlp_ln = layers("mlp_ln", lambda rngs: LayerNorm(width, rngs=rngs))
         self.mlp = layers("mlp", lambda rngs: MLP(width, config.decoder_ffn_dim, rngs=rngs))
 
-    def __call__(self, stream: jax.Array, audio: jax.Array) -> jax.Array:
+    def __call__(self, stream: jax.Array, audio: jax.Array, dropout: Dropout | None = None) -> jax.Array:
         """All positions at once: (B, T, D) and the audio (B, A, D) -> (B, T, D)."""
 
-        def block(stream: jax.Array, layer: DecoderBlocks):
-            stream = stream + layer.attn(layer.attn_ln(stream), causal=True)
+        def block(stream: jax.Array, layer_and_dropout: tuple[DecoderBlocks, Dropout | None]):
+            (layer, dropout), before = layer_and_dropout, stream
+            stream = stream + dropped(layer.attn(layer.attn_ln(stream), causal=True), dropout, 1)
             key, value = layer.cross_attn.project_source(audio)
-            stream = stream + layer.cross_attn.attend(layer.cross_attn_ln(stream), key, value)
-            return stream + layer.mlp(layer.mlp_ln(stream)), None
+            attended = layer.cross_attn.attend(layer.cross_attn_ln(stream), key, value)
+            stream = stream + dropped(attended, dropout, 2)
+            stream = stream + dropped(layer.mlp(layer.mlp_ln(stream)), dropout, 3)
+            return or_skipped(before, stream, dropout), None
 
-        return run_layers(block, stream, self, self.remat)[0]
+        dropout = dropout and dropout.layers(self.attn_ln.scale.shape[0])
+        return run_layers(block, stream, (self, dropout), self.remat)[0]
 
 
 class TextDecoder(nnx.Module):
@@ -86,8 +91,9 @@ class TextDecoder(nnx.Module):
         """
         return self._project(self.states(tokens, audio))
 
-    def states(self, tokens: jax.Array, audio: jax.Array) -> jax.Array:
-        """What the logits are made of, by the products with the token embedding: (B, T, D). As a call otherwise."""
+    def states(self, tokens: jax.Array, audio: jax.Array, dropout: Dropout | None = None) -> jax.Array:
+        """What the logits are made of, by the products with the token embedding: (B, T, D). As a call otherwise, with
+        `dropout` in training."""
         length, most = tokens.shape[1], self.positions.shape[0]
         if length > most:
             raise CwjaxError(
@@ -95,7 +101,10 @@ class TextDecoder(nnx.Module):
                 "the prompt"
             )
         stream = self.token_embedding(tokens) + self.positions[:length]
-        return self.ln(self.blocks(stream, audio))
+        if dropout is not None:
+            stream = dropped(stream, dropout.part("decoder"), 1)
+            dropout = dropout.part("decoder/blocks")
+        return self.ln(self.blocks(stream, audio, dropout))
 
     def stepwise(self) -> "StepwiseDecoder":
         """The decoder with a cache. Call it inside a compiled program, before its loop."""

@@ -18,6 +18,8 @@ from cwjax.data.log_mel import SAMPLES_PER_POSITION, log_mel
 from cwjax.data.pcm16 import from_pcm16
 from cwjax.models.attention import Implementation
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
+from cwjax.models.dropout import Dropout
+from cwjax.models.layers import named_key
 from cwjax.models.lora import merge_lora
 from cwjax.models.parameters import Parameters, cast, flatten, merge
 from cwjax.models.placement import on_own_examples
@@ -113,7 +115,8 @@ def init_state(config: Config, trainable: Parameters, abstract: TrainState) -> T
 
 
 def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementation | None = None) -> Loss:
-    """The loss of a batch; where SpecAugment masks anything, the batch also holds `mask_keys`."""
+    """The loss of a batch; where SpecAugment masks anything, the batch also holds `mask_keys`, and `dropout_keys` where
+    something is dropped."""
     graphdef, _ = abstract(model, config.train.remat, attention)
     augment, num_mel_bins = config.train.spec_augment, model.whisper.num_mel_bins
     dtype, scale = jnp.dtype(config.train.compute_dtype), config.lora.scale
@@ -126,7 +129,12 @@ def make_loss(config: Config, model: ContextWhisperConfig, attention: Implementa
         if augment.masks:
             features = spec_augment(features, jax.random.wrap_key_data(batch["mask_keys"]), augment)
         states = model.encode_context(batch["context_ids"], batch["context_mask"])
-        stream = model.decoder.states(batch["tokens"], model.encode(features.astype(dtype), states))
+        dropout = None
+        if "dropout_keys" in batch:
+            keys = jax.random.wrap_key_data(batch["dropout_keys"])
+            dropout = Dropout(keys, config.train.dropout, config.train.layer_drop)
+        audio = model.encode(features.astype(dtype), states, dropout)
+        stream = model.decoder.states(batch["tokens"], audio, dropout)
         embedding = model.decoder.token_embedding.embedding[...]
         taught = teach(parameters[TEACHER], batch) if teach else None
         return vocabulary_loss(stream, embedding, batch["targets"], batch["is_target"], objective, taught)
@@ -155,10 +163,18 @@ def make_train_step(config: Config, model: ContextWhisperConfig, mesh: Mesh, los
 
     def train_step(state: TrainState, frozen: Parameters, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         count = jnp.maximum(batch["is_target"].sum(), 1)
+
+        def keys(draw: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            """Of every example, other ones at every step."""
+            key = draw(jax.random.fold_in(jax.random.key(config.train.seed), state.step))
+            return jax.random.key_data(jax.random.split(key, len(batch["targets"])))
+
+        drawn = {}
         if config.train.spec_augment.masks:
-            key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-            keys = jax.random.split(key, len(batch["targets"]))
-            batch = {**batch, "mask_keys": jax.random.key_data(keys)}
+            drawn["mask_keys"] = keys(lambda key: key)
+        if config.train.dropout or config.train.layer_drop:
+            drawn["dropout_keys"] = keys(lambda key: named_key(key, "dropout"))
+        batch = batch | drawn
 
         def mean_loss(trainable: Parameters, part: Batch) -> tuple[jax.Array, jax.Array]:
             total, right = loss(merge(trainable, frozen), part)
