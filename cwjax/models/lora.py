@@ -7,7 +7,7 @@ merged kernels.
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,12 @@ class LoraSettings:
 def is_pair(path: str) -> bool:
     """Whether a parameter is one of a pair."""
     return path.endswith((f"/{LORA_A}", f"/{LORA_B}"))
+
+
+def pairs_beside(paths: Iterable[str], kernels: Iterable[str]) -> list[str]:
+    """Those of some paths that are a pair of one of the kernels."""
+    heads = {path.removesuffix(KERNEL) for path in kernels if path.endswith(f"/{KERNEL}")}
+    return [path for path in paths if is_pair(path) and path[: path.rindex("/") + 1] in heads]
 
 
 def pair_shapes(kernels: Mapping[str, jax.ShapeDtypeStruct], settings: LoraSettings) -> Parameters:

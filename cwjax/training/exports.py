@@ -14,6 +14,7 @@ from cwjax.data.packing import Window
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.processor import Processor
 from cwjax.models.context_whisper import ContextWhisperConfig
+from cwjax.models.lora import merge_lora, pairs_beside
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten
 from cwjax.processes import is_first
 from cwjax.training.parts import ModelParts, initial_parameters
@@ -88,23 +89,33 @@ def exact_arrays(
     trainable: Parameters,
     frozen: Parameters,
     exact: Parameters,
+    scale: float,
     seed: int,
 ) -> NamedArrays:
-    """All parameters in float32, one at a time on the host. Frozen ones that are in use rounded are read from where
-    they came from once more, and take no memory of a device.
+    """All parameters of the model in float32, one at a time on the host. Frozen ones that are in use rounded are read
+    from where they came from once more, and take no memory of a device.
 
     Args:
         parts: of the model.
         model: sizes.
-        trainable, frozen: in use.
-        exact: shapes and shardings of the frozen ones in float32.
+        trainable, frozen: in use; LoRA's pairs are merged.
+        exact: shapes and shardings of the model's frozen ones in float32.
+        scale: of the pairs' products.
         seed: of those that are new.
     """
-    whole = {path: leaf for path, leaf in flatten(frozen) if leaf.dtype == np.float32}
-    yield from gather(merge(trainable, unflatten(whole)))
-    rounded = {path: leaf for path, leaf in flatten(exact) if path not in whole}
+    in_use = dict(flatten(merge(trainable, frozen)))
+    rounded = {path: leaf for path, leaf in flatten(exact) if in_use[path].dtype != np.float32}
+    in_use = {path: leaf for path, leaf in in_use.items() if path not in rounded}
+    pairs = dict(gather(unflatten({path: in_use.pop(path) for path in pairs_beside(in_use, rounded)})))
+    yield from gather(merge_lora(unflatten(in_use), scale))
+
+    def merged(path: str, kernel: np.ndarray) -> np.ndarray:
+        beside = {one: pairs[one] for one in pairs_beside(pairs, [path])}
+        return np.asarray(dict(flatten(merge_lora(unflatten({path: kernel, **beside}), scale)))[path], np.float32)
+
     for path, array in parts.read() if rounded else ():
         if rounded.pop(path, None):
-            yield path, np.asarray(array, np.float32)
+            yield path, merged(path, np.asarray(array, np.float32))
     if rounded:  # new, and not trained either
-        yield from gather(initial_parameters(parts, model, unflatten(rounded), seed))
+        for path, array in gather(initial_parameters(parts, model, unflatten(rounded), seed)):
+            yield path, merged(path, array)

@@ -9,7 +9,7 @@ import fnmatch
 import jax.numpy as jnp
 
 from cwjax.errors import CwjaxError
-from cwjax.models.lora import LoraSettings, is_pair, pair_shapes
+from cwjax.models.lora import LoraSettings, is_pair, merge_lora, pair_shapes
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten
 
 GROUP_PATTERNS: dict[str, tuple[str, ...]] = {
@@ -105,6 +105,11 @@ def with_pairs(parameters: Parameters, lora: LoraSettings, freeze: tuple[str, ..
 def without_teacher(parameters: Parameters) -> Parameters:
     """The model's own parameters."""
     return {name: part for name, part in parameters.items() if name != TEACHER}
+
+
+def whole_model(trainable: Parameters, frozen: Parameters, lora: LoraSettings) -> Parameters:
+    """The model's own parameters, with LoRA's pairs merged into them."""
+    return merge_lora(merge(trainable, without_teacher(frozen)), lora.scale)
 
 
 def count_parameters(trainable: Parameters, frozen: Parameters) -> dict[str, int]:

@@ -26,7 +26,6 @@ from cwjax.evaluation.evaluator import Evaluator
 from cwjax.files import local_path
 from cwjax.inference.transcriber import Transcriber
 from cwjax.machine import log_devices, peak_memory
-from cwjax.models.lora import merge_lora
 from cwjax.models.parameters import Parameters, cast, merge
 from cwjax.processes import first_alone, is_first, require_same_settings
 from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
@@ -34,7 +33,7 @@ from cwjax.training.checkpoints import Checkpoint, Checkpoints
 from cwjax.training.corpus import example_settings, log_estimate, next_batch, prepare_corpus, selection
 from cwjax.training.exports import exact_arrays, model_facts, write_export
 from cwjax.training.fingerprint import fingerprint
-from cwjax.training.groups import count_parameters, require_open_way, split_parameters, without_teacher
+from cwjax.training.groups import count_parameters, require_open_way, split_parameters, whole_model, without_teacher
 from cwjax.training.memory import name_out_of_memory
 from cwjax.training.meter import Meter
 from cwjax.training.metrics import METRICS_FILE, MetricsWriter, Progress, read_metrics
@@ -114,7 +113,7 @@ def train(config: Config) -> Path:
                 state, best = init_state(config, trainable, abstract), None
                 progress = {"examples": 0, **NOTHING_VALIDATED, "exported": 0, "frozen": fingerprint(frozen)}
                 del initial, trainable
-        exact_frozen = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), abstract_frozen)
+        exact_frozen = jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), without_teacher(abstract_frozen))
         step = saved = int(state.step)
 
         # What feeds the loop, and what measures.
@@ -165,7 +164,7 @@ def train(config: Config) -> Path:
                     timer.restart()
                 if validates and not stopping:
                     with name_out_of_memory("validation", "a smaller --evaluation.batch-size"):
-                        whole = merge_lora(merge(state.kept, without_teacher(frozen)), config.lora.scale)
+                        whole = whole_model(state.kept, frozen, config.lora)
                         measured = validate(evaluator, whole, validated_on, config.data.max_target_tokens)
                         loss = None if measured is None else losses.measure(whole)
                         del whole
@@ -180,7 +179,8 @@ def train(config: Config) -> Path:
                             last = True
                 if is_due(step, every=settings.export_every) and progress["exported"] < step and not stopping:
                     meter.flush()
-                    arrays = exact_arrays(parts, model, state.kept, frozen, exact_frozen, settings.seed)
+                    own = without_teacher(frozen)
+                    arrays = exact_arrays(parts, model, state.kept, own, exact_frozen, config.lora.scale, settings.seed)
                     facts = model_facts(config, parts, counts, corpus, windows, step)
                     write_export(workdir, step, settings.exports_kept, model, arrays, processor, facts)
                     progress["exported"] = step
@@ -212,11 +212,11 @@ def train(config: Config) -> Path:
             log.info("keeping the parameters of step %d, the best in validation", progress["best_step"])
         trainable = state.kept if best is None else best
         del state, best
-        frozen, abstract_frozen = without_teacher(frozen), without_teacher(abstract_frozen)
+        frozen = without_teacher(frozen)
         if dtype != jnp.float32:  # those in use are rounded
             frozen = initial_parameters(parts, model, exact_frozen, settings.seed)
             require_same_frozen(progress["frozen"], cast(frozen, dtype), config)
-        parameters = merge_lora(merge(trainable, frozen), config.lora.scale)
+        parameters = whole_model(trainable, frozen, config.lora)
         facts = model_facts(config, parts, counts, corpus, windows, step)
         directory = workdir / "model"
         arrays, pairs = gather(parameters), gather(pairs_of(trainable))

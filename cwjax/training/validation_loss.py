@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cwjax.config import Config
+from cwjax.config import Config, DistilSettings
 from cwjax.data.context import describe_for_evaluation
 from cwjax.data.pipeline import DrawnExample, ExampleSettings, MakeBatch, fits, room_for_transcript, transcript_tokens
 from cwjax.data.prepared import PreparedCorpus
@@ -66,7 +66,7 @@ class ValidationLoss:
         longest = prompt + max(tokens, default=0)
         lengths = lengths_up_to(plain.max_target_tokens, plain.target_lengths)
         self._length = next(length for length in lengths if length >= longest)
-        loss = make_loss(_without_augmentation(config), model)
+        loss = make_loss(_plain(config), model)
 
         def measure(parameters: Parameters, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
             return *loss(parameters, batch), batch["is_target"].sum()
@@ -110,6 +110,7 @@ class ValidationLoss:
         return DrawnExample((position,), 1.0, 0, prompt, tokens.transcript(segment.utterances, False), "", arrays)
 
 
-def _without_augmentation(config: Config) -> Config:
-    """The experiment, whose loss is that of the audio as it is."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, spec_augment=SpecAugmentSettings()))
+def _plain(config: Config) -> Config:
+    """The experiment, whose loss is the cross-entropy of what was said, and nothing that helps to learn it."""
+    train = dataclasses.replace(config.train, spec_augment=SpecAugmentSettings(), label_smoothing=0.0)
+    return dataclasses.replace(config, train=train, distil=DistilSettings())
