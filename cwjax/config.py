@@ -5,22 +5,16 @@ overridden by its path: `--optim.learning-rate 1e-3`. Wrong names, types and val
 `CwjaxError` of one line that names the file or option and suggests the nearest right one.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import functools
-import io
 import json
 import logging
 import math
-import re
 import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
-
-import tyro
 
 from cwjax.data.context import ContextProbabilities
 from cwjax.data.corpora import CorpusName
@@ -32,6 +26,7 @@ from cwjax.models.layers import Remat
 from cwjax.models.lora import LoraSettings
 from cwjax.models.spec_augment import SpecAugmentSettings
 from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
+from cwjax.overrides import apply_overrides, explain_unexpected_field
 
 log = logging.getLogger(__name__)
 
@@ -377,7 +372,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     config = _run_file(path)
-    config = _apply_overrides(config, list(overrides))
+    config = apply_overrides(config, overrides, "train.py --config FILE", OLD_NAMES, OLD_VALUES)
     if not config.workdir:
         config = dataclasses.replace(config, workdir=str(Path("runs") / path.stem))
     return config
@@ -427,93 +422,13 @@ def _run_file(path: Path) -> Config:
     except CwjaxError as error:
         raise CwjaxError(f"{path}: {error}") from error
     except TypeError as error:
-        raise CwjaxError(f"{path}: {_explain_unexpected_field(error)}") from error
+        raise CwjaxError(f"{path}: {explain_unexpected_field(error, Config)}") from error
     except Exception as error:
         raise CwjaxError(f"{path}: {type(error).__name__}: {error}") from error
     config = names.get("config")
     if not isinstance(config, Config):
         raise CwjaxError(f"{path}: sets no `config`; end it with `config = Config(...)` from cwjax.config")
     return config
-
-
-def _explain_unexpected_field(error: TypeError) -> str:
-    """Turns Python's complaint about a keyword argument into one that suggests the right field."""
-    match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if not match:
-        return str(error)
-    owner, wrong = match.groups()
-    classes = {kind.__name__: kind for kind in _dataclasses_in(Config)}
-    names = [one.name for one in dataclasses.fields(classes[owner])] if owner in classes else []
-    return f"{owner} has no field '{wrong}'" + _suggestion(wrong, names)
-
-
-def _dataclasses_in(kind: type) -> Iterator[type]:
-    yield kind
-    for one in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(one.type):
-            yield from _dataclasses_in(one.type)
-
-
-def _option_names(kind: type, prefix: str = "--") -> Iterator[str]:
-    for one in dataclasses.fields(kind):
-        name = prefix + one.name.replace("_", "-")
-        if dataclasses.is_dataclass(one.type):
-            yield from _option_names(one.type, name + ".")
-        else:
-            yield name
-            if one.type is bool:
-                head, _, last = name.rpartition(".")
-                yield f"{head}.no-{last}" if head else f"--no-{last[2:]}"
-
-
-def _suggestion(wrong: str, names: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
-    return f"; did you mean '{nearest[0]}'?" if nearest else f"; it has: {', '.join(names)}"
-
-
-def _apply_overrides(config: Config, overrides: list[str]) -> Config:
-    known = list(_option_names(Config))
-    overrides = _by_new_names(overrides)
-    for argument in overrides:
-        option = argument.split("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known and option != "--help":
-            leaf = [name for name in known if name.rsplit(".")[-1] == option.lstrip("-").rsplit(".")[-1]]
-            suggestion = f"; did you mean '{leaf[0]}'?" if leaf else _suggestion(option, known)
-            raise CwjaxError(f"unknown option {argument.split('=')[0]}{suggestion}")
-    output, complaint = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaint):
-            return tyro.cli(Config, default=config, args=overrides, prog="train.py --config FILE")
-    except SystemExit as stop:
-        if not stop.code:
-            print(output.getvalue(), end="")
-            raise
-        raise CwjaxError(_one_line(complaint.getvalue() or output.getvalue())) from None
-
-
-def _by_new_names(overrides: list[str]) -> list[str]:
-    """Overrides whose old names are replaced, with a note."""
-    renamed: list[str] = []
-    values: dict[str, str] = {}
-    for argument in overrides:
-        option, equals, value = argument.partition("=")
-        path = option.removeprefix("--").replace("-", "_")
-        if option.startswith("--") and path in OLD_NAMES:
-            values = OLD_VALUES.get(path, {})
-            new = "--" + OLD_NAMES[path].replace("_", "-")
-            log.warning("%s is called %s now", option, new)
-            renamed.append(new + equals + values.get(value, value))
-        else:
-            renamed.append(values.get(argument, argument))
-            values = {}
-    return renamed
-
-
-def _one_line(box: str) -> str:
-    """The message inside the framed text of a command-line parser."""
-    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in box.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Parsing error", "For full helptext"))]
-    return re.sub(r"\s+", " ", " ".join(lines)) or "the command line cannot be understood; see --help"
 
 
 def freezable_groups() -> tuple[str, ...]:

@@ -5,10 +5,9 @@ import logging
 import runpy
 import sys
 
-import tyro
-
 from cwjax.commands.terminal import say_error
 from cwjax.errors import CwjaxError
+from cwjax.overrides import apply_overrides
 from cwjax.training.spotter import SpotterTraining, train_spotter
 
 
@@ -23,7 +22,7 @@ def main() -> int:
         config = runpy.run_path(known.config).get("config")
         if not isinstance(config, SpotterTraining):
             raise CwjaxError(f"{known.config}: sets no `config`; end it with `config = SpotterTraining(...)`")
-        train_spotter(tyro.cli(SpotterTraining, default=config, args=overrides))
+        train_spotter(apply_overrides(config, overrides, "train_spotter.py --config FILE"))
     except OSError as error:
         say_error(CwjaxError(f"{known.config}: cannot be read ({error.strerror})"))
         return 1

@@ -135,3 +135,17 @@ def test_differences_name_the_fields() -> None:
     ours, theirs = Config().as_dict(), Config(train=TrainSettings(steps=3), freeze=("decoder",)).as_dict()
     assert differences(ours, ours) == []
     assert differences(ours, theirs) == ["freeze: ['decoder'] -> []", "train.steps: 3 -> 1000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--train.steps", "x"], "Error parsing --train.steps: invalid literal for int() with base 10: 'x'"),
+        (["--data.speed", "1"], "Missing value for argument '--data.speed'. Expected 2 values."),
+        (["--train.steps", "1", "2"], "Unrecognized options: 2"),
+    ],
+)
+def test_complaints_are_one_plain_line(arguments: list[str], complaint: str) -> None:
+    with pytest.raises(CwjaxError) as caught:
+        load_config(CONFIGS[0], arguments)
+    assert str(caught.value) == complaint
