@@ -94,6 +94,8 @@ def open_parts(config: Config) -> ModelParts:
         if whisper is None:
             raise CwjaxError("model.adapter: adapts a pretrained Whisper; name one in model.whisper or model.start")
         facts["adapter"] = settings.adapter
+    if config.lora.rank:
+        facts["lora"] = f"rank {config.lora.rank}, alpha {config.lora.alpha:g}"
     if config.distil.teacher:
         facts["teacher"] = config.distil.teacher
     facts["timestamps"] = config.data.timestamps > 0 or knows_timestamps

@@ -72,8 +72,9 @@ def _training(facts: dict[str, Any]) -> dict[str, str]:
     rows = {}
     if "frozen" in facts:
         rows["frozen"] = ", ".join(facts["frozen"]) or "nothing"
-    if "corpus" in facts:
-        rows["corpus"] = str(facts["corpus"])
+    for name, title in (("adapter", "adapter merged"), ("lora", "LoRA"), ("teacher", "teacher"), ("corpus", "corpus")):
+        if name in facts:
+            rows[title] = str(facts[name])
     for name, unit in (("training_hours", "hours"), ("training_segments", "segments"), ("steps", "steps")):
         if name in facts:
             rows[unit] = f"{facts[name]:,}"
