@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cwjax import __version__
-from cwjax.commands import convert, push
+from cwjax.commands import convert, push, score
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS, missing_package
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
+    score.add_options(commands.add_parser("score", help="error rates of any system's output, with intervals"))
     convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
     push.add_options(commands.add_parser("push", help="upload a model to the Hugging Face hub"))
     try:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
-        runs = {"evaluate": _evaluate, "convert": convert.run, "push": push.run}
+        runs = {"evaluate": _evaluate, "score": score.run, "convert": convert.run, "push": push.run}
         if arguments[:1] == ["prepare"]:
             from cwjax.commands import prepare
 

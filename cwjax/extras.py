@@ -14,6 +14,7 @@ EXTRAS = {
     "lxml": "prepare",
     "matplotlib": "charts",
     "espeakng_loader": "demo",
+    "contractions": "scoring",
 }
 """Package -> extra; an extra may bring those of others, too."""
 

@@ -1,0 +1,41 @@
+"""Scores as a table for the terminal."""
+
+from typing import Any
+
+
+def table(scores: dict[str, Any], by: str = "") -> str:
+    """Text of what `cwjax.scoring.score.summarise` gives; rates in per cent."""
+    runs = scores["runs"]
+    width = max(len(name) for name in runs) + 2
+    kinds = {(run["clusters"]["kind"], run["clusters"]["count"]) for run in runs.values()}
+    over = ", ".join(f"{count:,} {kind}s" for kind, count in sorted(kinds))
+    lines = [f"normaliser {scores['normaliser']}; in brackets 95 % intervals, over {over}"]
+    for rate in dict.fromkeys(name for run in runs.values() for name in run["rates"]):
+        lines += ["", f"{rate}, %"]
+        for name, run in runs.items():
+            if rate in run["rates"]:
+                lines.append(f"  {name:{width}}{_figure(run['rates'][rate])}")
+            for value, group in run.get("by", {}).items():
+                if rate in group["rates"]:
+                    lines.append(f"    {value:{width - 2}}{_figure(group['rates'][rate])}")
+    for pair in scores["pairs"]:
+        lines += ["", f"{pair['second']} less {pair['first']}, on {pair['utterances']:,} utterances"]
+        for rate, one in pair["rates"].items():
+            apart = f"{100 * one['difference']:+7.2f} ({100 * one['low']:+.2f} to {100 * one['high']:+.2f})"
+            lines.append(f"  {rate:{width}}{apart:30} p {one['p']:.3f}")
+        if "mapsswe" in pair:
+            test, recordings = pair["mapsswe"], pair["recordings"]
+            lines.append(f"  MAPSSWE p {test['p']:.3f}, {test['segments']:,} segments")
+            lines.append(
+                f"  {recordings['of']}: {recordings['better']:,} better, {recordings['equal']:,} equal, "
+                f"{recordings['worse']:,} worse"
+            )
+    return "\n".join([*lines, *(f"\nnote: {note}" for note in scores["notes"])])
+
+
+def _figure(one: dict[str, Any]) -> str:
+    rate = f"{100 * one['rate']:6.2f} ({100 * one['low']:.2f} to {100 * one['high']:.2f})"
+    errors = "".join(
+        f"  {name} {count:,}" for name, count in zip(("sub", "del", "ins"), one.get("errors", ()), strict=False)
+    )
+    return f"{rate:28} of {one['of']:,}{errors}"

@@ -1,0 +1,181 @@
+"""How far a figure can be trusted: intervals of rates, and tests of differences, from what is independent.
+
+Sentences of one speaker or one recording fail together, so the independent trials are *clusters* of utterances. Every
+figure is a ratio of sums over clusters. A rate's interval is the studentised bootstrap's (Davison & Hinkley 1997,
+section 5.2), which keeps its 95 % with skewed errors and few clusters. A share's is Wilson's (1927) for a sample
+smaller by the clusters' design effect (Kish 1965), with Student's quantile. A difference of two rates on the same utterances
+has the p-value and interval of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+FEWEST = 6
+"""Clusters from which on a bootstrap has enough different resamples; with fewer, Student's t."""
+_AT_ONCE = 4_000_000
+"""Weights drawn at a time."""
+
+
+def cluster_sums(counts: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Counts added up over each cluster.
+
+    Args:
+        counts: (n, c).
+        clusters: of each utterance, (n,) int from 0.
+
+    Returns:
+        (k, c) float64.
+    """
+    sums = np.zeros((clusters.max(initial=-1) + 1, counts.shape[1]))
+    np.add.at(sums, clusters, counts)
+    return sums
+
+
+def rate_intervals(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> np.ndarray:
+    """95 % intervals of sum(errors) / sum(words) where each row is a cluster: (k, r) and (k, r) -> (r, 2).
+
+    Without a variance to go by (one cluster; no errors at all) they are those of independent words.
+    """
+    clusters = len(errors)
+    with np.errstate(all="ignore"):
+        rate = errors.sum(0) / words.sum(0)
+        spread = _deviation((errors - rate * words) / words.sum(0))
+        drawn = []
+        for weights in _multinomial(clusters, seed):
+            total = weights @ words
+            again = weights @ errors / total
+            squares = weights @ errors**2 - 2 * again * (weights @ (errors * words)) + again**2 * (weights @ words**2)
+            deviation = np.sqrt(clusters / (clusters - 1) * np.maximum(squares, 0)) / total
+            drawn.append((again - rate) / deviation)
+        studentised = np.concatenate(drawn) if drawn else np.zeros((1, len(rate)))
+        studentised[~np.isfinite(studentised)] = np.nan
+    found = np.empty((len(rate), 2))
+    for column, (own, scale) in enumerate(zip(rate, spread, strict=True)):
+        seen = studentised[:, column][~np.isnan(studentised[:, column])]
+        if scale > 1e-12:
+            if clusters >= FEWEST and len(seen) > RESAMPLES // 2:
+                upper, lower = np.quantile(seen, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2])
+            else:
+                upper = stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1)
+                lower = -upper
+            found[column] = max(0.0, own - upper * scale), own - lower * scale
+        else:
+            total = words[:, column].sum()
+            found[column] = _wilson(min(own, 1.0), total, _normal()) if total else (0.0, math.inf)
+            found[column, 1] = max(found[column, 1], own) if total else math.inf
+    return found
+
+
+def share_interval(right: Sequence[float], count: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the share sum(right) / sum(count), where each entry is one cluster of trials."""
+    right, count = np.asarray(right, float), np.asarray(count, float)
+    right, count = right[count > 0], count[count > 0]
+    total, clusters = count.sum(), len(count)
+    if not total:
+        return 0.0, 1.0
+    share, effect = right.sum() / total, 1.0
+    if clusters > 1 and 0 < share < 1:
+        variance = _deviation(((right - share * count) / total)[:, None])[0] ** 2
+        effect = max(1.0, variance / (share * (1 - share) / total))
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1) if clusters > 1 else _normal()
+    return _wilson(share, total / effect, quantile)
+
+
+def difference(
+    errors: tuple[np.ndarray, np.ndarray], words: tuple[np.ndarray, np.ndarray], seed: int = 0
+) -> tuple[float, float, float, float]:
+    """The second rate less the first, on the same clusters: difference, low, high, and p that there is none.
+
+    Args:
+        errors, words: of both, (k,) each.
+    """
+    totals = [one.sum() for one in words]
+    if len(errors[0]) < 2 or not all(totals):
+        return math.nan, -math.inf, math.inf, 1.0
+    rates = [one.sum() / total for one, total in zip(errors, totals, strict=True)]
+
+    def influence(own: tuple[float, float]) -> np.ndarray:
+        first, second = ((one - rate * size) / total for one, rate, size, total in zip(errors, own, words, totals))  # noqa: B905
+        return second - first
+
+    apart = rates[1] - rates[0]
+    free, equal = influence((rates[0], rates[1])), influence((sum(rates) / 2,) * 2)
+    deviation = _deviation(free[:, None])[0]
+    if deviation < 1e-15:
+        return apart, apart, apart, float(abs(apart) < 1e-15)
+    signs = np.random.default_rng(seed)
+    drawn_free, drawn_equal = [], []
+    for size in _sizes(len(free)):
+        drawn = 2.0 * signs.integers(0, 2, size=(size, len(free)), dtype=np.int8) - 1
+        drawn_free.append(_t(drawn @ free, free @ free, len(free)))
+        drawn_equal.append(_t(drawn @ equal, equal @ equal, len(free)))
+    reach = np.quantile(np.abs(np.concatenate(drawn_free)), CONFIDENCE) * deviation
+    beyond = np.abs(np.concatenate(drawn_equal)) >= abs(_t(equal.sum(), equal @ equal, len(free))) - 1e-9
+    return apart, apart - reach, apart + reach, float((1 + beyond.sum()) / (1 + RESAMPLES))
+
+
+def mapsswe(first: np.ndarray, second: np.ndarray, ends: np.ndarray) -> tuple[float, int]:
+    """Matched pairs sentence-segment word error test (Gillick & Cox 1989; NIST's sclite) of two systems.
+
+    A segment is a stretch with errors of either, bounded by two words that both have right or by the utterance's ends.
+    Segments count as independent, so speakers or recordings that differ make it find differences too easily.
+
+    Args:
+        first, second: errors at each reference word and each utterance's end, of all utterances in a row, (n,) int.
+        ends: where each utterance ends in these, (u,) int.
+
+    Returns:
+        The two-sided p-value that both err equally often, 1 for fewer than two segments; and how many segments.
+    """
+    wrong = np.flatnonzero(first + second)
+    if not len(wrong):
+        return 1.0, 0
+    utterance = np.searchsorted(ends, wrong, side="right")
+    new = (np.diff(wrong) > 2) | (np.diff(utterance) > 0)
+    starts = np.concatenate([[0], np.flatnonzero(new) + 1])
+    apart = np.add.reduceat((first.astype(int) - second)[wrong], starts)
+    deviation = apart.std(ddof=1) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    if not deviation:
+        return float(apart.sum() == 0 or len(apart) < 2), len(apart)
+    return float(math.erfc(abs(apart.mean()) / deviation / math.sqrt(2))), len(apart)
+
+
+def _deviation(influence: np.ndarray) -> np.ndarray:
+    """Standard deviation of a sum of independent terms, (k, r) -> (r,)."""
+    clusters = len(influence)
+    return np.sqrt(clusters / max(clusters - 1, 1) * (influence**2).sum(0)) * (clusters > 1)
+
+
+def _t(total: np.ndarray, squares: float, clusters: int) -> np.ndarray:
+    left = np.maximum(squares - total**2 / clusters, 1e-300)
+    return total / np.sqrt(clusters / (clusters - 1) * left)
+
+
+def _normal() -> float:
+    return float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+
+
+def _wilson(share: float, size: float, z: float) -> tuple[float, float]:
+    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _sizes(clusters: int) -> Iterator[int]:
+    """How many resamples to draw at a time."""
+    size = max(1, _AT_ONCE // max(clusters, 1))
+    for first in range(0, RESAMPLES, size):
+        yield min(size, RESAMPLES - first)
+
+
+def _multinomial(clusters: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each cluster is in a resample, (b, k) at a time."""
+    generator = np.random.default_rng(seed)
+    if clusters > 1:
+        for size in _sizes(clusters):
+            yield generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(float)
