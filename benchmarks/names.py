@@ -32,8 +32,8 @@ from cwjax.data.log_mel import SAMPLING_RATE
 from cwjax.data.spotter_batches import look_alikes
 from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, speak, vocabulary
 from cwjax.evaluation.charts import COLOURS, bar_chart, save_chart
-from cwjax.evaluation.word_errors import normalise
 from cwjax.inference.phrases import occurrences
+from cwjax.scoring.normalisers import plain_words
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
 """Names and terms that the read speech says."""
@@ -140,7 +140,7 @@ def lists(
     found = []
     for number, window in enumerate(spoken):
         own = sorted({phrase for sentence in window.sentences for phrase in sentence.phrases})
-        words = {word for sentence in window.sentences for word in normalise(sentence.text)}
+        words = {word for sentence in window.sentences for word in plain_words(sentence.text)}
         chance = random.Random(f"{number} {size}")
         near = [one for phrase in own for one in look_alikes(phrase.casefold(), others)] if alike else []
         strange = dict.fromkeys([*near, *chance.sample(others, min(size + 100, len(others)))])
@@ -191,8 +191,8 @@ def _rates(counts: np.ndarray) -> np.ndarray:
 
 
 def _counts(window: Window, text: str) -> list[list[int]]:
-    rare = {word for one in window.sentences for phrase in one.phrases for word in normalise(phrase)}
-    return count(normalise(" ".join(sentence.text for sentence in window.sentences)), normalise(text), rare)
+    rare = {word for one in window.sentences for phrase in one.phrases for word in plain_words(phrase)}
+    return count(plain_words(" ".join(sentence.text for sentence in window.sentences)), plain_words(text), rare)
 
 
 def count(reference: Sequence[str], hypothesis: Sequence[str], rare: set[str]) -> list[list[int]]:
@@ -250,7 +250,7 @@ def _print_homophones(model: cwjax.Model, words: int) -> None:
     print(f"\n{len(asked)} homophones")
     for name, options in given.items():
         texts = [model.transcribe(sound, options=PLAIN, **own).text for sound, own in zip(sounds, options, strict=True)]
-        heard = [set(normalise(text)) for text in texts]
+        heard = [set(plain_words(text)) for text in texts]
         right = sum(own.word in words for (own, _), words in zip(asked, heard, strict=True))
         wrong = sum(other.word in words for (_, other), words in zip(asked, heard, strict=True))
         print(f"{name:36} {100 * right / len(asked):4.0f} % as meant, {100 * wrong / len(asked):.0f} % as the other")

@@ -16,8 +16,8 @@ import soxr
 import cwjax
 from cwjax.data.audio import read_audio
 from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.evaluation.word_errors import normalise
 from cwjax.inference.audio import Recording
+from cwjax.scoring.normalisers import plain_words
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     model = cwjax.load(arguments.model)
     reference = ""
     for name, recording in variants.items():
-        text = " ".join(normalise(model.transcribe(recording, language="en", temperature=0.0).text))
+        text = " ".join(plain_words(model.transcribe(recording, language="en", temperature=0.0).text))
         reference = reference or text
         print(f"{name:24} {len(text.split()):4} words, {100 * jiwer.wer(reference, text):4.1f} % others", flush=True)
 

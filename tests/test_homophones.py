@@ -10,7 +10,6 @@ from cwjax.data.segment import Segment, Utterance
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.homophones import (
     Homophones,
-    clustered_interval,
     decide,
     errors_elsewhere,
     partner_articles,
@@ -72,27 +71,23 @@ def test_partner_articles() -> None:
     assert partner_articles(HOMOPHONES, "Unknown") == []
 
 
-def test_interval_of_independent_trials_is_wilsons() -> None:
-    # Newcombe 1998, table I: 81 of 263, Wilson's score interval 0.2553 to 0.3662; 0 of 20, 0 to 0.1611.
-    low, high = clustered_interval([1] * 81 + [0] * 182, [1] * 263)
-    assert (low, high) == (pytest.approx(0.2553, abs=5e-4), pytest.approx(0.3662, abs=5e-4))
-    assert clustered_interval([0], [20]) == (0, pytest.approx(0.1611, abs=1e-4))
-    assert clustered_interval([], []) == (0, 1)
-
-
-def test_interval_covers_the_truth_when_articles_cluster() -> None:
-    """Articles that are mostly right or mostly wrong: an interval for independent trials would cover far less."""
+def test_interval_covers_the_truth_when_articles_share_a_pair() -> None:
+    """24 pairs behind 96 articles: a model knows the pair or does not, whatever article speaks of it."""
     seeded = random.Random(1)
-    covered = naive = 0
-    for _ in range(400):
-        shares = [seeded.betavariate(1.2, 0.8) for _ in range(60)]
-        right = [sum(seeded.random() < share for _ in range(10)) for share in shares]
-        low, high = clustered_interval(right, [10] * 60)
-        covered += low <= 0.6 <= high
-        low, high = clustered_interval([int(trial < sum(right)) for trial in range(600)], [1] * 600)
-        naive += low <= 0.6 <= high
-    assert covered / 400 > 0.91
-    assert naive / 400 < 0.75
+    words = {f"article {number}": f"word{number // 4}" for number in range(96)}
+    homophones = Homophones(words, {name: f"partner{word}" for name, word in words.items()})
+    segments = [transcription(name, word, word) for name, word in words.items()]
+    covered = 0
+    for _ in range(300):
+        known = {word: seeded.betavariate(1.2, 0.8) for word in dict.fromkeys(words.values())}
+        heard = [
+            Transcription(one.segment, {}, {"none": word if seeded.random() < known[word] else "other"})
+            for one in segments
+            for word in [homophones.words[one.segment.article]]
+        ]
+        decisions = decide(heard, homophones, "none")
+        covered += decisions.low <= 0.6 <= decisions.high
+    assert 0.92 <= covered / 300 <= 0.98
 
 
 def test_reading(tmp_path: Path) -> None:

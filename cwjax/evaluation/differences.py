@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cwjax.evaluation.word_errors import normalise
+from cwjax.scoring.normalisers import plain_words
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,6 @@ class Stretch:
 
 def compare(first: Sequence[str], second: Sequence[str]) -> list[Stretch]:
     """Pairs the words of two transcripts so that long stretches are the same, as people would."""
-    plain = [[" ".join(normalise(word)) for word in words] for words in (first, second)]
+    plain = [[" ".join(plain_words(word)) for word in words] for words in (first, second)]
     codes = difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes()
     return [Stretch(kind == "equal", range(*places[:2]), range(*places[2:])) for kind, *places in codes]

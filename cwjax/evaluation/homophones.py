@@ -5,7 +5,6 @@ understood something else.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.transcription import Transcription
-from cwjax.evaluation.word_errors import WordErrors, align, count_errors, normalise
-
-CONFIDENCE_95 = 1.959964
+from cwjax.scoring.homophones import aligned, decisions, pair_name
+from cwjax.scoring.uncertainty import share_interval
+from cwjax.scoring.word_errors import WordErrors, count_errors
 
 
 @dataclass(frozen=True)
@@ -80,20 +79,17 @@ def partner_articles(homophones: Homophones, article: str) -> list[str]:
 def decide(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> Decisions:
     """How the homophones were decided under a condition.
 
-    The sentences of an article share one context and one voice, so they are no independent trials. The interval is
-    Wilson's (1927) for a sample smaller by the design effect of the articles as clusters (Kish, Survey Sampling,
-    1965): the variance of the share as a ratio over articles, by that of independent trials, at least 1.
+    Voices, sentences and articles are made for a pair of words, and a model knows the pair or does not: the pairs are
+    the independent trials, and the interval is over them.
     """
     right: Counter[str] = Counter()
     count: Counter[str] = Counter()
     partner = 0
-    for transcription in transcriptions:
-        article = transcription.segment.article
-        for said, heard in _decisions(transcription, homophones, condition):
-            count[article] += 1
-            right[article] += heard == said
-            partner += heard == homophones.partners[article]
-    low, high = clustered_interval([right[article] for article in count], list(count.values()))
+    for pair, is_right, is_partner in _decisions(transcriptions, homophones, condition):
+        count[pair] += 1
+        right[pair] += is_right
+        partner += is_partner
+    low, high = share_interval([right[pair] for pair in count], list(count.values()))
     return Decisions(right.total(), partner, count.total(), low, high)
 
 
@@ -101,58 +97,28 @@ def shares_by_pair(transcriptions: Sequence[Transcription], homophones: Homophon
     """Share decided rightly of each pair of words, named "sail / sale"."""
     right: Counter[str] = Counter()
     count: Counter[str] = Counter()
-    for transcription in transcriptions:
-        article = transcription.segment.article
-        for said, heard in _decisions(transcription, homophones, condition):
-            pair = " / ".join(sorted((homophones.words[article], homophones.partners[article])))
-            count[pair] += 1
-            right[pair] += heard == said
+    for pair, is_right, _ in _decisions(transcriptions, homophones, condition):
+        count[pair] += 1
+        right[pair] += is_right
     return {pair: right[pair] / count[pair] for pair in sorted(count)}
 
 
 def errors_elsewhere(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> WordErrors:
-    """Errors of all other words: whether context costs what it should not touch."""
+    """Errors of all other words, as they are spelled: whether context costs what it should not touch."""
     total = WordErrors()
-    for transcription in transcriptions:
-        total += count_errors(
-            [
-                (said, heard)
-                for said, heard in _aligned(transcription, condition)
-                if not _is_decision(said, transcription, homophones)
-            ]
-        )
+    for one in transcriptions:
+        word = homophones.words.get(one.segment.article)
+        pairs = aligned(one.segment.text, one.hypotheses[condition], one.segment.language)
+        total += count_errors([(said, heard) for said, heard in pairs if said is None or said != word])
     return total
 
 
-def clustered_interval(right: Sequence[int], count: Sequence[int]) -> tuple[float, float]:
-    """95 % confidence interval of sum(right) / sum(count), where each entry is one cluster of trials."""
-    total, clusters = sum(count), len(count)
-    if not total:
-        return 0.0, 1.0
-    share = sum(right) / total
-    effect = 1.0
-    if clusters > 1 and 0 < share < 1:
-        between = sum((hits - share * trials) ** 2 for hits, trials in zip(right, count, strict=True))
-        variance = clusters / (clusters - 1) * between / total**2
-        effect = max(1.0, variance / (share * (1 - share) / total))
-    size, z = total / effect, CONFIDENCE_95
-    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
-    half = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _aligned(transcription: Transcription, condition: str) -> list[tuple[str | None, str | None]]:
-    return align(normalise(transcription.segment.text), normalise(transcription.hypotheses[condition]))
-
-
-def _is_decision(said: str | None, transcription: Transcription, homophones: Homophones) -> bool:
-    article = transcription.segment.article
-    return said is not None and said == homophones.words.get(article)
-
-
 def _decisions(
-    transcription: Transcription, homophones: Homophones, condition: str
-) -> Iterator[tuple[str | None, str | None]]:
-    for said, heard in _aligned(transcription, condition):
-        if _is_decision(said, transcription, homophones):
-            yield said, heard
+    transcriptions: Sequence[Transcription], homophones: Homophones, condition: str
+) -> Iterator[tuple[str, bool, bool]]:
+    """Of each homophone that was said: its pair, whether it was heard, whether its partner was."""
+    for one in transcriptions:
+        if (article := one.segment.article) in homophones.words:
+            words = homophones.words[article], homophones.partners[article]
+            for found in decisions(one.segment.text, one.hypotheses[condition], *words, one.segment.language):
+                yield pair_name(*words), *found

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import numpy as np
 from tqdm import tqdm
 
@@ -21,9 +20,10 @@ from cwjax.data.prepared import CORPUS_FILE, PreparedCorpus
 from cwjax.data.segment import Quality
 from cwjax.data.segment_index import INDEX_FILE, index_line
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.word_errors import normalise
 from cwjax.files import write_text
 from cwjax.inference.options import DecodingOptions
+from cwjax.scoring.normalisers import joined_characters, plain_words
+from cwjax.scoring.word_errors import errors_by_place
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
                     batch_size=batch_size,
                 )
                 for place, segment, transcript in zip(places, segments, transcripts, strict=True):
-                    found[place] = measure(segment.text, transcript.text.strip())
+                    found[place] = measure(segment.text, transcript.text, segment.language)
                     scores.write(json.dumps([place, *asdict(found[place]).values()]) + "\n")
                 scores.flush()
                 bar.update(len(places))
@@ -90,19 +90,12 @@ def score_segments(corpus: PreparedCorpus, model_directory: str | Path, batch_si
     return PreparedCorpus.read(corpus.directory)
 
 
-def measure(reference: str, hypothesis: str) -> Quality:
+def measure(reference: str, hypothesis: str, language: str = "en") -> Quality:
     """Character error rates of a transcript, case and punctuation aside; a rate above 1 says that much was invented."""
-    said, heard = (" ".join(normalise(text)) for text in (reference, hypothesis))
+    said, heard = (joined_characters(plain_words(text, language), language) for text in (reference, hypothesis))
     if not said:
         return Quality(*[float(bool(heard))] * 3)
-    errors = np.zeros(len(said) + 1)  # before every character, and behind the last
-    for chunk in jiwer.process_characters(said, heard).alignments[0] if heard else []:
-        if chunk.type == "insert":
-            errors[chunk.ref_start_idx] += chunk.hyp_end_idx - chunk.hyp_start_idx
-        elif chunk.type != "equal":
-            errors[chunk.ref_start_idx : chunk.ref_end_idx] += 1
-    if not heard:
-        errors[:-1] = 1
+    _, errors = errors_by_place(said, heard)
     edge = min(EDGE, len(said))
     rates = errors.sum() / len(said), errors[:edge].sum() / edge, errors[-edge - 1 :].sum() / edge
     return Quality(*(round(float(rate), 4) for rate in rates))

@@ -14,15 +14,16 @@ from cwjax.evaluation.differences import compare
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.page import audio_uri, frame
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
-from cwjax.evaluation.word_errors import WordErrors, normalise, word_errors
 from cwjax.files import write_text
+from cwjax.scoring.normalisers import normaliser
+from cwjax.scoring.word_errors import WordErrors, errors_by_place
 
 EXAMPLES = 8
 """Segments shown side by side."""
 
 
 def summarise(transcriptions: Sequence[Transcription], homophones: Homophones | None) -> dict[str, Any]:
-    """The numbers of an evaluation, shares and rates in 0..1.
+    """The numbers of an evaluation, shares and rates in 0..1; words as the normaliser "whisper" has them.
 
     Returns:
         `wer` by condition, `segments`, `reference_words`; with homophones also `homophones` by condition (`share`,
@@ -96,15 +97,21 @@ def write_report(
 
 
 def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> WordErrors:
-    pairs = ((one.segment.text, one.hypotheses[condition]) for one in transcriptions)
-    return sum((word_errors(reference, hypothesis) for reference, hypothesis in pairs), WordErrors())
+    return sum((errors_by_place(*_words(one, condition))[0] for one in transcriptions), WordErrors())
+
+
+def _words(one: Transcription, condition: str) -> tuple[list[str], list[str]]:
+    """What was said and what was heard."""
+    normalise = normaliser("whisper", one.segment.language)
+    return normalise(one.segment.text).split(), normalise(one.hypotheses[condition]).split()
 
 
 def _chosen(transcriptions: Sequence[Transcription]) -> list[Transcription]:
     """Telling examples of different articles: first where context decided, then two where it failed."""
 
     def is_right(one: Transcription, condition: str) -> bool:
-        return normalise(one.hypotheses[condition]) == normalise(one.segment.text)
+        said, heard = _words(one, condition)
+        return said == heard
 
     telling = [one for one in transcriptions if is_right(one, "right") and not is_right(one, "wrong")]
     failed = [one for one in transcriptions if not is_right(one, "right")]

@@ -16,7 +16,7 @@ published ones drop invisible characters, and keep the two i of Turkish apart.
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import regex
 from whisper_normalizer.basic import BasicTextNormalizer, remove_symbols
@@ -32,6 +32,9 @@ Normaliser = Callable[[str], str]
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km", "yue"})
 """Languages written without spaces between words, whose characters are scored (Radford et al. 2022, appendix C)."""
 
+REMEMBERED = 20_000
+"""Texts whose normalised form is kept."""
+
 _TURKIC = str.maketrans({"I": "ı", "İ": "i"})
 _INVISIBLE = regex.compile(r"[\p{Cf}--\u200c\u200d]", regex.V1)  # not the joiners, which Persian and Hindi write with
 _APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
@@ -46,6 +49,7 @@ _BETWEEN_CHARACTERS = regex.compile(
 )
 
 
+@cache
 def language_code(language: str) -> str:
     """The code of a language given as code, name or tag: "en", "English", "en-GB"; unknown ones as they are."""
     first = re.split(r"[-_]", language.strip().lower())[0]
@@ -62,7 +66,8 @@ def normaliser(name: str, language: str = "en") -> Normaliser:
     if name not in NORMALISERS:
         raise CwjaxError(f"{name}: no normaliser, but one of {', '.join(NORMALISERS)}")
     normalise = NORMALISERS[name](language_code(language))
-    return lambda text: normalise(unicodedata.normalize("NFC", text))
+    # One reference stands under several conditions, one word in many lists.
+    return lru_cache(REMEMBERED)(lambda text: normalise(unicodedata.normalize("NFC", text)))
 
 
 def plain_words(text: str, language: str = "") -> list[str]:

@@ -36,6 +36,8 @@ class Utterance:
         entities: named entities of the reference.
         keywords: words and phrases that the system was told of.
         homophone: a word that was said and the one that sounds the same.
+
+    The last four are None where they are unknown, which is not the same as an empty list.
     """
 
     id: str
@@ -48,10 +50,10 @@ class Utterance:
     language: str = "en"
     topic: str = ""
     cluster: str = ""
-    bias_words: tuple[str, ...] = ()
-    entities: tuple[str, ...] = ()
-    keywords: tuple[str, ...] = ()
-    homophone: tuple[str, str] | tuple[()] = ()
+    bias_words: tuple[str, ...] | None = None
+    entities: tuple[str, ...] | None = None
+    keywords: tuple[str, ...] | None = None
+    homophone: tuple[str, str] | None = None
 
 
 LISTS = ("bias_words", "entities", "keywords", "homophone")
@@ -143,7 +145,7 @@ def _read_jsonl(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
         kept = {name: _text(where, name, row[name]) for name in (*_TEXTS, "text") if row.get(name) is not None}
         if not kept.get("id"):
             raise CwjaxError(f"{where}: has no id; expected a text under 'id'")
-        kept |= {name: _list(where, name, row[name]) for name in LISTS if row.get(name)}
+        kept |= {name: _list(where, name, row[name]) for name in LISTS if row.get(name) is not None}
         yield number, kept
 
 

@@ -35,15 +35,19 @@ class Run:
         places: id -> number of the utterance.
         references: hashes of the utterances' references.
         fields: name -> values of the utterances.
-        counts: measure -> (n, columns); before `finish` a list of batches.
-        errors: at each reference word and each utterance's end, in a row, (n,).
+        lacking: measure -> how many utterances it could not count.
+        counts: measure -> (n, columns).
+        errors: at each reference word and each utterance's end, in a row, (n,) int.
         ends: where each utterance ends in these.
+
+    Before `finish`, the last three are lists of batches, `ends` of lengths.
     """
 
     name: str
     places: dict[str, int] = field(default_factory=dict)
     references: list[int] = field(default_factory=list)
     fields: dict[str, list[str]] = field(default_factory=dict)
+    lacking: dict[str, int] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     errors: Any = field(default_factory=list)
     ends: Any = field(default_factory=list)
@@ -52,8 +56,7 @@ class Run:
         """Joins the batches."""
         self.counts = {name: np.concatenate(self.counts[name]) for name in measures}
         if self.errors:
-            self.ends = np.cumsum([len(one) for one in self.errors])
-            self.errors = np.concatenate(self.errors)
+            self.errors, self.ends = np.concatenate(self.errors), np.cumsum(np.concatenate(self.ends))
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ def score_files(
     kept = {name: measure for name, measure in chosen.items() if not measure.field or measure.field in has}
     for run in runs:
         run.finish(list(kept))
+        for name in kept:
+            if run.lacking[name]:
+                notes.append(
+                    f"{run.name}: {run.lacking[name]} utterances without {kept[name].field}, left out of {name}"
+                )
         if "entities" in kept and (out := int(run.counts["entities"][:, -1].sum())):
             notes.append(f"{run.name}: {out} utterances whose reference lacks one of its entities, left out of NE-WER")
     return Scores(runs, kept, normaliser_name, notes)
@@ -220,14 +228,19 @@ def _count(run: Run, batch: list[Utterance], measures: dict[str, Measure], name:
         [normaliser(name, one.language)(getattr(one, side)).split() for one in batch]
         for side in ("reference", "hypothesis")
     )
+    places: list[np.ndarray] = []
     for key, measure in measures.items():
-        rows = [row for row, one in enumerate(batch) if not measure.field or getattr(one, measure.field)]
+        rows = [row for row, one in enumerate(batch) if not measure.field or getattr(one, measure.field) is not None]
         counts = np.zeros((len(batch), len(measure.columns)))
+        run.lacking[key] = run.lacking.get(key, 0) + len(batch) - len(rows)
         if rows:
             has.add(measure.field)
             of_these = [[texts[row] for row in rows] for texts in (batch, said, heard)]
-            counts[rows] = measure.count(Texts(*of_these, name, run.errors))
+            counts[rows] = measure.count(Texts(*of_these, name, places))
         run.counts.setdefault(key, []).append(counts)
+    if places:
+        run.errors.append(np.concatenate(places))
+        run.ends.append([len(one) for one in places])
 
 
 def _rates(run: Run, measures: dict[str, Measure], rows: np.ndarray) -> dict[str, Any]:

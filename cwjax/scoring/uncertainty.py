@@ -3,8 +3,8 @@
 Sentences of one speaker or one recording fail together, so the independent trials are *clusters* of utterances. Every
 figure is a ratio of sums over clusters. A rate's interval is the studentised bootstrap's (Davison & Hinkley 1997,
 section 5.2), which keeps its 95 % with skewed errors and few clusters. A share's is Wilson's (1927) for a sample
-smaller by the clusters' design effect (Kish 1965), with Student's quantile. A difference of two rates on the same utterances
-has the p-value and interval of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
+smaller by the clusters' design effect (Kish 1965), with Student's quantile. A difference of two rates on the same
+utterances has the p-value and interval of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
 """
 
 import math
