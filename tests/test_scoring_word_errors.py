@@ -52,6 +52,7 @@ def test_rates_of_a_corpus_weigh_by_length() -> None:
 
 
 def test_errors_have_places() -> None:
-    errors, places = errors_by_place(list("abcd"), list("xabdz"))
-    assert errors == WordErrors(deletions=1, insertions=2, reference_words=4)
-    assert places.tolist() == [1, 0, 1, 0, 1]
+    errors, places = errors_by_place(list("abcd"), list("xabd"))
+    assert errors == WordErrors(deletions=1, insertions=1, reference_words=4)
+    assert places.tolist() == [1, 0, 1, 0, 0]
+    assert errors_by_place(list("ab"), list("abz"))[1].tolist() == [0, 0, 1]

@@ -32,8 +32,8 @@ Normaliser = Callable[[str], str]
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km", "yue"})
 """Languages written without spaces between words, whose characters are scored (Radford et al. 2022, appendix C)."""
 
-REMEMBERED = 20_000
-"""Texts whose normalised form is kept."""
+REMEMBERED, SHORT = 10_000, 500
+"""How many texts are remembered with their normalised form, and the characters of those that are."""
 
 _TURKIC = str.maketrans({"I": "ı", "İ": "i"})
 _INVISIBLE = regex.compile(r"[\p{Cf}--\u200c\u200d]", regex.V1)  # not the joiners, which Persian and Hindi write with
@@ -66,8 +66,12 @@ def normaliser(name: str, language: str = "en") -> Normaliser:
     if name not in NORMALISERS:
         raise CwjaxError(f"{name}: no normaliser, but one of {', '.join(NORMALISERS)}")
     normalise = NORMALISERS[name](language_code(language))
-    # One reference stands under several conditions, one word in many lists.
-    return lru_cache(REMEMBERED)(lambda text: normalise(unicodedata.normalize("NFC", text)))
+
+    def whole(text: str) -> str:
+        return normalise(unicodedata.normalize("NFC", text))
+
+    remembered = lru_cache(REMEMBERED)(whole)  # one reference stands under several conditions, one word in many lists
+    return lambda text: (remembered if len(text) <= SHORT else whole)(text)
 
 
 def plain_words(text: str, language: str = "") -> list[str]:
@@ -141,8 +145,8 @@ NORMALISERS: dict[str, Callable[[str], Normaliser]] = {
     "whisper": _whisper,
     "basic": _basic,
     "plain": _plain,
+    "none": lambda _: lambda text: text,
     "is21": _is21,
     "contextasr": _contextasr,
-    "none": lambda _: lambda text: text,
 }
 """Makers of normalisers, by the code of a language."""

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 BATCH = 1000
 FEW_CLUSTERS = 8
 """With fewer, utterances are grouped more finely if they can be."""
+MOST = 32_767
+"""Errors at one reference word beyond which MAPSSWE counts no more."""
 NAMED = 5
 """Ids that a message names at most."""
 FIELDS = ("speaker", "recording", "subset", "language", "topic")
@@ -239,7 +241,7 @@ def _count(run: Run, batch: list[Utterance], measures: dict[str, Measure], name:
             counts[rows] = measure.count(Texts(*of_these, name, places))
         run.counts.setdefault(key, []).append(counts)
     if places:
-        run.errors.append(np.concatenate(places))
+        run.errors.append(np.minimum(np.concatenate(places), MOST).astype(np.int16))
         run.ends.append([len(one) for one in places])
 
 

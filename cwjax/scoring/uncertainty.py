@@ -4,7 +4,8 @@ Sentences of one speaker or one recording fail together, so the independent tria
 figure is a ratio of sums over clusters. A rate's interval is the studentised bootstrap's (Davison & Hinkley 1997,
 section 5.2), which keeps its 95 % with skewed errors and few clusters. A share's is Wilson's (1927) for a sample
 smaller by the clusters' design effect (Kish 1965), with Student's quantile. A difference of two rates on the same
-utterances has the p-value and interval of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
+utterances has the interval of the symmetric studentised bootstrap, and the p-value of the wild cluster bootstrap
+(Cameron, Gelbach & Miller 2008).
 """
 
 import math
@@ -108,15 +109,26 @@ def difference(
     deviation = _deviation(free[:, None])[0]
     if deviation < 1e-15:
         return apart, apart, apart, float(abs(apart) < 1e-15)
+    parts = np.stack([errors[0], words[0], errors[1], words[1]], axis=1)
+    squares = (parts[:, :, None] * parts[:, None]).reshape(len(parts), -1)
+    factor = len(free) / (len(free) - 1)
     signs = np.random.default_rng(seed)
-    drawn_free, drawn_equal = [], []
-    for size in _sizes(len(free)):
-        drawn = 2.0 * signs.integers(0, 2, size=(size, len(free)), dtype=np.int8) - 1
-        drawn_free.append(_t(drawn @ free, free @ free, len(free)))
-        drawn_equal.append(_t(drawn @ equal, equal @ equal, len(free)))
-    reach = np.quantile(np.abs(np.concatenate(drawn_free)), CONFIDENCE) * deviation
-    beyond = np.abs(np.concatenate(drawn_equal)) >= abs(_t(equal.sum(), equal @ equal, len(free))) - 1e-9
-    return apart, apart - reach, apart + reach, float((1 + beyond.sum()) / (1 + RESAMPLES))
+    drawn, flipped = [], []
+    with np.errstate(all="ignore"):
+        for weights in _multinomial(len(free), seed):
+            first, size, second, other = (weights @ parts).T
+            weigh = np.stack([-1 / size, first / size**2, 1 / other, -second / other**2], axis=1)
+            variance = factor * np.einsum("ba,bac,bc->b", weigh, (weights @ squares).reshape(-1, 4, 4), weigh)
+            drawn.append(np.abs(second / other - first / size - apart) / np.sqrt(np.maximum(variance, 0)))
+            sides = 2.0 * signs.integers(0, 2, size=weights.shape, dtype=np.int8) - 1
+            flipped.append(np.abs(_t(sides @ equal, equal @ equal, len(free))))
+    seen = np.concatenate(drawn)
+    seen = seen[np.isfinite(seen)]
+    student = len(free) < FEWEST or len(seen) <= RESAMPLES // 2
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(free) - 1) if student else np.quantile(seen, CONFIDENCE)
+    beyond = np.concatenate(flipped) >= abs(_t(equal.sum(), equal @ equal, len(free))) - 1e-9
+    p = float((1 + beyond.sum()) / (1 + RESAMPLES))
+    return apart, apart - reach * deviation, apart + reach * deviation, p
 
 
 def mapsswe(first: np.ndarray, second: np.ndarray, ends: np.ndarray) -> tuple[float, int]:
@@ -166,16 +178,10 @@ def _wilson(share: float, size: float, z: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _sizes(clusters: int) -> Iterator[int]:
-    """How many resamples to draw at a time."""
-    size = max(1, _AT_ONCE // max(clusters, 1))
-    for first in range(0, RESAMPLES, size):
-        yield min(size, RESAMPLES - first)
-
-
 def _multinomial(clusters: int, seed: int) -> Iterator[np.ndarray]:
     """How often each cluster is in a resample, (b, k) at a time."""
     generator = np.random.default_rng(seed)
-    if clusters > 1:
-        for size in _sizes(clusters):
-            yield generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(float)
+    size = max(1, _AT_ONCE // max(clusters, 1))
+    for first in range(0, RESAMPLES if clusters > 1 else 0, size):
+        count = min(size, RESAMPLES - first)
+        yield generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=count).astype(float)
