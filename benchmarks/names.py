@@ -33,6 +33,7 @@ from cwjax.data.spotter_batches import look_alikes
 from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, speak, vocabulary
 from cwjax.evaluation.charts import COLOURS, bar_chart, save_chart
 from cwjax.inference.phrases import occurrences
+from cwjax.scoring.biased_errors import biased_errors
 from cwjax.scoring.normalisers import plain_words
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
@@ -190,40 +191,12 @@ def _rates(counts: np.ndarray) -> np.ndarray:
     return 100 * both[..., 0] / np.maximum(both[..., 1], 1)
 
 
-def _counts(window: Window, text: str) -> list[list[int]]:
+def _counts(window: Window, text: str) -> np.ndarray:
+    """Errors and words, of the others and of the rare words: (2, 2)."""
     rare = {word for one in window.sentences for phrase in one.phrases for word in plain_words(phrase)}
-    return count(plain_words(" ".join(sentence.text for sentence in window.sentences)), plain_words(text), rare)
-
-
-def count(reference: Sequence[str], hypothesis: Sequence[str], rare: set[str]) -> list[list[int]]:
-    """Errors and reference words of the others and of the rare words, [[errors, words], [errors, words]].
-
-    The alignment is that of fbai-speech/is21_deep_bias: insertions and deletions cost 3, substitutions 4, the diagonal
-    is left for an insertion and then for a deletion only if that is cheaper; an inserted word is rare if it is itself.
-    """
-    costs = np.zeros((len(reference) + 1, len(hypothesis) + 1), int)
-    costs[0], costs[:, 0] = 3 * np.arange(len(hypothesis) + 1), 3 * np.arange(len(reference) + 1)
-    for row, said in enumerate(reference, 1):
-        for column, heard in enumerate(hypothesis, 1):
-            diagonal = costs[row - 1, column - 1] + 4 * (said != heard)
-            costs[row, column] = min(diagonal, costs[row, column - 1] + 3, costs[row - 1, column] + 3)
-    counts = [[0, 0], [0, 0]]
-    row, column = len(reference), len(hypothesis)
-    while row or column:
-        said, heard = reference[row - 1] if row else "", hypothesis[column - 1] if column else ""
-        cost = costs[row, column]
-        if row and column and cost == costs[row - 1, column - 1] + 4 * (said != heard):
-            counts[said in rare][0] += said != heard
-            row, column = row - 1, column - 1
-        elif column and cost == costs[row, column - 1] + 3:
-            counts[heard in rare][0] += 1
-            column -= 1
-        else:
-            counts[said in rare][0] += 1
-            row -= 1
-    for word in reference:
-        counts[word in rare][1] += 1
-    return counts
+    said = plain_words(" ".join(sentence.text for sentence in window.sentences))
+    (counts,) = biased_errors([said], [plain_words(text)], [rare])
+    return np.stack([counts.reshape(2, 4)[:, :3].sum(1), counts.reshape(2, 4)[:, 3]], axis=1)
 
 
 def _print_homophones(model: cwjax.Model, words: int) -> None:

@@ -12,7 +12,10 @@ from lxml import html
 from test_homophones import HOMOPHONES, transcription
 
 from cwjax.evaluation.charts import as_svg, homophone_chart, save_chart
+from cwjax.evaluation.evaluate import write_hypotheses
 from cwjax.evaluation.report import summarise, write_report
+from cwjax.scoring.score import score_files
+from cwjax.scoring.score import summarise as summarise_scores
 
 HOSTILE = "<script>alert('sail')</script> & \"sail\""
 
@@ -87,3 +90,18 @@ def test_equal_charts_have_equal_text(tmp_path: Path) -> None:
     for name in ("chart.svg", "chart.png"):
         save_chart(homophone_chart(summary), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 2000
+
+
+def test_the_hypotheses_score_as_the_report_says(tmp_path: Path) -> None:
+    write_hypotheses(tmp_path / "hypotheses.jsonl", transcriptions(), HOMOPHONES)
+    scores = summarise_scores(score_files([tmp_path / "hypotheses.jsonl"]))
+    summary = summarise(transcriptions(), HOMOPHONES)
+    assert len(scores["pairs"]) == 3
+    for condition in ("right", "none", "wrong"):
+        run = scores["runs"][f"hypotheses.jsonl: {condition}"]
+        assert run["rates"]["WER"]["rate"] == pytest.approx(summary["wer"][condition])
+        share = run["rates"]["homophones"]
+        assert share == share | {"rate": pytest.approx(summary["homophones"][condition]["share"]), "of": 4}
+        assert (share["low"], share["high"]) == pytest.approx(
+            tuple(summary["homophones"][condition][end] for end in ("low", "high"))
+        )

@@ -1,5 +1,6 @@
 """The evaluation of a model: the measures of a split, and the report of it."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluator import Evaluator
+from cwjax.evaluation.homophones import Homophones
 from cwjax.evaluation.report import summarise, write_report
+from cwjax.evaluation.transcription import Transcription
+from cwjax.files import write_text
 from cwjax.inference.options import DecodingOptions
 from cwjax.models.parameters import Parameters
 from cwjax.processes import is_first
 
 log = logging.getLogger(__name__)
 
+HYPOTHESES_FILE = "hypotheses.jsonl"
 SCORE = "validation/score"
 """In every row of a validation: the measure by which the best parameters are kept."""
 
@@ -28,12 +33,12 @@ def evaluate(
     facts: dict[str, Any],
     history: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """Transcribes a split with right, no and wrong context; the first process writes `report.json` and `report.html`.
+    """Transcribes a split with right, no and wrong context; the first process writes the report and the hypotheses.
 
     Args:
         evaluator: of the model and the corpus.
         parameters: of the model.
-        output: folder of the report.
+        output: folder of `report.json`, `report.html` and, for `cwjax score`, `hypotheses.jsonl`.
         split: which segments.
         examples: only the first so many; 0: all.
         title: of the report.
@@ -59,6 +64,7 @@ def evaluate(
     if is_first():
         place = {segment.id: position for position, segment in enumerate(corpus.segments)}
         output.mkdir(parents=True, exist_ok=True)
+        write_hypotheses(output / HYPOTHESES_FILE, transcriptions, evaluator.homophones)
         write_report(
             output,
             summary,
@@ -70,6 +76,25 @@ def evaluate(
         )
         log.info("report written to %s", output / "report.html")
     return summary
+
+
+def write_hypotheses(path: Path, transcriptions: Sequence[Transcription], homophones: Homophones | None) -> None:
+    """Writes what was heard under each condition, as `cwjax score` reads it. Raises CwjaxError if it cannot."""
+    lines = []
+    for one in transcriptions:
+        segment, known = one.segment, {}
+        if homophones and segment.article in homophones.words:
+            words = homophones.words[segment.article], homophones.partners[segment.article]
+            known["homophone"] = dict(zip(("word", "partner"), words, strict=True))
+        for condition, hypothesis in one.hypotheses.items():
+            line = {"id": segment.id, "condition": condition, "reference": segment.text, "hypothesis": hypothesis}
+            line |= {"context": one.contexts[condition], "language": segment.language, "speaker": segment.speaker}
+            line |= {"recording": segment.article, "subset": segment.split, **known}
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    try:
+        write_text(path, "".join(lines))
+    except OSError as error:
+        raise CwjaxError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def validate(
