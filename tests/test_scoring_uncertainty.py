@@ -104,6 +104,17 @@ def test_what_cannot_vary_is_said_to_be_wide_not_sure() -> None:
     assert difference((np.ones(1), np.ones(1)), (np.ones(1), np.ones(1)))[3] == 1
 
 
+def test_intervals_of_many_clusters_are_those_of_independent_words() -> None:
+    """Of 20,000 utterances in an order from bad to good, put together at random."""
+    rates = np.sort(np.random.default_rng(0).beta(2, 18, size=20_000))
+    errors, words = np.random.default_rng(1).binomial(20, rates).astype(float)[:, None], np.full((20_000, 1), 20.0)
+    low, high = rate_intervals(errors, words)[0]
+    assert high - low == pytest.approx(2 * 1.96 * errors.std() / 20 / math.sqrt(20_000), rel=0.1)
+    apart, low, high, _ = difference((errors[:, 0], errors[::-1, 0]), (words[:, 0], words[:, 0]))
+    spread = (errors - errors[::-1]).std() / 20 / math.sqrt(20_000)
+    assert (apart, high - low) == (pytest.approx(0, abs=1e-12), pytest.approx(2 * 1.96 * spread, rel=0.1))
+
+
 def test_equal_systems_differ_by_nothing() -> None:
     errors, words = np.arange(9.0), np.full(9, 20.0)
     assert difference((errors, errors), (words, words)) == (0, 0, 0, 1)

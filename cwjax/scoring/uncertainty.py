@@ -18,6 +18,8 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 FEWEST = 6
 """Clusters from which on a bootstrap has enough different resamples; with fewer, Student's t."""
+MOST = 2000
+"""Clusters beyond which they are put together at random, which leaves them independent and saves time."""
 _AT_ONCE = 4_000_000
 """Weights drawn at a time."""
 
@@ -42,6 +44,7 @@ def rate_intervals(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> np.n
 
     Without a variance to go by (one cluster; no errors at all) they are those of independent words.
     """
+    errors, words = (_pooled(one) for one in (errors, words))
     clusters = len(errors)
     with np.errstate(all="ignore"):
         rate = errors.sum(0) / words.sum(0)
@@ -95,6 +98,7 @@ def difference(
     Args:
         errors, words: of both, (k,) each.
     """
+    errors, words = (tuple(_pooled(one[:, None])[:, 0] for one in both) for both in (errors, words))
     totals = [one.sum() for one in words]
     if len(errors[0]) < 2 or not all(totals):
         return math.nan, -math.inf, math.inf, 1.0
@@ -155,6 +159,13 @@ def mapsswe(first: np.ndarray, second: np.ndarray, ends: np.ndarray) -> tuple[fl
     if not deviation:
         return float(apart.sum() == 0 or len(apart) < 2), len(apart)
     return float(math.erfc(abs(apart.mean()) / deviation / math.sqrt(2))), len(apart)
+
+
+def _pooled(sums: np.ndarray) -> np.ndarray:
+    """At most `MOST` clusters, (k, r) -> (k', r); the same go together at every call."""
+    if len(sums) <= MOST:
+        return sums
+    return cluster_sums(sums, np.random.default_rng(0).permutation(len(sums)) % MOST)
 
 
 def _deviation(influence: np.ndarray) -> np.ndarray:
