@@ -12,7 +12,6 @@ from flax import nnx
 
 from cwjax.data.processor import Processor
 from cwjax.data.whisper_tokens import WhisperTokens
-from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Progress, Transcriber
 from cwjax.inference.transcript import Segment, Transcript
@@ -166,33 +165,25 @@ class Model:
         """
         self.source.save(Path(directory), self.params)
 
-    def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Uploads the model to the Hugging Face hub and gives its address.
+    def push_to_hub(self, repository: str, private: bool = False, license: str = "") -> str:
+        """Uploads the model to the Hugging Face hub and gives the address of the commit.
 
         Args:
-            repository: OWNER/NAME.
-            options: for `huggingface_hub.HfApi.create_repo`, such as `private=True`.
+            repository: OWNER/NAME; made if it does not exist.
+            private: nobody else may see it.
+            license: of the weights, by the hub's name for it, such as apache-2.0.
 
         Raises:
-            CwjaxError: the hub cannot be reached or refuses.
+            CwjaxError: there is no token, the hub cannot be reached, or it refuses.
         """
         import tempfile
 
-        from huggingface_hub import HfApi
+        from cwjax.weights.hub_upload import contents_of, upload
 
         with tempfile.TemporaryDirectory() as scratch:
-            self.save(Path(scratch) / "model")
-            try:
-                api = HfApi()
-                address = api.create_repo(repository, exist_ok=True, **options)
-                api.upload_folder(repo_id=repository, folder_path=str(Path(scratch) / "model"))
-            except Exception as error:
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                raise CwjaxError(
-                    f"{repository}: cannot be uploaded to the hub ({reason[0][:200]}); check the name, the network and "
-                    "`hf auth login`"
-                ) from error
-        return str(address)
+            directory = Path(scratch) / "model"
+            self.save(directory)
+            return upload(repository, contents_of(directory, repository, license), private)
 
     @cached_property
     def _graphdef(self) -> nnx.GraphDef:

@@ -12,7 +12,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, repocard_data
 
+import cwjax
 from cwjax.cli import main
+from cwjax.errors import CwjaxError
 from cwjax.weights.model_directory import record_facts
 
 EARLIER = Path(__file__).parent / "data" / "model-0.1.0"
@@ -94,6 +96,14 @@ def model(tmp_path: Path) -> Path:
     (directory / ".cache").mkdir()
     (directory / ".cache" / "mine").touch()
     return directory
+
+
+def test_a_loaded_model_arrives(hub: Hub, model: Path) -> None:
+    assert cwjax.load(model).push_to_hub("ada/engine", license="mit").endswith("/ada/engine/commit/1")
+    assert {"model.safetensors", "config.json"} <= hub.committed.keys()
+    assert b"license: mit" in hub.committed["README.md"]
+    with pytest.raises(CwjaxError, match="push: engine: name a repository as OWNER/NAME"):
+        cwjax.load(model).push_to_hub("engine")
 
 
 def test_a_model_and_its_scores_arrive(hub: Hub, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
