@@ -316,7 +316,8 @@ def measure_sizes() -> None:
         return _transcribe_cells([("tiny", 3)], False)
     _transcribe_cells([("small", 1), ("small", 16)], True)
     others = [("large-v3-turbo", 1), ("large-v3-turbo", 16), ("base", 64), ("base", 8), ("tiny", 1), ("tiny", 64)]
-    for some in (others, [("large-v3", 64), ("large-v3", 8), ("small", 64), ("small", 8), ("large-v3-turbo", 64)]):
+    large = [(size, windows) for windows in (64, 256) for size in ("large-v3-turbo", "large-v3")]
+    for some in (large, others, [("large-v3", 8), ("small", 64), ("small", 8)]):
         if left() > 45:
             _transcribe_cells(some, False)
 
@@ -421,8 +422,9 @@ def measure_engine() -> None:
 def measure_train() -> None:
     """`train_step.py`, with smaller batches where memory does not suffice."""
     cells = [("base", "all", 32), ("base", "context", 32), ("small", "all", 32), ("small", "context", 32)]
+    cells += [("small", "lora", 32), ("large-v3", "all", 8), ("large-v3", "context", 8), ("large-v3", "lora", 8)]
     shortened = ["--tokens", "16", "--rounds", "2"] if small else []
-    for whisper, trained, batch in [("tiny", "all", 2)] if small else cells:
+    for whisper, trained, batch in [("tiny", "all", 2), ("tiny", "lora", 2)] if small else cells:
         while batch and left() > 20:
             given = ["--whisper", whisper, "--trained", trained, "--batch", str(batch), "--dtype", "bfloat16"]
             command = [sys.executable, str(HERE / "train_step.py"), *given, *shortened]

@@ -35,7 +35,8 @@ from cwjax.machine import available_cores
 from cwjax.models.attention import Implementation
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
-from cwjax.models.parameters import cast
+from cwjax.models.lora import LoraSettings, is_pair
+from cwjax.models.parameters import cast, flatten, merge, unflatten
 from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
 from cwjax.training.cost import count_products
 from cwjax.training.groups import split_parameters
@@ -48,7 +49,12 @@ FROZEN = {
     "all": ("text_encoder",),
     "decoder-frozen": ("text_encoder", "decoder"),
     "context": ("text_encoder", "audio_encoder", "decoder"),
+    "lora": ("text_encoder", "audio_encoder", "decoder"),
 }
+ALONE = ("context", "lora")
+"""What PyTorch's step, which has no context attention, is no match for."""
+RANK = 8
+"""Of the pairs with `--trained lora`, beside the context attention, which is then trained too."""
 
 
 def main() -> None:
@@ -72,10 +78,10 @@ def main() -> None:
     steps: dict[str, Callable[[], float]] = {}
     operations = {}
     for name in ("stock", "context"):
-        if name == "stock" and options.trained == "context":
+        if name == "stock" and options.trained in ALONE:
             continue
         steps[name], operations[name] = _ours(name, whisper, batch, options)
-    if options.trained != "context":
+    if options.trained not in ALONE:
         steps["PyTorch"] = _pytorch(whisper, batch, options)
         operations["PyTorch"] = operations["stock"]
     losses = {name: step() for name, step in steps.items()}  # and warm-up
@@ -155,6 +161,7 @@ def _ours(
     config = Config(
         data=DataSettings(max_target_tokens=options.tokens, max_context_tokens=CONTEXT),
         freeze=FROZEN[options.trained] + (("context",) if name == "stock" else ()),
+        lora=LoraSettings(RANK if options.trained == "lora" else 0),
         optim=OptimizerSettings(learning_rate=1e-5, warmup_steps=0),
         train=TrainSettings(batch_size=options.batch, compute_dtype=options.dtype, remat=options.remat),
     )
@@ -164,7 +171,9 @@ def _ours(
     step = make_train_step(config, model, mesh, losses(config, model))
     defined = make_train_step(config, model, mesh, losses(config, model, "definition"))
     with jax.set_mesh(mesh):
-        trainable, frozen = split_parameters(init_params(model, jax.random.key(0)), config.freeze)
+        pairs = {path: jnp.zeros(leaf.shape) for path, leaf in flatten(abstract.trainable) if is_pair(path)}
+        initial = merge(init_params(model, jax.random.key(0)), unflatten(pairs))
+        trainable, frozen = split_parameters(initial, config.freeze)
         state = init_state(config, trainable, abstract)
         frozen = cast(frozen, jnp.dtype(options.dtype))
         batch = jax.device_put(batch)
