@@ -15,7 +15,7 @@ from cwjax import __version__
 from cwjax.commands import convert, push, score
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
-from cwjax.extras import EXTRAS, missing_package
+from cwjax.extras import EXTRAS, missing_package, require_package
 from cwjax.machine import keep_compiled_programs
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ def _train(arguments: list[str]) -> int:
             print("\nWith --config FILE, --help lists every field with its value in that file.")
             return 0
         raise CwjaxError("train: --config is missing; the experiments are in configs/, such as configs/demo.py")
+    require_package("tyro", "train")  # its extra brings those of the others
     keep_compiled_programs()
     from cwjax.config import load_config
     from cwjax.processes import Patience, joined

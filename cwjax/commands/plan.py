@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cwjax.errors import CwjaxError
+from cwjax.extras import require_package
 
 if TYPE_CHECKING:  # the environment is set before JAX is imported
     from cwjax.training.plan import Plan
@@ -44,6 +45,7 @@ def plan(arguments: Sequence[str]) -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it is asked to compile only
+    require_package("tyro", "plan")
     from cwjax.config import load_config
     from cwjax.training.plan import LOCAL, alternatives, devices_of, make_plan, planned_sizes
 
