@@ -43,8 +43,8 @@ def looks_like(root: Path) -> bool:
 def articles(root: Path) -> Iterator[Unit]:
     """The folder of every chapter."""
     base = _base(root)
-    chapters = _read_table(base / "CHAPTERS.TXT")
-    readers = _read_table(base / "SPEAKERS.TXT")
+    chapters = read_table(base / "CHAPTERS.TXT")
+    readers = read_table(base / "SPEAKERS.TXT")
     for folder in sorted(base.glob("*-*/*/*")):
         if not (folder.is_dir() and folder.name.isdigit() and folder.parent.name.isdigit()):
             continue
@@ -64,7 +64,7 @@ def _base(root: Path) -> Path:
     return root / "LibriSpeech" if (root / "LibriSpeech").is_dir() else root
 
 
-def _read_table(path: Path) -> dict[str, list[str]]:
+def read_table(path: Path) -> dict[str, list[str]]:
     """Rows by their first field; a title with a bar in it comes as several fields."""
     if not path.is_file():
         return {}
