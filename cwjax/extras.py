@@ -15,6 +15,7 @@ EXTRAS = {
     "matplotlib": "charts",
     "espeakng_loader": "demo",
     "contractions": "scoring",
+    "pyarrow": "suites",
 }
 """Package -> extra; an extra may bring those of others, too."""
 
