@@ -100,7 +100,7 @@ def contextasr(root: Path) -> str:
                     **row,
                     "audio": f"audio/ContextASR-Speech/English/{name}.wav",
                     "text": f"Dr. Vogt said tone{number}.",
-                    "entity_list": ["Dr. Vogt", f"tone{number}"],
+                    "entity_list": ["Dr. Vogt", f"tone{number}", "Dr.  Vogt", " "],
                 }
             )
             for number, name in enumerate(names)
@@ -209,7 +209,7 @@ def spoken_wikipedia(root: Path) -> str:
     context = ContextMaterial(
         title="Northanger",
         section=("Plot",),
-        lead="It is a novel.",
+        lead="It is a novel. He heard, he heard, he heard, he said tone0. It ends well.",
         keywords=("tone0", "Bath"),
         previous="It rained.",
     )
@@ -221,8 +221,8 @@ def spoken_wikipedia(root: Path) -> str:
                 audio="audio.ogg",
                 start=0.0,
                 end=SECONDS,
-                text=f"He heard tone{number}.",
-                utterances=(Utterance(0.0, SECONDS, f"He heard tone{number}."),),
+                text=f"He heard, he heard, he heard, he said tone{number}.",
+                utterances=(Utterance(0.0, SECONDS, "He heard, he heard, he heard, he said tone."),),
                 context=context,
                 speaker="ann",
                 split=split,
@@ -373,8 +373,9 @@ def test_earnings21(tmp_path: Path) -> None:
     assert item.fields == {"keywords": list(item.phrases), "recording": "4320211", "topic": "Consumer Goods"}
 
 
-def test_m3av(tmp_path: Path) -> None:
+def test_m3av(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = read(m3av, tmp_path)
+    assert not caplog.text  # of the lectures of other splits, which are not there
     assert (first.id, second.id) == ("CHI-0B493_0000", "CHI-0B493_0001")
     assert first.reference == "this is tone0"
     assert first.texts == {
@@ -391,13 +392,13 @@ def test_spoken_wikipedia(tmp_path: Path) -> None:
     (item,) = read(spoken_wikipedia, tmp_path)
     assert (item.id, item.reference, item.phrases, item.distractors) == (
         "north/0",
-        "He heard tone0.",
+        "He heard, he heard, he heard, he said tone0.",
         ("tone0",),
         ("Bath",),
     )
     assert item.texts == {
         "title": "Northanger",
-        "lead": "It is a novel.",
+        "lead": "It is a novel. It ends well.",
         "topic": "Northanger. Plot.",
         "previous": "It rained.",
     }
@@ -542,7 +543,27 @@ def short_line(root: Path) -> None:
 
 def late_segment(root: Path) -> None:
     path = next(root.rglob("final+timestamps.json"))
-    path.write_text(path.read_text("utf-8").replace("0001900", "0009900").replace("0000500", "0003500"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("0001900", "0009900"), "utf-8")
+
+
+def odd_times(root: Path) -> None:
+    path = next(root.rglob("final+timestamps.json"))
+    path.write_text(path.read_text("utf-8").replace("0001900", "00019²0"), "utf-8")
+
+
+def long_name(root: Path) -> None:
+    path = next(root.rglob("*.jsonl"))
+    path.write_text(path.read_text("utf-8").replace("FNED-000002_EN.wav", "a" * 300), "utf-8")
+
+
+def stray(root: Path) -> None:
+    text(root / "speech-datasets" / "earnings21" / "media" / ".DS_Store", "no audio")
+    audio(root / "speech-datasets" / "earnings21" / "media" / "4330115.wav", 0)
+
+
+def odd_number(root: Path) -> None:
+    path = next(root.rglob("*.tsv"))
+    path.write_text(path.read_text("utf-8").replace("121-121726-0002", "121-121726-000²"), "utf-8")
 
 
 def cut_tar(root: Path) -> None:
@@ -557,7 +578,11 @@ def cut_tar(root: Path) -> None:
         (contextual_earnings22, without_column, "has no column file_id, audio_start, dictionary, keywords"),
         (earnings21, pointer, "is a pointer of Git LFS; run: git lfs pull"),
         (earnings21, short_line, "4320211.nlp, line 2: has 7 columns; expected 8"),
-        (m3av, late_segment, "CHI-0B493"),
+        (earnings21, stray, "4330115.wav: ConEC has no transcript of it"),
+        (is21, odd_number, "line 3: is no line of four columns"),
+        (m3av, late_segment, "CHI-0B493_0001: "),
+        (m3av, odd_times, "entry 2: timestr is '0001200_00019²0'"),
+        (contextasr, long_name, "line 2: there is no audio file"),
         (contextasr, cut_tar, "ContextASR-Speech_English_1.tar: cannot be read"),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
@@ -641,3 +666,12 @@ def test_audio_beside_a_table(tmp_path: Path) -> None:
     table(tmp_path / "ami" / "test-00000-of-00001.parquet", rows)
     (item,) = open_suite("open-asr/ami/test", tmp_path)
     assert item.audio == tmp_path / "clips" / "a.wav"
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    name = contextasr(tmp_path)
+    text(tmp_path / "ContextASR-Speech_English.jsonl", "{", "[]")
+    with pytest.raises(
+        CwjaxError, match=r"no item of contextasr/Speech_English can be used; the first: .*line 1: is no"
+    ):
+        list(open_suite(name, tmp_path))

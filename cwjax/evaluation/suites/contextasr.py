@@ -8,6 +8,7 @@ need not be unpacked. The coarse context is the domain, the fine one the entitie
 have the fine one only.
 """
 
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
 
     def build(row: Placed) -> Item:
         path, entities, domain = row.text("audio"), row.texts("entity_list"), row.text("domain_label", "")
-        place = None if (folder / path).is_file() else packed.get(Path(path).name)
+        place = None if os.path.isfile(folder / path) else packed.get(Path(path).name)
         return Item(
             id=row.text("uniq_id"),
             audio=_member(*place) if place else audio_file(row.where, folder / path),

@@ -66,7 +66,7 @@ def _rows(path: Path) -> Iterator[Placed | str]:
     for where, line in lines(path):
         name, *rest = line.split("\t")
         digits = name.split("-")
-        if len(rest) != 3 or len(digits) != 3 or not all(map(str.isdigit, digits)):
+        if len(rest) != 3 or len(digits) != 3 or not all(map(str.isdecimal, digits)):
             yield f"{where}: is no line of four columns that begins with READER-CHAPTER-NUMBER"
             continue
         try:

@@ -65,7 +65,7 @@ def _lecture(folder: Path, name: str) -> Iterator[Item | str]:
 
 def _times(row: Placed) -> tuple[float, float]:
     start, _, end = row.text("timestr").partition("_")
-    if not (start.isdigit() and end.isdigit() and int(start) < int(end)):
+    if not (start.isdecimal() and end.isdecimal() and int(start) < int(end)):
         raise CwjaxError(f"{row.where}: timestr is {row.values['timestr']!r}; expected START_END in milliseconds")
     return int(start) / 1000, int(end) / 1000
 

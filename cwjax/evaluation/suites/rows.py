@@ -4,6 +4,7 @@ What cannot be used is yielded as the reason, a text, instead of raised: the res
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +50,17 @@ class Placed:
     def embedded(self, name: str, folder: Path) -> bytes | Path:
         """Audio inside of a table, as the `datasets` library keeps it: the content of a file, or its path."""
         cell = self.values.get(name)
-        if isinstance(cell, dict) and cell.get("bytes"):
-            return bytes(cell["bytes"])
-        if isinstance(cell, dict) and isinstance(cell.get("path"), str):
+        cell = cell if isinstance(cell, dict) else {}
+        if isinstance(cell.get("bytes"), bytes) and cell["bytes"]:
+            return cell["bytes"]
+        if isinstance(cell.get("path"), str):
             return audio_file(self.where, folder / cell["path"])
         raise CwjaxError(f"{self.where}: {name} holds no audio; fetch the file again")
 
 
 def audio_file(where: str, *places: Path) -> Path:
     """The first of some places with a file. Raises CwjaxError, naming `where`, if there is none or it is a pointer."""
-    found = next((one for one in places if one.is_file()), None)
+    found = next(filter(os.path.isfile, places), None)
     if found is None:
         raise CwjaxError(f"{where}: there is no audio file {places[0]}")
     if found.stat().st_size < 1000 and found.read_bytes().startswith(LFS_POINTER):
