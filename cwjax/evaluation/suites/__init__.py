@@ -126,8 +126,8 @@ SUITES = {
 def open_suite(name: str, directory: str | Path | None, limit: int = 0) -> Iterator[Item]:
     """The items of a suite, read as they are asked for.
 
-    What cannot be used is left out: each reason is logged, with file and line, and at the end how many they are. Audio
-    that is inside of a table or an archive comes as bytes, so items are better not kept.
+    What cannot be used is left out: each reason is logged, with file and line, and at the end how many they are. Items
+    hold no audio, only where it is; what is inside of tables, archives and longer recordings is quickest in order.
 
     Args:
         name: of `SUITES`, with a variant where it has some: "is21/test-clean.biasing_100".

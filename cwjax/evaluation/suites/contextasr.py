@@ -11,11 +11,13 @@ have the fine one only.
 import os
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import Placed, audio_file, items, json_lines, known
+from cwjax.evaluation.suites.stored import Stored
 
 VARIANTS = tuple(f"{part}_{language}" for part in ("Speech", "Dialogue") for language in ("English", "Mandarin"))
 LANGUAGES = {"English": "en", "Mandarin": "zh"}
@@ -31,7 +33,7 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
         place = None if os.path.isfile(folder / path) else packed.get(Path(path).name)
         return Item(
             id=row.text("uniq_id"),
-            audio=_member(*place) if place else audio_file(row.where, folder / path),
+            audio=Stored(row.where, partial(_member, *place)) if place else audio_file(row.where, folder / path),
             reference=row.text("text"),
             language=LANGUAGES[language],
             texts=known(topic=domain),
@@ -55,6 +57,9 @@ def _members(folder: Path) -> dict[str, tuple[Path, int, int]]:
 
 
 def _member(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as archive:
-        archive.seek(offset)
-        return archive.read(size)
+    try:
+        with path.open("rb") as archive:
+            archive.seek(offset)
+            return archive.read(size)
+    except OSError as error:
+        raise CwjaxError(f"{path}: can no longer be read ({error.strerror})") from error

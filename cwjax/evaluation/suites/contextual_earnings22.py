@@ -13,7 +13,7 @@ from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import Placed, items
 from cwjax.evaluation.suites.tables import table_rows
 
-COLUMNS = ("audio", "file_id", "audio_start", "text", "dictionary", "keywords")
+COLUMNS = ("file_id", "audio_start", "text", "dictionary", "keywords")
 
 
 def read(folder: Path, variant: str) -> Iterator[Item | str]:
@@ -23,7 +23,7 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
         file, local = row.text("file_id"), row.texts("dictionary")
         return Item(
             id=f"{file}@{row.number('audio_start'):.2f}",
-            audio=row.embedded("audio", folder),
+            audio=row.audio(folder),
             reference=row.text("text"),
             phrases=local,
             distractors=tuple(one for one in row.texts("keywords") if one not in local),

@@ -15,7 +15,7 @@ from cwjax.evaluation.suites.tables import table_rows
 
 SETS = ("ami", "common_voice", "earnings22", "gigaspeech", "spgispeech", "tedlium", "voxpopuli")
 VARIANTS = (*(f"{name}/test" for name in SETS), "librispeech/test.clean", "librispeech/test.other")
-COLUMNS = ("audio", "text", "id")
+COLUMNS = ("text", "id")
 UNSCORED = "ignore time segment in scoring"
 
 
@@ -29,7 +29,7 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
             raise CwjaxError(f"{row.where}: is not to be scored: its text is {reference!r}")
         return Item(
             id=row.text("id"),
-            audio=row.embedded("audio", folder),
+            audio=row.audio(folder),
             reference=reference,
             fields={"subset": variant},
         )

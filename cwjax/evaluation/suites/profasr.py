@@ -13,7 +13,7 @@ from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import Placed, items, known
 from cwjax.evaluation.suites.tables import table_rows
 
-COLUMNS = ("utterance_id", "audio", "truth", "profile", "domain", "voice", "prompt")
+COLUMNS = ("utterance_id", "truth", "profile", "domain", "voice", "prompt")
 
 
 def read(folder: Path, variant: str) -> Iterator[Item | str]:
@@ -23,7 +23,7 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
         truth, domain, profile = row.text("truth"), row.text("domain", "").lower(), row.text("profile", "")
         return Item(
             id=row.text("utterance_id"),
-            audio=row.embedded("audio", folder),
+            audio=row.audio(folder),
             reference=truth,
             texts=known(
                 title=profile,

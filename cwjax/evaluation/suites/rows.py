@@ -12,6 +12,7 @@ from typing import Any
 
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
+from cwjax.evaluation.suites.stored import Stored
 
 Row = dict[str, Any]
 LFS_POINTER = b"version https://git-lfs"
@@ -47,15 +48,14 @@ class Placed:
             raise CwjaxError(f"{self.where}: {name} is {value!r}; expected a number")
         return float(value)
 
-    def embedded(self, name: str, folder: Path) -> bytes | Path:
-        """Audio inside of a table, as the `datasets` library keeps it: the content of a file, or its path."""
-        cell = self.values.get(name)
-        cell = cell if isinstance(cell, dict) else {}
-        if isinstance(cell.get("bytes"), bytes) and cell["bytes"]:
-            return cell["bytes"]
-        if isinstance(cell.get("path"), str):
+    def audio(self, folder: Path) -> Stored | Path:
+        """What the column `audio` of a table holds, or the file that it names."""
+        cell = self.values.get("audio")
+        if isinstance(cell, Stored):
+            return cell
+        if isinstance(cell, dict) and isinstance(cell.get("path"), str):
             return audio_file(self.where, folder / cell["path"])
-        raise CwjaxError(f"{self.where}: {name} holds no audio; fetch the file again")
+        raise CwjaxError(f"{self.where}: audio holds nothing; fetch the file again")
 
 
 def audio_file(where: str, *places: Path) -> Path:

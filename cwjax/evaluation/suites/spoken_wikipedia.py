@@ -5,6 +5,7 @@ those that are said are phrases, the others distractors.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from cwjax.data.context import describe, without_leaks
@@ -12,10 +13,11 @@ from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import known
+from cwjax.evaluation.suites.stored import Stored
 
 
 def read(folder: Path, variant: str) -> Iterator[Item | str]:
-    """Yields the segments of the test split; their audio is samples at 16 kHz, (n,) int16."""
+    """Yields the segments of the test split; their audio is read when its turn comes."""
     corpus = PreparedCorpus.read(folder)
     positions = corpus.positions("test")
     if not positions:
@@ -23,14 +25,9 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
     for position in positions:
         segment = corpus.segments[position]
         material, said = segment.context, segment.text.casefold()
-        try:
-            samples = corpus.pcm16(position)
-        except CwjaxError as error:
-            yield f"{segment.id}: {error}"
-            continue
         yield Item(
             id=segment.id,
-            audio=samples,
+            audio=Stored(segment.id, partial(corpus.pcm16, position)),
             reference=segment.text,
             language=segment.language,
             texts=known(
