@@ -22,7 +22,7 @@ def suite_folder(name: str, source: str, hub: str, patterns: list[str], director
     if directory is not None and Path(directory).is_dir():
         return Path(directory)
     if not given:
-        raise CwjaxError(f"{name}: give its folder with --suite-dir; get it so: {source}")
+        raise CwjaxError(f"{name}: give its folder with --data; get it so: {source}")
     if given.startswith((".", "/", "~")) or given.count("/") != 1:
         raise CwjaxError(f"{given}: no such folder; {name} comes from: {source}")
     from huggingface_hub import snapshot_download
@@ -33,5 +33,5 @@ def suite_folder(name: str, source: str, hub: str, patterns: list[str], director
         wanted = " ".join(f"--include '{one}'" for one in patterns)
         raise CwjaxError(
             f"{name}: {given} is no folder and cannot be fetched from the hub ({type(error).__name__}); run elsewhere: "
-            f"hf download {given} --repo-type dataset {wanted} --local-dir DIR, and give --suite-dir DIR"
+            f"hf download {given} --repo-type dataset {wanted} --local-dir DIR, and give --data DIR"
         ) from error
