@@ -9,10 +9,9 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from cwjax import __version__
-from cwjax.commands import convert, push, score
+from cwjax.commands import convert, evaluate, push, score
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS, missing_package, require_package
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preparing = commands.add_parser("prepare", help="make a corpus ready for training")
     commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
-    _add_evaluate(commands.add_parser("evaluate", help="measure a model with right, no and wrong context"))
+    evaluate.add_options(commands.add_parser("evaluate", help="measure what a model makes of contexts and phrases"))
     score.add_options(commands.add_parser("score", help="error rates of any system's output, with intervals"))
     convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
     push.add_options(commands.add_parser("push", help="upload a model to the Hugging Face hub"))
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
-        runs = {"evaluate": _evaluate, "score": score.run, "convert": convert.run, "push": push.run}
+        runs = {"evaluate": evaluate.run, "score": score.run, "convert": convert.run, "push": push.run}
         if arguments[:1] == ["prepare"]:
             from cwjax.commands import prepare
 
@@ -138,43 +137,6 @@ def _train(arguments: list[str]) -> int:
             train(config)
         except StoppedBySignal as stop:
             log.info("%s", stop)
-    return 0
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="model directory, such as runs/demo/model")
-    parser.add_argument("--data", required=True, help="prepared corpus, such as data/demo-prepared")
-    parser.add_argument("--output", help="folder of the report (default: MODEL/../evaluation-SPLIT)")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--batch-size", type=int, default=64, help="windows at once (default: 64)")
-    parser.add_argument("--examples", type=int, default=0, help="only the first so many segments (default: all)")
-    parser.add_argument("--distributed", metavar="SETTING", help="one of several processes, as of cwjax train")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of errors")
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    import jax
-
-    from cwjax import load
-    from cwjax.data.prepared import PreparedCorpus
-    from cwjax.evaluation.evaluate import evaluate
-    from cwjax.evaluation.evaluator import Evaluator
-    from cwjax.processes import joined
-    from cwjax.training.metrics import read_metrics
-
-    if options.batch_size < 1:
-        raise CwjaxError("--batch-size must be at least 1")
-    if options.examples < 0:
-        raise CwjaxError("--examples must not be negative")
-    keep_compiled_programs()
-    name = Path(options.model).resolve().parent
-    output = Path(options.output or name / f"evaluation-{options.split}")
-    with joined(options.distributed) if options.distributed else contextlib.nullcontext():
-        corpus, model = PreparedCorpus.read(options.data), load(options.model)
-        dtype = jax.tree.leaves(model.params)[0].dtype
-        evaluator = Evaluator(lambda _: model.transcriber, dtype, corpus, options.batch_size)
-        facts, history = model.source.facts(), read_metrics(output)
-        evaluate(evaluator, model.params, output, options.split, options.examples, name.name, facts, history)
     return 0
 
 

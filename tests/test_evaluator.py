@@ -115,13 +115,13 @@ def test_what_fails_in_one_process_fails_in_all(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_all_ask_equally_often_and_leave_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Six windows at once are two segments: seven segments take two processes two rounds, one of them with one."""
-    results, hearings = evaluate(monkeypatch, tmp_path, 2, [1, 2, 3, 4, 5, 6, 7])
-    assert [hearing.asked for hearing in hearings] == [2, 2]
+    """A round is a condition of twice six segments: eleven take three rounds, one of the processes has one less."""
+    results, hearings = evaluate(monkeypatch, tmp_path, 2, list(range(11)))
+    assert [hearing.asked for hearing in hearings] == [3, 3]
     assert None not in results
-    results, hearings = evaluate(monkeypatch, tmp_path, 2, [1, 2, 3, 4, 5, 6, 7], stop_at=1)
+    results, hearings = evaluate(monkeypatch, tmp_path, 2, list(range(11)), stop_at=2)
     assert results == [None, None]
-    assert [len(hearing.heard) for hearing in hearings] == [6, 6]
+    assert [len(hearing.heard) for hearing in hearings] == [12, 10]
 
 
 def test_parameters_are_cast_and_those_that_fit_are_not_copied() -> None:

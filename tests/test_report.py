@@ -12,8 +12,11 @@ from lxml import html
 from test_homophones import HOMOPHONES, transcription
 
 from cwjax.evaluation.charts import as_svg, homophone_chart, save_chart
-from cwjax.evaluation.evaluate import write_hypotheses
+from cwjax.evaluation.conditions import Condition, Given
+from cwjax.evaluation.corpus_items import segment_item
+from cwjax.evaluation.hypotheses import HypothesesFile, line_of
 from cwjax.evaluation.report import summarise, write_report
+from cwjax.inference.transcript import Transcript
 from cwjax.scoring.score import score_files
 from cwjax.scoring.score import summarise as summarise_scores
 
@@ -93,7 +96,21 @@ def test_equal_charts_have_equal_text(tmp_path: Path) -> None:
 
 
 def test_the_hypotheses_score_as_the_report_says(tmp_path: Path) -> None:
-    write_hypotheses(tmp_path / "hypotheses.jsonl", transcriptions(), HOMOPHONES)
+    file = HypothesesFile(tmp_path)
+    file.finish(
+        [
+            line_of(
+                segment_item(one.segment, None, HOMOPHONES),
+                Condition(name),
+                Given(),
+                "",
+                Transcript(text, (), "en"),
+                1.0,
+            )
+            for one in transcriptions()
+            for name, text in one.hypotheses.items()
+        ]
+    )
     scores = summarise_scores(score_files([tmp_path / "hypotheses.jsonl"]))
     summary = summarise(transcriptions(), HOMOPHONES)
     assert len(scores["pairs"]) == 3

@@ -92,6 +92,37 @@ def error_rate_chart(summary: dict[str, Any]) -> Figure:
         return figure
 
 
+def list_curves(
+    curves: dict[str, dict[str, Sequence[tuple[int, float, float, float]]]], plain: dict[str, float]
+) -> Figure:
+    """Error rates over the length of the list that was given, with 95 % confidence intervals.
+
+    Args:
+        curves: rate -> way -> points: length, percentage, its lowest and highest.
+        plain: rate -> percentage without a list.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(curves), 2.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        for axes, (rate, ways) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
+            lengths = sorted({point[0] for points in ways.values() for point in points})
+            for number, (way, points) in enumerate(ways.items()):
+                x = [lengths.index(point[0]) + 0.06 * number for point in points]
+                _, y, low, high = (np.array(values) for values in zip(*points, strict=True))
+                margins = np.maximum([y - low, high - y], 0)
+                axes.errorbar(x, y, yerr=margins, marker="o", markersize=3, capsize=2, linewidth=1.4, label=way)
+            if rate in plain:
+                axes.axhline(plain[rate], color=COLOURS["none"], linestyle=(0, (4, 4)), linewidth=1, label="none")
+            axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
+            axes.set_xlabel("phrases in the list (0: only those said)")
+            axes.set_title(f"{rate}, %", fontsize=9)
+            axes.set_ylim(bottom=0)
+            axes.grid(color=GRID, linewidth=0.6)
+            axes.legend(frameon=False, fontsize=7.5)
+            _plain(axes)
+        return figure
+
+
 def training_curves(history: Sequence[dict[str, Any]]) -> Figure:
     """Loss, opening of the gates and, if it was validated, the share of homophones decided rightly, by step."""
     steps = [row for row in history if "loss" in row]

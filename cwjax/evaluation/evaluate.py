@@ -1,26 +1,50 @@
-"""The evaluation of a model: the measures of a split, and the report of it."""
+"""The evaluation of a model: what it hears under each condition, the measures of that, and the report."""
 
-import json
+import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.condition_sections import compared, condition_sections
+from cwjax.evaluation.conditions import served
+from cwjax.evaluation.corpus_items import corpus_items
 from cwjax.evaluation.evaluator import Evaluator
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.hypotheses import HypothesesFile
+from cwjax.evaluation.items import Item
 from cwjax.evaluation.report import summarise, write_report
-from cwjax.evaluation.transcription import Transcription
-from cwjax.files import write_text
+from cwjax.evaluation.transcription import CONDITIONS, Transcription, transcriptions
 from cwjax.inference.options import DecodingOptions
 from cwjax.models.parameters import Parameters
 from cwjax.processes import is_first
+from cwjax.scoring.score import score_files
 
 log = logging.getLogger(__name__)
 
-HYPOTHESES_FILE = "hypotheses.jsonl"
 SCORE = "validation/score"
 """In every row of a validation: the measure by which the best parameters are kept."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Under which conditions items are transcribed, and how.
+
+    Attributes:
+        conditions: names, see `cwjax.evaluation.conditions`.
+        options: how to decode.
+        takes_context, spots_phrases: whether the model does.
+        model: tells it from others, for lines that are there already.
+        resume: take over such lines.
+    """
+
+    conditions: Sequence[str] = CONDITIONS
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+    takes_context: bool = True
+    spots_phrases: bool = True
+    model: str = ""
+    resume: bool = False
 
 
 def evaluate(
@@ -32,69 +56,92 @@ def evaluate(
     title: str,
     facts: dict[str, Any],
     history: Sequence[dict[str, Any]],
+    ladder: Ladder = Ladder(),
 ) -> dict[str, Any] | None:
-    """Transcribes a split with right, no and wrong context; the first process writes the report and the hypotheses.
+    """Transcribes a split of the evaluator's corpus, with right, no and wrong context if nothing else is said.
 
     Args:
-        evaluator: of the model and the corpus.
-        parameters: of the model.
-        output: folder of `report.json`, `report.html` and, for `cwjax score`, `hypotheses.jsonl`.
         split: which segments.
         examples: only the first so many; 0: all.
-        title: of the report.
-        facts: for its table.
-        history: rows of `metrics.jsonl` for its curves; empty: none.
 
-    Returns:
-        The summary, as in `report.json`; None if it was left because a stop was asked for.
-
-    Raises:
-        CwjaxError: the split has no segments, or the report cannot be written.
+    The others, the result and the errors are as of `evaluate_items`; and CwjaxError if the split has no segments.
     """
     corpus = evaluator.corpus
     positions = corpus.positions(split)[: examples or None]
     if not positions:
         raise CwjaxError(f"{corpus.directory}: has no segments in the split '{split}'")
-    log.info("transcribing %d segments of the %s split with right, no and wrong context", len(positions), split)
-    transcriptions = evaluator.transcribe(parameters, positions, DecodingOptions())
-    if transcriptions is None:
-        return None
-    summary = summarise(transcriptions, evaluator.homophones)
-    log_summary(summary)
+    items = corpus_items(corpus, positions, evaluator.homophones)
+    title = f"{title}: {split} split"
+    return evaluate_items(evaluator, parameters, items, output, title, facts, history, ladder, positions)
+
+
+def evaluate_items(
+    evaluator: Evaluator,
+    parameters: Parameters,
+    items: Sequence[Item],
+    output: Path,
+    title: str,
+    facts: dict[str, Any],
+    history: Sequence[dict[str, Any]],
+    ladder: Ladder = Ladder(),
+    positions: Sequence[int] = (),
+) -> dict[str, Any] | None:
+    """Transcribes items under conditions; the first process writes the report and the hypotheses.
+
+    Args:
+        evaluator: of the model.
+        parameters: of the model.
+        items: any number but none.
+        output: folder of `report.json`, `report.html` and, for `cwjax score`, `hypotheses.jsonl`.
+        title: of the report.
+        facts: for its table.
+        history: rows of `metrics.jsonl` for its curves; empty: none.
+        ladder: the conditions.
+        positions: of the items in the evaluator's corpus, if they are of it.
+
+    Returns:
+        The summary, as in `report.json`, but for `conditions`, which the first process knows; None if it was left
+        because a stop was asked for.
+
+    Raises:
+        CwjaxError: a name is no condition or none can be served, an item cannot be transcribed, or the report cannot
+            be written.
+    """
+    conditions = served(ladder.conditions, items, ladder.takes_context, ladder.spots_phrases)
+    names = [condition.name for condition in conditions]
+    log.info("transcribing %d items under the conditions %s", len(items), ", ".join(names))
+    with contextlib.closing(HypothesesFile(output, ladder.resume)) as file:
+        lines = evaluator.hear(parameters, items, conditions, ladder.options, file, ladder.model)
+        if lines is None:
+            return None
+        keys = [(item.id, name) for item in items for name in names if (item.id, name) in lines]
+        file.finish([lines[key] for key in keys] if is_first() else None)
+    segments = [evaluator.corpus.segments[position] for position in positions]
+    heard: list[Transcription] = []
+    summary: dict[str, Any] = {"segments": len(items)}
+    if segments and set(CONDITIONS) <= set(ladder.conditions) and {"right", "none"} <= set(names):
+        heard = transcriptions(segments, lines)
+        summary = summarise(heard, evaluator.homophones)
     if is_first():
-        place = {segment.id: position for position, segment in enumerate(corpus.segments)}
-        output.mkdir(parents=True, exist_ok=True)
-        write_hypotheses(output / HYPOTHESES_FILE, transcriptions, evaluator.homophones)
+        scores = score_files([file.path])
+        found = compared(scores, lines)
+        by_condition = {name: run["rates"]["WER"] for name, run in found["runs"].items()}
+        summary.setdefault("wer", {name: rate["rate"] for name, rate in by_condition.items()})
+        summary["conditions"] = found
+        place = dict(zip((segment.id for segment in segments), positions, strict=True))
         write_report(
             output,
             summary,
-            transcriptions,
+            heard,
             history,
-            lambda segment: corpus.audio(place[segment.id]),
-            title=f"{title}: {split} split",
+            lambda segment: evaluator.corpus.audio(place[segment.id]),
+            title=title,
             facts=_presentable(facts),
+            sections=condition_sections(scores, found, lines, items),
         )
+        log_summary(summary)
         log.info("report written to %s", output / "report.html")
     return summary
-
-
-def write_hypotheses(path: Path, transcriptions: Sequence[Transcription], homophones: Homophones | None) -> None:
-    """Writes what was heard under each condition, as `cwjax score` reads it. Raises CwjaxError if it cannot."""
-    lines = []
-    for one in transcriptions:
-        segment, known = one.segment, {}
-        if homophones and segment.article in homophones.words:
-            words = homophones.words[segment.article], homophones.partners[segment.article]
-            known["homophone"] = dict(zip(("word", "partner"), words, strict=True))
-        for condition, hypothesis in one.hypotheses.items():
-            line = {"id": segment.id, "condition": condition, "reference": segment.text, "hypothesis": hypothesis}
-            line |= {"context": one.contexts[condition], "language": segment.language, "speaker": segment.speaker}
-            line |= {"recording": segment.article, "subset": segment.split, **known}
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    try:
-        write_text(path, "".join(lines))
-    except OSError as error:
-        raise CwjaxError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def validate(

@@ -1,14 +1,15 @@
-"""Segments of a corpus transcribed under right, no and wrong context, by all processes at once.
+"""Items transcribed under conditions, such as right, no and wrong context, by all processes at once.
 
 Transcribing is the transcription engine's business. It wants the parameters whole on this process's devices: where
 several processes share them, a jitted program gives them to all, as copies in the precision of the computation. Then
-each process transcribes its share of the segments, and all get all texts, so that all decide the same.
+each process transcribes its share of the items, and all get all texts, so that all decide the same.
 """
 
 import contextlib
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -20,14 +21,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cwjax.data.context import describe_for_evaluation
 from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.contrast import wrong_contexts
+from cwjax.evaluation.conditions import Condition, Given, Others
+from cwjax.evaluation.corpus_items import corpus_items
 from cwjax.evaluation.homophones import Homophones
-from cwjax.evaluation.transcription import CONDITIONS, Transcription
+from cwjax.evaluation.hypotheses import HypothesesFile, Line, described, hash_of, line_of
+from cwjax.evaluation.items import Item
+from cwjax.evaluation.transcription import CONDITIONS, Transcription, transcriptions
 from cwjax.inference.audio import Recording
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
@@ -38,12 +40,12 @@ from cwjax.processes import shared
 
 
 class Evaluator:
-    """Transcribes segments of a corpus three times each, in all processes; its programs are compiled once.
+    """Transcribes items under conditions, in all processes; its programs are compiled once.
 
     Args:
         make_transcriber: of parameters on this process's devices.
         dtype: of the computation.
-        corpus: where the segments lie; its `homophones.json` is used if it has one.
+        corpus: whose segments `transcribe` takes; its `homophones.json` is used if it has one. None: items only.
         batch_size: windows that a process transcribes at once.
         stop_asked: whether to leave; all processes ask equally often, after every batch.
     """
@@ -52,7 +54,7 @@ class Evaluator:
         self,
         make_transcriber: Callable[[Parameters], Transcriber],
         dtype: jnp.dtype,
-        corpus: PreparedCorpus,
+        corpus: PreparedCorpus | None,
         batch_size: int,
         stop_asked: Callable[[], bool] = lambda: False,
     ):
@@ -60,91 +62,118 @@ class Evaluator:
         self._transcriber: Transcriber | None = None
         self._dtype = jnp.dtype(dtype)
         self.corpus = corpus
-        path = corpus.directory / HOMOPHONES_FILE
-        self.homophones = Homophones.read(path) if path.exists() else None
+        path = corpus and corpus.directory / HOMOPHONES_FILE
+        self.homophones = Homophones.read(path) if path and path.exists() else None
         self._batch_size = batch_size
         self._stop_asked = stop_asked
 
     def transcribe(
         self, parameters: Parameters, positions: Sequence[int], options: DecodingOptions, quiet: bool = False
     ) -> list[Transcription] | None:
-        """Transcribes segments with right, no and wrong context.
+        """Transcribes segments of the corpus with right, no and wrong context; arguments and result as of `hear`."""
+        items = corpus_items(self.corpus, positions, self.homophones)
+        lines = self.hear(parameters, items, [Condition.named(name) for name in CONDITIONS], options, quiet=quiet)
+        return None if lines is None else transcriptions([self.corpus.segments[one] for one in positions], lines)
 
-        The wrong context is that of an article about the other word of the segment's pair of homophones, the
-        hardest there is, or of any other article of the same split where there is no such pair.
+    def hear(
+        self,
+        parameters: Parameters,
+        items: Sequence[Item],
+        conditions: Sequence[Condition],
+        options: DecodingOptions,
+        file: HypothesesFile | None = None,
+        base: str = "",
+        quiet: bool = False,
+    ) -> dict[tuple[str, str], Line] | None:
+        """Transcribes items under each condition that serves them.
 
         Args:
             parameters: of the model, in whatever shards.
-            positions: of the segments in the corpus.
-            options: how to decode; the language is each segment's.
+            items: equal in all processes.
+            conditions: equal in all processes.
+            options: how to decode; the language is each item's.
+            file: takes this process's lines as they come, and may have some of them already.
+            base: tells the model, for the file.
             quiet: show no progress.
 
         Returns:
-            None if it was left because a stop was asked for.
+            The lines by id and condition; None if it was left because a stop was asked for.
 
         Raises:
-            CwjaxError: a segment cannot be transcribed, in any process.
+            CwjaxError: an item cannot be transcribed, in any process.
         """
         local = local_parameters(parameters, self._dtype)
         with _own_mesh():
             self._transcriber = self._transcriber or self._make_transcriber(local)
             self._transcriber.use(local)
-        segments = [self.corpus.segments[position] for position in positions]
-        contexts = {
-            "right": [describe_for_evaluation(segment) for segment in segments],
-            "none": [""] * len(segments),
-            "wrong": wrong_contexts(segments, self.corpus.segments, self.homophones),
-        }
+        others, base = Others(items), f"{base} {options}"
+        served = {one.name: [item for item in items if one.serves(item, others)] for one in conditions}
+        asked = {(item.id, one.name): (item, one) for one in conditions for item in served[one.name]}
+
+        def made_of(line: Line) -> str | None:
+            item, condition = asked.get((line["id"], line["condition"]), (None, None))
+            return hash_of(base, item, condition.give(item, others)) if item else None
+
+        heard: dict[tuple[str, str], Line] = {}
+        for line in file.find(made_of) if file else ():
+            key = line["id"], line["condition"]
+            heard[key] = described(line, asked[key][0])
         number, count = jax.process_index(), jax.process_count()
-        at_once = max(1, self._batch_size // len(CONDITIONS)) * count
-        heard: dict[int, dict[str, str]] = {}
+        at_once = self._batch_size * count
         failure = ""
         hidden = quiet or not sys.stderr.isatty()
-        with tqdm(total=len(segments), desc="transcribing", unit="segment", disable=hidden) as progress:
-            for first in range(0, len(segments), at_once):
-                rows = range(len(segments))[first : first + at_once]
-                try:
-                    mine = [] if failure else rows[number::count]
-                    heard |= self._heard([(row, positions[row], segments[row]) for row in mine], contexts, options)
-                except CwjaxError as error:
-                    failure = str(error)
-                progress.update(len(rows))
-                if self._stop_asked():
-                    return None
-        everywhere = [json.loads(text) for text in shared(json.dumps({"heard": heard, "failure": failure}))]
+        with tqdm(total=len(asked), desc="transcribing", unit="item", disable=hidden) as progress:
+            # A condition at a time, so that the seconds are its own.
+            for first in range(0, len(items), at_once):
+                for condition in conditions:
+                    rows = served[condition.name][first : first + at_once]
+                    mine = [one for one in rows[number::count] if (one.id, condition.name) not in heard]
+                    try:
+                        for line in self._heard([] if failure else mine, condition, others, options, base):
+                            heard[line["id"], line["condition"]] = line
+                            if file is not None:
+                                file.add(line)
+                    except CwjaxError as error:
+                        failure = str(error)
+                    progress.update(len(rows))
+                    if self._stop_asked():
+                        return None
+        everywhere = [
+            json.loads(one) for one in shared(json.dumps({"heard": list(heard.values()), "failure": failure}))
+        ]
         for one in everywhere:
             if one["failure"]:
                 raise CwjaxError(one["failure"])
-        texts = {int(row): by_condition for one in everywhere for row, by_condition in one["heard"].items()}
-        return [
-            Transcription(segment, {condition: contexts[condition][row] for condition in CONDITIONS}, texts[row])
-            for row, segment in enumerate(segments)
-        ]
+        return {(line["id"], line["condition"]): line for one in everywhere for line in one["heard"]}
 
     def _heard(
-        self, rows: Sequence[tuple[int, int, Segment]], contexts: dict[str, list[str]], options: DecodingOptions
-    ) -> dict[int, dict[str, str]]:
-        """The texts of some rows by condition, from this process's devices."""
-        asked: dict[Request, tuple[int, str]] = {}
+        self, items: Sequence[Item], condition: Condition, others: Others, options: DecodingOptions, base: str
+    ) -> Iterator[Line]:
+        """The lines of some items, from this process's devices. Each has its share of the time that went by."""
+        asked: dict[Request, tuple[Item, Given]] = {}
+        seconds: dict[Request, float] = {}
 
         def requests() -> Iterator[Request]:
-            for row, position, segment in rows:
-                recording = Recording.open(self.corpus.audio(position))
-                spoken = dataclasses.replace(options, language=segment.language)
-                for condition in CONDITIONS:
-                    request = Request(recording, contexts[condition][row], spoken)
-                    asked[request] = row, condition
-                    yield request
+            for item in items:
+                given = condition.give(item, others)
+                spoken = dataclasses.replace(options, language=item.language, **given.options)
+                request = Request(Recording.open(item.audio), given.context, spoken)
+                asked[request], seconds[request] = (item, given), 0.0
+                yield request
 
-        heard: dict[int, dict[str, str]] = {row: {} for row, _, _ in rows}
         with _own_mesh():
+            before = time.perf_counter()
             for event in self._transcriber.stream_many(requests(), self._batch_size, threaded=False):
+                now = time.perf_counter()
+                for request in asked:
+                    seconds[request] += (now - before) / len(asked)
+                before = now
                 if event.error is not None:
                     raise event.error
                 if event.transcript is not None:
-                    row, condition = asked.pop(event.request)
-                    heard[row][condition] = event.transcript.text.strip()
-        return heard
+                    item, given = asked.pop(event.request)
+                    made_of = hash_of(base, item, given)
+                    yield line_of(item, condition, given, made_of, event.transcript, seconds.pop(event.request))
 
 
 def local_parameters(parameters: Parameters, dtype: jnp.dtype) -> Parameters:

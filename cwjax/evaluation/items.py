@@ -15,7 +15,8 @@ class Item:
         reference: what was said.
         language: Whisper's code.
         texts: what a user could say about the recording, by kind: `topic`, `title`, `lead`, `previous` (what was said
-            before), `wrong` (the topic of another). Kinds that are not known are missing.
+            before), `wrong` (the topic of another), `homophone` (that of the word that sounds the same), `right` (all
+            that a careful user would say). Kinds that are not known are missing.
         phrases: words and names that are said and hard to spell, as they are written.
         distractors: those that the suite lists beside them and that are not said, in the suite's order.
         fields: what `cwjax score` is to know, such as `speaker`, `recording`, `subset`, `topic`, `cluster`,

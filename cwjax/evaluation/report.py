@@ -10,7 +10,7 @@ import numpy as np
 
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.differences import compare
+from cwjax.evaluation.condition_sections import STYLE, marked
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.page import audio_uri, frame
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
@@ -67,6 +67,7 @@ def write_report(
     read_audio: Callable[[Segment], np.ndarray],
     title: str,
     facts: dict[str, str],
+    sections: Sequence[str] = (),
 ) -> None:
     """Writes `report.json`, `report.html` and, if there are homophones, their chart as `homophones.svg`.
 
@@ -78,13 +79,14 @@ def write_report(
         read_audio: samples of a segment at 16 kHz, (n,) float32.
         title: of the page.
         facts: label -> value, shown as a table.
+        sections: HTML on the conditions.
 
     Raises:
         CwjaxError: the files cannot be written.
     """
     from cwjax.evaluation.charts import homophone_chart, save_chart  # slow to import: matplotlib
 
-    page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts)
+    page = _page(title, summary, _chosen(transcriptions), history, read_audio, facts, sections)
     try:
         write_text(
             directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n"
@@ -134,25 +136,32 @@ def _page(
     history: Sequence[dict[str, Any]],
     read_audio: Callable[[Segment], np.ndarray],
     facts: dict[str, str],
+    conditions: Sequence[str],
 ) -> str:
     from cwjax.evaluation.charts import as_svg, error_rate_chart, homophone_chart, training_curves
 
+    contrasted = set(CONDITIONS) <= summary["wer"].keys()
     sections = [f"<h1>{html.escape(title)}</h1>", f"<p class=lead>{_headline(summary)}</p>"]
     if "homophones" in summary:
         sections.append(f"<figure>{as_svg(homophone_chart(summary))}</figure>")
-    sections += ["<h2>Word error rate</h2>", f"<figure>{as_svg(error_rate_chart(summary))}</figure>"]
-    sections.append("<h2>Training</h2>")
+    if contrasted:
+        sections += ["<h2>Word error rate</h2>", f"<figure>{as_svg(error_rate_chart(summary))}</figure>"]
+    sections += conditions
     if any("loss" in row for row in history):
-        sections.append(f"<figure>{as_svg(training_curves(history))}</figure>")
-    else:
-        sections.append("<p>There is no metrics.jsonl beside this report, so there are no curves.</p>")
-    sections.append("<h2>Examples</h2>")
-    sections += [_example(one, read_audio) for one in examples] or ["<p>There was nothing to transcribe.</p>"]
+        sections += ["<h2>Training</h2>", f"<figure>{as_svg(training_curves(history))}</figure>"]
+    elif contrasted:
+        sections += [
+            "<h2>Training</h2>",
+            "<p>There is no metrics.jsonl beside this report, so there are no curves.</p>",
+        ]
+    if contrasted:
+        sections.append("<h2>Examples</h2>")
+        sections += [_example(one, read_audio) for one in examples] or ["<p>There was nothing to transcribe.</p>"]
     if "pairs" in summary:
         sections += ["<h2>Every pair</h2>", _pair_table(summary["pairs"])]
     rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in facts.items())
     sections.append(f"<h2>Facts</h2><table class=facts>{rows}</table>")
-    return frame(title, _STYLE, "\n".join(sections))
+    return frame(title, _STYLE + STYLE, "\n".join(sections))
 
 
 def _headline(summary: dict[str, Any]) -> str:
@@ -163,6 +172,9 @@ def _headline(summary: dict[str, Any]) -> str:
             f"are spelled as meant when the context is right, <b>{none:.0f} %</b> without context, "
             f"<b>{wrong:.0f} %</b> when the context speaks of the other word. Bars have 95 % confidence intervals."
         )
+    if not set(CONDITIONS) <= summary["wer"].keys():
+        rates = (f"{100 * rate:.1f} % with {html.escape(condition)}" for condition, rate in summary["wer"].items())
+        return f"Word error rate {', '.join(rates)}."
     right, none, wrong = (100 * summary["wer"][condition] for condition in CONDITIONS)
     return (
         f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."
@@ -172,7 +184,7 @@ def _headline(summary: dict[str, Any]) -> str:
 def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> str:
     rows = "".join(
         f"<tr class={condition}><th>{LABELS[condition]}<td class=context>{html.escape(one.contexts[condition]) or '—'}"
-        f"<td>{_marked(one.segment.text, one.hypotheses[condition])}"
+        f"<td>{marked(one.segment.text, one.hypotheses[condition])}"
         for condition in CONDITIONS
     )
     return (
@@ -180,16 +192,6 @@ def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) ->
         f"<q>{html.escape(one.segment.text)}</q></p><table class=example>"
         f"<tr><th><th>said to the text encoder<th>heard{rows}</table></section>"
     )
-
-
-def _marked(reference: str, hypothesis: str) -> str:
-    """The transcript with the words marked that differ from the reference."""
-    heard = hypothesis.split()
-    pieces = []
-    for stretch in compare(reference.split(), heard):
-        text = html.escape(" ".join(heard[place] for place in stretch.second))
-        pieces.append(text if stretch.same else f"<mark>{text or '…'}</mark>")
-    return " ".join(pieces) or "<mark>…</mark>"
 
 
 def _pair_table(pairs: dict[str, dict[str, float]]) -> str:

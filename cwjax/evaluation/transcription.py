@@ -1,6 +1,8 @@
 """What evaluation works on: one segment with its transcripts under several contexts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cwjax.data.segment import Segment
 
@@ -22,3 +24,15 @@ class Transcription:
     segment: Segment
     contexts: dict[str, str]
     hypotheses: dict[str, str]
+
+
+def transcriptions(
+    segments: Sequence[Segment], lines: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> list[Transcription]:
+    """Segments with what was heard, by id and condition. Where no wrong context is known, it was none."""
+    found = []
+    for segment in segments:
+        own = {one: lines.get((segment.id, one)) or lines[segment.id, "none"] for one in CONDITIONS}
+        contexts, hypotheses = ({one: own[one][key] for one in CONDITIONS} for key in ("context", "hypothesis"))
+        found.append(Transcription(segment, contexts, hypotheses))
+    return found

@@ -131,12 +131,13 @@ def score_files(
     return Scores(runs, kept, normaliser_name, notes)
 
 
-def summarise(scores: Scores, by: str = "") -> dict[str, Any]:
+def summarise(scores: Scores, by: str = "", against: str = "") -> dict[str, Any]:
     """Rates in 0..1 with 95 % intervals, by run, and what differs between each two runs, as JSON values.
 
     Args:
         scores: of `score_files`.
         by: one of `FIELDS`, for rates of each of its values as well.
+        against: name of the run that all others are compared with, and only with that; empty: all with all.
     """
     found: dict[str, Any] = {"normaliser": scores.normaliser, "notes": scores.notes, "runs": {}, "pairs": []}
     for run in scores.runs:
@@ -147,7 +148,9 @@ def summarise(scores: Scores, by: str = "") -> dict[str, Any]:
                 str(value or "(none)"): _rates(run, scores.measures, np.flatnonzero(values == value))
                 for value in np.unique(values)
             }
-    for first, second in itertools.combinations(scores.runs, 2):
+    runs = sorted(scores.runs, key=lambda run: run.name != against)
+    pairs = ((runs[0], other) for other in runs[1:]) if against else itertools.combinations(runs, 2)
+    for first, second in pairs:
         found["pairs"].append(_compare(first, second, scores.measures, found["notes"]))
     return found
 

@@ -1,0 +1,200 @@
+"""The report's sections on conditions: rates with intervals, what context changes and costs, what to listen to."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from cwjax.evaluation.conditions import LIST, Condition
+from cwjax.evaluation.differences import compare
+from cwjax.evaluation.hypotheses import Line
+from cwjax.evaluation.items import Item
+from cwjax.evaluation.page import audio_uri
+from cwjax.inference.audio import Recording
+from cwjax.scoring.score import Run, Scores, summarise
+
+PLAIN = "none"
+"""What the other conditions are compared with."""
+SHOWN = 3
+"""Recordings that gained most by what was told, and as many that lost most."""
+LONGEST_SOUND = 60.0
+"""Seconds of a recording that the page holds."""
+SAME_WORDS = 24
+"""Of a longer stretch without differences, the middle is left out."""
+LEFT_OUT = ("CER", "is21 WER")
+"""Rates that are not on the page."""
+
+Lines = Mapping[tuple[str, str], Line]
+
+
+def compared(scores: Scores, lines: Lines) -> dict[str, Any]:
+    """What `cwjax.scoring.score.summarise` finds, by condition, each compared with none; and what it took.
+
+    Returns:
+        `runs` and `pairs` as there, with the condition in place of the run's name; of each run also `phrases`, the
+        median length of its lists, and `seconds_per_minute` of audio, median of the items.
+    """
+    names = {run.name: condition_of(run) for run in scores.runs}
+    against = next((name for name, condition in names.items() if condition == PLAIN), "")
+    found = summarise(scores, against=against or scores.runs[0].name)
+    runs = {names[name]: run for name, run in found["runs"].items()}
+    for condition, run in runs.items():
+        own = [line for (_, name), line in lines.items() if name == condition]
+        run["phrases"] = median(line["phrases"] for line in own)
+        speeds = [60 * line["seconds"] / line["duration"] for line in own if line["duration"]]
+        run["seconds_per_minute"] = median(speeds) if speeds else None
+    pairs = [pair | {side: names[pair[side]] for side in ("first", "second")} for pair in found["pairs"]]
+    return found | {"runs": runs, "pairs": pairs}
+
+
+def condition_of(run: Run) -> str:
+    """The condition of a run of a file of hypotheses."""
+    return run.name.partition(": ")[2]
+
+
+def condition_sections(scores: Scores, found: dict[str, Any], lines: Lines, items: Sequence[Item]) -> list[str]:
+    """HTML.
+
+    Args:
+        scores: of the lines.
+        found: of `compared`.
+        lines: by id and condition.
+        items: that were asked for.
+    """
+    kinds = dict.fromkeys(f"{run['clusters']['count']:,} {run['clusters']['kind']}s" for run in found["runs"].values())
+    sections = [
+        "<h2>Conditions</h2>",
+        f"<p>In brackets: 95 % intervals, over {html.escape(', '.join(kinds))}. Texts are as the normaliser "
+        f"“{html.escape(found['normaliser'])}” leaves them. Work is the median of seconds for a minute of audio.</p>",
+        _rates(found["runs"]),
+    ]
+    if found["pairs"]:
+        sections += [f"<h2>Compared with {html.escape(found['pairs'][0]['first'])}</h2>", _differences(found["pairs"])]
+    sections += [f"<p>Note: {html.escape(note)}</p>" for note in found["notes"]]
+    sections += _curves(found["runs"])
+    chosen = list(_telling(scores, items))
+    if chosen:
+        sections.append("<h2>What it gained and lost</h2>")
+    sections += [_recording(item, [lines[item.id, name] for name in names], why) for item, names, why in chosen]
+    return sections
+
+
+def _rates(runs: dict[str, dict[str, Any]]) -> str:
+    rates = _names(runs.values())
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}<td>{run['phrases'] or '':,}"
+        + "".join(f"<td>{_figure(run['rates'][rate]) if rate in run['rates'] else ''}" for rate in rates)
+        + f"<td>{'' if run['seconds_per_minute'] is None else format(run['seconds_per_minute'], '.2f')}"
+        for name, run in runs.items()
+    )
+    head = "".join(f"<th>{html.escape(rate)}, %" for rate in rates)
+    return f"<figure><table class=conditions><tr><th><th>phrases{head}<th>work, s/min{rows}</table></figure>"
+
+
+def _differences(pairs: Sequence[dict[str, Any]]) -> str:
+    rates = _names(pairs)
+    rows = ""
+    for pair in pairs:
+        cells = ""
+        for rate in rates:
+            one = pair["rates"].get(rate)
+            cells += "<td>" + (f"{_figure(one, 'difference', '+')}, p {one['p']:.3f}" if one else "")
+        counts = pair.get("recordings")
+        cells += "<td>" + (f"{counts['better']:,} / {counts['equal']:,} / {counts['worse']:,}" if counts else "")
+        rows += f"<tr><th>{html.escape(pair['second'])}<td>{pair['utterances']:,}{cells}"
+    kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
+    head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
+    head = f"<tr><th><th>items{head}<th>{kind} better / equal / worse"
+    return f"<figure><table class=conditions>{head}{rows}</table></figure>"
+
+
+def _names(having_rates: Any) -> list[str]:
+    return [
+        name for name in dict.fromkeys(name for one in having_rates for name in one["rates"]) if name not in LEFT_OUT
+    ]
+
+
+def _figure(one: dict[str, float], key: str = "rate", sign: str = "") -> str:
+    value, low, high = (format(100 * one[name], f"{sign}.1f") for name in (key, "low", "high"))
+    return f"{value} <small>({low} to {high})</small>"
+
+
+def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """A chart of the rates over the lengths of lists, if there are several."""
+    from cwjax.evaluation.charts import as_svg, list_curves  # slow to import: matplotlib
+
+    lists = {name: one for name in runs if (one := Condition.named(name)).what == LIST}
+    if len({one.count for one in lists.values()}) < 2:
+        return []
+    shown = [rate for rate in ("B-WER", "U-WER") if all(rate in runs[name]["rates"] for name in lists)] or ["WER"]
+    curves: dict[str, dict[str, list[tuple[int, float, float, float]]]] = {rate: {} for rate in shown}
+    for name, one in sorted(lists.items(), key=lambda entry: entry[1].count):
+        for rate in shown:
+            figures = (100 * runs[name]["rates"][rate][part] for part in ("rate", "low", "high"))
+            curves[rate].setdefault("as " + " and ".join(one.ways), []).append((one.count, *figures))
+    plain = {rate: 100 * runs[PLAIN]["rates"][rate]["rate"] for rate in shown} if PLAIN in runs else {}
+    return ["<h2>Length of the list</h2>", f"<figure>{as_svg(list_curves(curves, plain))}</figure>"]
+
+
+def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tuple[str, ...], str]]:
+    """Items that gained most and lost most by one condition, with it and none; or else those with most errors."""
+    errors = {
+        condition_of(run): {name: run.counts["wer"][place, :3].sum() for name, place in run.places.items()}
+        for run in scores.runs
+    }
+    plain = errors.pop(PLAIN, {}) if len(errors) > 1 else {}
+    known = {item.id: item for item in items}
+    changes = [
+        (int(count - plain.get(name, 0)), name, condition)
+        for condition, counts in errors.items()
+        for name, count in counts.items()
+        if not plain or name in plain
+    ]
+    changes.sort(key=lambda one: one[0])
+    seen: set[str] = set()
+    for ordered, sign in ((changes, -1), (reversed(changes), 1)):
+        shown = 0
+        for change, name, condition in ordered:
+            if shown == SHOWN or change * sign <= 0:
+                break
+            if name in seen:
+                continue
+            seen.add(name)
+            shown += 1
+            count = f"{abs(change)} error{'s' * (abs(change) > 1)}"
+            why = f"{count} {'fewer' if sign < 0 else 'more'} with {condition}" if plain else count
+            yield known[name], (PLAIN, condition) if plain else (condition,), why
+
+
+def _recording(item: Item, lines: Sequence[Line], why: str) -> str:
+    rows = ""
+    for line in lines:
+        told = html.escape(line["context"]) or (f"{line['phrases']:,} phrases" if line["phrases"] else "—")
+        heard = marked(item.reference, line["hypothesis"])
+        rows += f"<tr><th>{html.escape(line['condition'])}<td class=context>{told}<td>{heard}"
+    sound = f"{html.escape(item.id)}, {lines[0]['duration']:,.0f} s, too long for this page"
+    if lines[0]["duration"] <= LONGEST_SOUND:
+        sound = f"<audio controls preload=none src='{audio_uri(Recording.open(item.audio).samples)}'></audio>"
+    said = item.reference if len(item.reference) < 1000 else item.reference[:1000] + " …"
+    return (
+        f"<section><p>{sound} <b>{html.escape(why)}</b></p><p><q>{html.escape(said)}</q></p>"
+        f"<table class=example><tr><th><th>told<th>heard{rows}</table></section>"
+    )
+
+
+def marked(reference: str, hypothesis: str) -> str:
+    """The transcript with the words marked that differ from the reference; of long equal stretches the ends."""
+    heard = hypothesis.split()
+    pieces = []
+    for stretch in compare(reference.split(), heard):
+        words = [html.escape(heard[place]) for place in stretch.second]
+        if stretch.same and len(words) > SAME_WORDS:
+            words = [*words[: SAME_WORDS // 2], "…", *words[-SAME_WORDS // 2 :]]
+        text = " ".join(words)
+        pieces.append(text if stretch.same else f"<mark>{text or '…'}</mark>")
+    return " ".join(pieces) or "<mark>…</mark>"
+
+
+STYLE = """
+.conditions td, .conditions th { white-space:nowrap } .conditions small { color:var(--soft) }
+"""

@@ -1,0 +1,238 @@
+"""An evaluation under conditions: its file of hypotheses, being resumed, and its report."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lxml import html
+
+from cwjax.errors import CwjaxError
+from cwjax.evaluation.evaluate import Ladder, evaluate_items
+from cwjax.evaluation.evaluator import Evaluator
+from cwjax.evaluation.items import Item
+from cwjax.inference.options import DecodingOptions
+from cwjax.inference.transcript import Segment, Transcript, Word
+from cwjax.inference.transcription import Event
+from cwjax.scoring.score import score_files, summarise
+
+NAMES = ("Aino", "Bela", "Cosima", "Dragan", "Eeva", "Fedor", "Greta", "Hugo", "Ines", "Juro", "Kaisa", "Leif")
+CONDITIONS = ("none", "topic", "wrong", "phrases:0", "phrases:4", "phrases:8", "phrases:4:prompt", "previous")
+LADDER = Ladder(CONDITIONS)
+
+
+def items() -> list[Item]:
+    """Each says a name, which is its topic's too; the sound's length is its number."""
+    return [
+        Item(
+            f"item {number}",
+            np.full(16_000 + 160 * number, 0.1, np.float32),
+            f"This is {name}, and that is all.",
+            texts={"topic": f"A talk by {name}."} | ({"previous": "So it was."} if number % 3 == 0 else {}),
+            phrases=(name,),
+            fields={"speaker": f"speaker {number}", "recording": f"tape {number // 2}"},
+        )
+        for number, name in enumerate(NAMES)
+    ]
+
+
+class Hearing:
+    """In a transcriber's place: writes a name that it was told of and that is said, and otherwise another. Of a wrong
+    context it makes a mess. It is `interrupted` after so many."""
+
+    def __init__(self, interrupted: int = 10**9) -> None:
+        self.heard: list[tuple[int, str]] = []
+        self._interrupted = interrupted
+
+    def use(self, parameters: object) -> None:
+        pass
+
+    def stream_many(self, requests, batch_size: int, threaded: bool):
+        for request in requests:
+            if len(self.heard) == self._interrupted:
+                raise KeyboardInterrupt
+            number = (len(request.audio.samples) - 16_000) // 160
+            name, options = NAMES[number], request.options
+            told = f"{request.context} {' '.join(options.phrases)} {options.initial_prompt or ''}"
+            self.heard.append((number, told))
+            text = f" This is {name if name in told else 'Anna'}, and that is all."
+            if request.context and name not in told:
+                text = " " + request.context
+            words = (Word(" This", 0.0, 0.25, 1.0),) if options.word_timestamps else None
+            segment = Segment(0, 0, 0.0, 1.0, text, (), 0.0, 0.0, 1.0, 0.0, words)
+            yield Event(request, transcript=Transcript(text, (segment,), "en", 1.0 + number / 100))
+
+
+def evaluate(
+    output: Path, ladder: Ladder = LADDER, asked: Sequence[Item] = (), hearing: Hearing | None = None
+) -> tuple[dict, Hearing]:
+    hearing = hearing or Hearing()
+    evaluator = Evaluator(lambda _: hearing, jnp.float32, None, 4)
+    facts = {"steps": 1200}
+    summary = evaluate_items(evaluator, {"kernel": jnp.ones(3)}, asked or items(), output, "Names", facts, [], ladder)
+    return summary, hearing
+
+
+def lines(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "hypotheses.jsonl").read_text().splitlines()]
+
+
+def untimed(output: Path) -> list[dict]:
+    return [line | {"seconds": 0} for line in lines(output)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("evaluation")
+    evaluate(output)
+    return output
+
+
+def test_a_line_for_each_item_and_condition_that_serves_it(evaluated: Path) -> None:
+    found = lines(evaluated)
+    expected = [
+        (item.id, condition)
+        for item in items()
+        for condition in CONDITIONS
+        if condition != "previous" or "previous" in item.texts
+    ]
+    assert [(line["id"], line["condition"]) for line in found] == expected
+    by_condition = {line["condition"]: line for line in found if line["id"] == "item 1"}
+    topic = by_condition["topic"]
+    assert topic.pop("seconds") >= 0
+    assert len(topic.pop("made_of")) == 16
+    assert topic == {
+        "id": "item 1",
+        "condition": "topic",
+        "reference": "This is Bela, and that is all.",
+        "hypothesis": "This is Bela, and that is all.",
+        "context": "A talk by Bela.",
+        "phrases": 0,
+        "duration": 1.01,
+        "language": "en",
+        "bias_words": ["Bela"],
+        "speaker": "speaker 1",
+        "recording": "tape 0",
+    }
+    assert {name: line["phrases"] for name, line in by_condition.items()} == {
+        "none": 0, "topic": 0, "wrong": 0, "phrases:0": 1, "phrases:4": 4, "phrases:8": 8, "phrases:4:prompt": 4,
+    }  # fmt: skip
+    assert by_condition["phrases:4:prompt"]["hypothesis"] == "This is Bela, and that is all."
+    assert not list(evaluated.glob("*.partial*"))
+
+
+def test_the_report_has_the_figures_that_scoring_the_file_has(evaluated: Path) -> None:
+    report = json.loads((evaluated / "report.json").read_text())
+    scored = summarise(score_files([evaluated / "hypotheses.jsonl"]))
+    assert report["segments"] == 12
+    assert report["wer"]["none"] == pytest.approx(1 / 7)
+    assert report["wer"]["topic"] == report["wer"]["phrases:4:prompt"] == 0
+    assert report["facts"] == {"steps": "1,200"}
+    for name in CONDITIONS:
+        own, other = report["conditions"]["runs"][name], scored["runs"][f"hypotheses.jsonl: {name}"]
+        assert own["rates"] == other["rates"]
+        assert own["rates"]["B-WER"]["rate"] == (1 if name in ("none", "wrong", "previous") else 0)
+        assert own["seconds_per_minute"] >= 0
+    pairs = report["conditions"]["pairs"]
+    assert [(pair["first"], pair["second"]) for pair in pairs] == [("none", name) for name in CONDITIONS[1:]]
+    assert pairs[0]["recordings"] == {"of": "recordings", "better": 6, "equal": 0, "worse": 0}
+    assert pairs[0]["rates"]["B-WER"]["difference"] == -1
+
+
+def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path) -> None:
+    tree = html.parse(str(evaluated / "report.html"))
+    tables = [[[cell.text_content() for cell in row] for row in table.iter("tr")] for table in tree.iter("table")]
+    rates, differences, *examples, facts = tables
+    assert [row[0] for row in rates[1:]] == list(CONDITIONS)
+    assert rates[0][1:] == ["phrases", "WER, %", "U-WER, %", "B-WER, %", "work, s/min"]
+    assert rates[1][2].startswith("14.3 (")
+    assert [row[0] for row in differences[1:]] == list(CONDITIONS[1:])
+    assert differences[1][-1] == "6 / 0 / 0"
+    assert ", p 0.0" in differences[1][4]
+    assert len(tree.findall(".//svg")) == 1
+    labels = {text.text for text in tree.iter("{*}text", "text")}
+    assert {"B-WER, %", "U-WER, %", "as phrases", "as prompt", "none"} <= labels
+    assert len(tree.findall(".//audio")) == len(examples) == 6
+    gained, lost = examples[0], examples[-1]
+    assert [row[0] for row in gained[1:]] == ["none", "topic"]
+    assert [row[0] for row in lost[1:]] == ["none", "wrong"]
+    assert gained[2][1] == f"A talk by {gained[2][2].split()[2].strip(',')}."
+    assert {mark.text for mark in tree.iter("mark")} >= {"Anna,"}
+    assert facts == [["steps", "1,200"]]
+
+
+def test_words_have_times_when_asked_for(tmp_path: Path) -> None:
+    evaluate(tmp_path, Ladder(("none",), DecodingOptions(word_timestamps=True)))
+    assert {json.dumps(line["words"]) for line in lines(tmp_path)} == {'[{"word": " This", "start": 0.0, "end": 0.25}]'}
+
+
+def test_an_evaluation_that_was_interrupted_goes_on(
+    evaluated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hearing = Hearing(interrupted=30)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path, hearing=hearing)
+    aside = tmp_path / "hypotheses.0.partial.jsonl"
+    assert len(aside.read_text().splitlines()) == 30
+    aside.write_text(aside.read_text()[:-20])  # as a kill may leave it
+    with caplog.at_level(logging.INFO):
+        _, rest = evaluate(tmp_path, Ladder(CONDITIONS, resume=True))
+    assert "29 lines are there already and are taken over" in caplog.messages
+    assert len(rest.heard) == len(lines(evaluated)) - 29
+    assert untimed(tmp_path) == untimed(evaluated)
+    assert not aside.exists()
+
+
+def test_more_conditions_can_be_added(evaluated: Path, tmp_path: Path) -> None:
+    evaluate(tmp_path, Ladder(CONDITIONS[:3]))
+    _, hearing = evaluate(tmp_path, Ladder(CONDITIONS, resume=True))
+    assert len(hearing.heard) == len(lines(evaluated)) - 3 * len(NAMES)
+    assert untimed(tmp_path) == untimed(evaluated)
+
+
+def test_lines_are_taken_over_only_if_they_would_be_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("none", "topic")
+    evaluate(tmp_path, Ladder(names, model="one"))
+    for changed in (
+        Ladder(names, model="another", resume=True),
+        Ladder(names, DecodingOptions(beam_size=2), model="another", resume=True),
+    ):
+        caplog.clear()
+        _, hearing = evaluate(tmp_path, changed)
+        assert len(hearing.heard) == 24
+        assert "24 lines are of another model, other options or texts: done again" in caplog.text
+    ladder = changed
+    one, *others = items()
+    corrected = Item(
+        one.id, one.audio, "It is Aino.", "en", {"topic": "Something else."}, ("Aino",), (), {"speaker": "x"}
+    )
+    _, hearing = evaluate(tmp_path, ladder, [corrected, *others])
+    assert hearing.heard == [(0, "Something else.  ")], "only what was told has changed of it"
+    found = [line for line in lines(tmp_path) if line["id"] == one.id]
+    assert [(line["reference"], line["speaker"], "recording" in line) for line in found] == [
+        ("It is Aino.", "x", False)
+    ] * 2
+
+
+def test_without_resume_it_begins_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path, hearing=Hearing(interrupted=30))
+    _, hearing = evaluate(tmp_path, Ladder(("none",)))
+    assert "was not finished; this one begins anew" in caplog.text
+    assert len(hearing.heard) == len(lines(tmp_path)) == 12
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CwjaxError, match=r"file.*hypotheses.jsonl: cannot be written .*choose another --output"):
+        evaluate(tmp_path / "file")
+
+
+def test_one_condition_shows_the_worst_recordings(tmp_path: Path) -> None:
+    evaluate(tmp_path, Ladder(("previous",)))
+    tree = html.parse(str(tmp_path / "report.html"))
+    assert len(tree.findall(".//audio")) == 3
+    assert "Compared with" not in (tmp_path / "report.html").read_text()
