@@ -127,16 +127,16 @@ def test_what_cannot_be_served_is_said(caplog: pytest.LogCaptureFixture) -> None
         kept = served(names, items, takes_context=False, spots_phrases=False)
     assert [one.name for one in kept] == ["none", "topic:prompt", "phrases:100:prompt"]
     assert caplog.messages == [
-        "topic: left out for all 3 items, for the model takes no context",
-        "title: left out for all 3 items, for the model takes no context",
-        "topic:prompt: left out for 1 of 3 items, of which it is not known",
-        "phrases:100: left out for all 3 items, for the model has no phrase spotter",
+        "topic: left out for all 3 items: the model takes no context",
+        "title: left out for all 3 items: the model takes no context",
+        "topic:prompt: left out for 1 of 3 items without it",
+        "phrases:100: left out for all 3 items: the model has no phrase spotter",
     ]
     caplog.clear()
     assert [one.name for one in served(["none", "homophone", "phrases:5"], [PLAIN])] == ["none"]
     assert caplog.messages == [
-        "homophone: left out for all 1 items, for of no item is the homophone known",
-        "phrases:5: left out for all 1 items, for no item has any phrases",
+        "homophone: left out for all 1 items: no item has such a text",
+        "phrases:5: left out for all 1 items: no item has phrases",
     ]
     with pytest.raises(CwjaxError, match="topic can be served"):
         served(["topic"], [PLAIN])

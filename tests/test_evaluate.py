@@ -29,7 +29,7 @@ def items() -> list[Item]:
     return [
         Item(
             f"item {number}",
-            np.full(16_000 + 160 * number, 0.1, np.float32),
+            np.sin(np.arange(16_000 + 160 * number) / 8).astype(np.float32) / 2,
             f"This is {name}, and that is all.",
             texts={"topic": f"A talk by {name}."} | ({"previous": "So it was."} if number % 3 == 0 else {}),
             phrases=(name,),
@@ -156,9 +156,9 @@ def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path)
     labels = {text.text for text in tree.iter("{*}text", "text")}
     assert {"B-WER, %", "U-WER, %", "as phrases", "as prompt", "none"} <= labels
     assert len(tree.findall(".//audio")) == len(examples) == 6
-    gained, lost = examples[0], examples[-1]
+    gained, lost = examples[0], examples[3]
     assert [row[0] for row in gained[1:]] == ["none", "topic"]
-    assert [row[0] for row in lost[1:]] == ["none", "wrong"]
+    assert [row[0] for row in lost[1:]] in (["none", "wrong"], ["none", "previous"])
     assert gained[2][1] == f"A talk by {gained[2][2].split()[2].strip(',')}."
     assert {mark.text for mark in tree.iter("mark")} >= {"Anna,"}
     assert facts == [["steps", "1,200"]]

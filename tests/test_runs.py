@@ -16,6 +16,8 @@ from tiny_runs import SHORTER, losses, run, start, wait_until_paused, write_conf
 
 import cwjax
 from cwjax.cli import main
+from cwjax.data.context import describe
+from cwjax.data.prepared import PreparedCorpus
 from cwjax.data.whisper_tokens import train_tokenizer
 from cwjax.models.t5 import T5Config
 from cwjax.weights.model_directory import read_training_facts
@@ -162,12 +164,54 @@ def test_evaluation_writes_its_report(config: Path, uninterrupted: Path, tmp_pat
     assert "<svg" in (tmp_path / "report.html").read_text()
 
 
+def test_evaluation_under_a_ladder_of_contexts(
+    config: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = config.parent / "corpus-prepared"
+    arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--examples", 2]
+    names = ["none", "title", "title:prompt", "title:context+hotwords", "shuffled", "unrelated", "phrases:5"]
+    command = ["evaluate", *map(str, arguments), "--word-timestamps", "--conditions"]
+    assert main([*command, *names[:2]]) == 0
+    earlier = (tmp_path / "hypotheses.jsonl").read_text().splitlines()
+    assert main([*command, *names, "--resume"]) == 0
+    assert "4 lines are there already" in (said := capsys.readouterr().err)
+    assert "phrases:5: left out for all 2 items: the model has no phrase spotter" in said
+    lines = (tmp_path / "hypotheses.jsonl").read_text().splitlines()
+    assert set(earlier) <= set(lines)
+    corpus = PreparedCorpus.read(prepared)
+    model = cwjax.load(uninterrupted / "model")
+    options = cwjax.DecodingOptions(language="en", word_timestamps=True)
+    for line in map(json.loads, lines):
+        (position,) = (place for place, one in enumerate(corpus.segments) if one.id == line["id"])
+        title = describe(corpus.segments[position], "title")
+        told = {
+            "none": {},
+            "title": {"context": title},
+            "title:prompt": {"initial_prompt": title, "carry_initial_prompt": True},
+            "title:context+hotwords": {"context": title, "hotwords": title},
+        }.get(line["condition"])
+        if told is not None:
+            transcript = model.transcribe(corpus.audio(position), options=options, **told)
+            assert line["hypothesis"] == transcript.text.strip()
+            assert [word["word"] for word in line.get("words", ())] == [
+                word.text for segment in transcript.segments for word in segment.words
+            ]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["wer"]) == set(report["conditions"]["runs"]) == set(names[:-1])
+    assert "Compared with none" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--model", "nowhere", "--data", "PREPARED"], "nowhere: no such directory or file"),
         (["--model", "MODEL", "--data", "nowhere"], "is nowhere a prepared corpus?"),
         (["--model", "MODEL", "--data", "PREPARED", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--model", "MODEL"], "--data is missing"),
+        (["--model", "MODEL", "--data", "PREPARED", "--conditions", "loud"], "--conditions loud: use none, right"),
+        (["--model", "MODEL", "--data", "PREPARED", "--output", "PREPARED"], "is what --data names"),
+        (["--model", "MODEL", "--data", "PREPARED", "--output", "MODEL"], "is what --model names"),
+        (["--model", "MODEL", "--data", "PREPARED", "--conditions", "phrases:5"], "phrases:5 can be served"),
     ],
 )
 def test_evaluation_names_what_is_wrong(

@@ -81,12 +81,12 @@ def condition_sections(scores: Scores, found: dict[str, Any], lines: Lines, item
 
 def _rates(runs: dict[str, dict[str, Any]]) -> str:
     rates = _names(runs.values())
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}<td>{run['phrases'] or '':,}"
-        + "".join(f"<td>{_figure(run['rates'][rate]) if rate in run['rates'] else ''}" for rate in rates)
-        + f"<td>{'' if run['seconds_per_minute'] is None else format(run['seconds_per_minute'], '.2f')}"
-        for name, run in runs.items()
-    )
+    rows = ""
+    for name, run in runs.items():
+        cells = [f"{run['phrases']:,.0f}" if run["phrases"] else ""]
+        cells += [_figure(run["rates"][rate]) if rate in run["rates"] else "" for rate in rates]
+        cells.append("" if run["seconds_per_minute"] is None else f"{run['seconds_per_minute']:.2f}")
+        rows += f"<tr><th>{html.escape(name)}" + "".join(f"<td>{cell}" for cell in cells)
     head = "".join(f"<th>{html.escape(rate)}, %" for rate in rates)
     return f"<figure><table class=conditions><tr><th><th>phrases{head}<th>work, s/min{rows}</table></figure>"
 
@@ -95,13 +95,12 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
     rates = _names(pairs)
     rows = ""
     for pair in pairs:
-        cells = ""
-        for rate in rates:
-            one = pair["rates"].get(rate)
-            cells += "<td>" + (f"{_figure(one, 'difference', '+')}, p {one['p']:.3f}" if one else "")
+        cells = [f"{pair['utterances']:,}"]
+        for one in map(pair["rates"].get, rates):
+            cells.append(f"{_figure(one, 'difference', '+')}, p {one['p']:.3f}" if one else "")
         counts = pair.get("recordings")
-        cells += "<td>" + (f"{counts['better']:,} / {counts['equal']:,} / {counts['worse']:,}" if counts else "")
-        rows += f"<tr><th>{html.escape(pair['second'])}<td>{pair['utterances']:,}{cells}"
+        cells.append(f"{counts['better']:,} / {counts['equal']:,} / {counts['worse']:,}" if counts else "")
+        rows += f"<tr><th>{html.escape(pair['second'])}" + "".join(f"<td>{cell}" for cell in cells)
     kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
     head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
     head = f"<tr><th><th>items{head}<th>{kind} better / equal / worse"

@@ -204,17 +204,12 @@ def served(
         elif "phrases" in condition.ways and not spots_phrases:
             lacks = "the model has no phrase spotter"
         elif not count:
-            lacks = "no item has any phrases" if condition.what == LIST else f"of no item is the {condition.what} known"
+            lacks = "no item has phrases" if condition.what == LIST else "no item has such a text"
         if lacks:
-            log.warning("%s: left out for all %d items, for %s", condition.name, len(items), lacks)
+            log.warning("%s: left out for all %d items: %s", condition.name, len(items), lacks)
             continue
         if count < len(items):
-            log.warning(
-                "%s: left out for %d of %d items, of which it is not known",
-                condition.name,
-                len(items) - served,
-                len(items),
-            )
+            log.warning("%s: left out for %d of %d items without it", condition.name, len(items) - count, len(items))
         kept.append(condition)
     if not kept:
         raise CwjaxError(f"none of the conditions {', '.join(names)} can be served; add the condition none")
