@@ -318,6 +318,8 @@ class EvaluationSettings:
     """Evaluate the first so many segments only; 0: all."""
     at_end: bool = True
     """Evaluate and write the report when training ends."""
+    conditions: tuple[str, ...] = ("right", "none", "wrong")
+    """What the model is told at the end of training, see docs/evaluation.md; validation keeps to these three."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"evaluation.batch_size is {self.batch_size}: must be at least 1")

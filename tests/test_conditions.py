@@ -116,7 +116,7 @@ def test_without_a_wrong_text_of_its_own_another_items_is_taken() -> None:
      "topic:prompt:hotwords", "phrases:5:loud", "phrases:5:prompt+", "topic:"],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(CwjaxError, match=r"^--conditions .*: use none, right.*phrases:N.*hotwords"):
+    with pytest.raises(CwjaxError, match=r"^no condition is called '.*': use none, right.*phrases:N.*hotwords"):
         Condition.named(name)
 
 

@@ -5,12 +5,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from lxml import html
 
 from cwjax.errors import CwjaxError
+from cwjax.evaluation import evaluator as evaluator_module
 from cwjax.evaluation.evaluate import Ladder, evaluate_items
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.evaluation.items import Item
@@ -150,8 +153,8 @@ def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path)
     assert rates[0][1:] == ["phrases", "WER, %", "U-WER, %", "B-WER, %", "work, s/min"]
     assert rates[1][2].startswith("14.3 (")
     assert [row[0] for row in differences[1:]] == list(CONDITIONS[1:])
-    assert differences[1][-1] == "6 / 0 / 0"
-    assert ", p 0.0" in differences[1][4]
+    assert differences[1][1:3] == ["12", "6 / 0 / 0"]
+    assert differences[1][-1] == "-100.0 (-100.0 to -100.0), p < 0.001"
     assert len(tree.findall(".//svg")) == 1
     labels = {text.text for text in tree.iter("{*}text", "text")}
     assert {"B-WER, %", "U-WER, %", "as phrases", "as prompt", "none"} <= labels
@@ -236,3 +239,40 @@ def test_one_condition_shows_the_worst_recordings(tmp_path: Path) -> None:
     tree = html.parse(str(tmp_path / "report.html"))
     assert len(tree.findall(".//audio")) == 3
     assert "Compared with" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_scores_are_written_as_model_cards_have_them(tmp_path: Path) -> None:
+    evaluate(tmp_path, Ladder(("none", "topic"), dataset="names", split="clean"))
+    card = ModelCard(f"---\n{(tmp_path / 'model-index.yml').read_text()}---\n")
+    assert [
+        (one.dataset_name, one.dataset_split, one.metric_name, one.metric_value) for one in card.data.eval_results
+    ] == [
+        ("names", "clean", "word error rate, none context", 14.29),
+        ("names", "clean", "word error rate, topic context", 0.0),
+    ]
+
+
+def test_each_process_has_a_file_and_all_take_over_those_of_all(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, played one after the other: the second one ends in the middle, and both begin again."""
+    said: list[str] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def play(number: int, hearing: Hearing, resume: bool = True) -> Hearing:
+        monkeypatch.setattr(jax, "process_index", lambda: number)
+        monkeypatch.setattr(evaluator_module, "shared", lambda text: said.append(text) or said)
+        evaluate(tmp_path, Ladder(CONDITIONS, resume=resume), hearing=hearing)
+        return hearing
+
+    with pytest.raises(KeyboardInterrupt):
+        play(1, Hearing(interrupted=20), resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        play(0, Hearing(interrupted=30), resume=False)
+    assert {path.name for path in tmp_path.iterdir()} == {f"hypotheses.{number}.partial.jsonl" for number in (0, 1)}
+    first = play(1, Hearing())
+    assert (tmp_path / "hypotheses.0.partial.jsonl").exists()
+    second = play(0, Hearing())
+    assert 20 + 30 + len(first.heard) + len(second.heard) == len(lines(evaluated))
+    assert untimed(tmp_path) == untimed(evaluated)
+    assert not list(tmp_path.glob("*.partial*"))

@@ -208,7 +208,10 @@ def test_evaluation_under_a_ladder_of_contexts(
         (["--model", "MODEL", "--data", "nowhere"], "is nowhere a prepared corpus?"),
         (["--model", "MODEL", "--data", "PREPARED", "--batch-size", "0"], "--batch-size must be at least 1"),
         (["--model", "MODEL"], "--data is missing"),
-        (["--model", "MODEL", "--data", "PREPARED", "--conditions", "loud"], "--conditions loud: use none, right"),
+        (
+            ["--model", "MODEL", "--data", "PREPARED", "--conditions", "loud"],
+            "no condition is called 'loud': use none, right",
+        ),
         (["--model", "MODEL", "--data", "PREPARED", "--output", "PREPARED"], "is what --data names"),
         (["--model", "MODEL", "--data", "PREPARED", "--output", "MODEL"], "is what --model names"),
         (["--model", "MODEL", "--data", "PREPARED", "--conditions", "phrases:5"], "phrases:5 can be served"),

@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
             any("phrases" in one.ways for one in conditions) and model.spots_phrases,
             f"{sorted(fingerprint(model.params).items())} {options.spotter}",
             options.resume,
+            dataset=options.suite.partition("/")[0] if options.suite else Path(options.data).resolve().name,
+            split=options.suite.partition("/")[2] or "test" if options.suite else options.split,
         )
         told = model.source.facts(), read_metrics(output), ladder
         if options.suite:

@@ -95,15 +95,16 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
     rates = _names(pairs)
     rows = ""
     for pair in pairs:
-        cells = [f"{pair['utterances']:,}"]
-        for one in map(pair["rates"].get, rates):
-            cells.append(f"{_figure(one, 'difference', '+')}, p {one['p']:.3f}" if one else "")
         counts = pair.get("recordings")
+        cells = [f"{pair['utterances']:,}"]
         cells.append(f"{counts['better']:,} / {counts['equal']:,} / {counts['worse']:,}" if counts else "")
+        for one in map(pair["rates"].get, rates):
+            p = "" if one is None else f"p {one['p']:.3f}" if one["p"] >= 0.001 else "p &lt; 0.001"
+            cells.append(f"{_figure(one, 'difference', '+')}, {p}" if one else "")
         rows += f"<tr><th>{html.escape(pair['second'])}" + "".join(f"<td>{cell}" for cell in cells)
     kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
     head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
-    head = f"<tr><th><th>items{head}<th>{kind} better / equal / worse"
+    head = f"<tr><th><th>items<th>{kind} better / equal / worse{head}"
     return f"<figure><table class=conditions>{head}{rows}</table></figure>"
 
 

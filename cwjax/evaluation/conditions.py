@@ -157,8 +157,8 @@ class Condition:
         fits |= (what in TEXTS or (what == LIST and count.isdecimal())) and not rest and set(ways) <= set(known)
         if not fits:
             raise CwjaxError(
-                f"--conditions {name}: use none, {', '.join(TEXTS)} or phrases:N, each but none also with :WAY or "
-                f":WAY+WAY behind it, of {', '.join(WAYS)} (phrases: only of lists)"
+                f"no condition is called {name!r}: use none, {', '.join(TEXTS)} or phrases:N, each but none also with "
+                f":WAY or :WAY+WAY behind it, of {', '.join(WAYS)} (phrases: only of lists)"
             )
         return cls(name, what, int(count or 0), () if what == "none" else tuple(dict.fromkeys(ways)))
 

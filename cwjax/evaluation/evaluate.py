@@ -20,6 +20,7 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.models.parameters import Parameters
 from cwjax.processes import is_first
 from cwjax.scoring.score import score_files
+from cwjax.weights.hub_card import model_index
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Ladder:
         takes_context, spots_phrases: whether the model does.
         model: tells it from others, for lines that are there already.
         resume: take over such lines.
+        dataset, split: as a model card names them; empty: no `model-index.yml` is written.
     """
 
     conditions: Sequence[str] = CONDITIONS
@@ -45,6 +47,8 @@ class Ladder:
     spots_phrases: bool = True
     model: str = ""
     resume: bool = False
+    dataset: str = ""
+    split: str = ""
 
 
 def evaluate(
@@ -92,7 +96,7 @@ def evaluate_items(
         evaluator: of the model.
         parameters: of the model.
         items: any number but none.
-        output: folder of `report.json`, `report.html` and, for `cwjax score`, `hypotheses.jsonl`.
+        output: folder of `report.json`, `report.html`, for `cwjax score` `hypotheses.jsonl`, and `model-index.yml`.
         title: of the report.
         facts: for its table.
         history: rows of `metrics.jsonl` for its curves; empty: none.
@@ -125,9 +129,9 @@ def evaluate_items(
     if is_first():
         scores = score_files([file.path])
         found = compared(scores, lines)
-        by_condition = {name: run["rates"]["WER"] for name, run in found["runs"].items()}
-        summary.setdefault("wer", {name: rate["rate"] for name, rate in by_condition.items()})
-        summary["conditions"] = found
+        rates = {name: run["rates"]["WER"]["rate"] for name, run in found["runs"].items()}
+        summary |= {"wer": rates | summary.get("wer", {}), "conditions": found}
+        scored = {"corpus": ladder.dataset, "scores": scores_of(summary, ladder.split)}
         place = dict(zip((segment.id for segment in segments), positions, strict=True))
         write_report(
             output,
@@ -138,6 +142,7 @@ def evaluate_items(
             title=title,
             facts=_presentable(facts),
             sections=condition_sections(scores, found, lines, items),
+            model_index=model_index(title, scored) if ladder.dataset else "",
         )
         log_summary(summary)
         log.info("report written to %s", output / "report.html")

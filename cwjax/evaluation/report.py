@@ -68,6 +68,7 @@ def write_report(
     title: str,
     facts: dict[str, str],
     sections: Sequence[str] = (),
+    model_index: str = "",
 ) -> None:
     """Writes `report.json`, `report.html` and, if there are homophones, their chart as `homophones.svg`.
 
@@ -80,6 +81,7 @@ def write_report(
         title: of the page.
         facts: label -> value, shown as a table.
         sections: HTML on the conditions.
+        model_index: for the header of a model card; empty: none is written.
 
     Raises:
         CwjaxError: the files cannot be written.
@@ -92,6 +94,8 @@ def write_report(
             directory / "report.json", json.dumps({**summary, "facts": facts}, indent=2, ensure_ascii=False) + "\n"
         )
         write_text(directory / "report.html", page)
+        if model_index:
+            write_text(directory / "model-index.yml", model_index)
         if "homophones" in summary:
             save_chart(homophone_chart(summary), directory / "homophones.svg")
     except OSError as error:
@@ -173,8 +177,9 @@ def _headline(summary: dict[str, Any]) -> str:
             f"<b>{wrong:.0f} %</b> when the context speaks of the other word. Bars have 95 % confidence intervals."
         )
     if not set(CONDITIONS) <= summary["wer"].keys():
-        rates = (f"{100 * rate:.1f} % with {html.escape(condition)}" for condition, rate in summary["wer"].items())
-        return f"Word error rate {', '.join(rates)}."
+        rates = summary["wer"]
+        shown = dict.fromkeys(["none"] * ("none" in rates) + [min(rates, key=rates.get), max(rates, key=rates.get)])
+        return f"Word error rate {', '.join(f'{100 * rates[one]:.1f} % with {html.escape(one)}' for one in shown)}."
     right, none, wrong = (100 * summary["wer"][condition] for condition in CONDITIONS)
     return (
         f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."

@@ -21,7 +21,8 @@ from cwjax.data.pipeline import training_batches, training_windows
 from cwjax.data.prepared import PreparedCorpus, require_array_record
 from cwjax.data.processor import TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.evaluate import evaluate, scores_of, validate
+from cwjax.evaluation.conditions import Condition
+from cwjax.evaluation.evaluate import Ladder, evaluate, scores_of, validate
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.files import local_path
 from cwjax.inference.transcriber import Transcriber
@@ -64,6 +65,8 @@ def train(config: Config) -> Path:
     """
     began = time.monotonic()
     settings, steps, dtype = config.train, config.train.steps, jnp.dtype(config.train.compute_dtype)
+    for name in config.evaluation.conditions:
+        Condition.named(name)  # refuses what is none before the work, not after it
     log_devices()
     require_array_record()
     require_same_settings({**config.as_dict(), "cwjax": __version__, "jax": jax.__version__})
@@ -227,9 +230,10 @@ def train(config: Config) -> Path:
         collections.deque(itertools.chain(arrays, pairs), maxlen=0)  # all processes must take all
         if config.evaluation.at_end:
             facts["minutes"] = round((time.monotonic() - began) / 60, 1)
-            split, history = config.evaluation.split, read_metrics(workdir)
-            title = workdir.resolve().name
-            summary = evaluate(evaluator, parameters, workdir, split, config.evaluation.examples, title, facts, history)
+            split, count, title = config.evaluation.split, config.evaluation.examples, workdir.resolve().name
+            history = read_metrics(workdir)
+            ladder = Ladder(config.evaluation.conditions, takes_context=model.takes_context, spots_phrases=False)
+            summary = evaluate(evaluator, parameters, workdir, split, count, title, facts, history, ladder)
             if summary is None:
                 raise StoppedBySignal("stopped in the evaluation; run the same command to continue")
             if is_first():

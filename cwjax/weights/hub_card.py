@@ -61,3 +61,15 @@ def eval_results(facts: dict[str, Any]) -> "list[EvalResult]":
         for measure, by_condition in facts.get("scores", {}).items()
         for condition, value in by_condition.items()
     ]
+
+
+def model_index(name: str, facts: dict[str, Any]) -> str:
+    """The scores of `eval_results` as YAML, to be put into the header of a card.
+
+    Args:
+        name: of the model.
+        facts: with `corpus`, which was evaluated, and `scores`.
+    """
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(model_name=name, eval_results=eval_results(facts)).to_yaml() + "\n"
