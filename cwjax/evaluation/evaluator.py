@@ -21,7 +21,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition, Given, Others
@@ -62,8 +61,7 @@ class Evaluator:
         self._transcriber: Transcriber | None = None
         self._dtype = jnp.dtype(dtype)
         self.corpus = corpus
-        path = corpus and corpus.directory / HOMOPHONES_FILE
-        self.homophones = Homophones.read(path) if path and path.exists() else None
+        self.homophones = Homophones.of_corpus(corpus.directory) if corpus else None
         self._batch_size = batch_size
         self._stop_asked = stop_asked
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cwjax.data.homophones import HOMOPHONES_FILE
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.transcription import Transcription
 from cwjax.scoring.homophones import aligned, decisions, pair_name
@@ -45,6 +46,12 @@ class Homophones:
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise CwjaxError(f"{path}: lists no articles with a word and its partner ({error})") from error
         return cls(words, partners)
+
+    @classmethod
+    def of_corpus(cls, directory: Path) -> "Homophones | None":
+        """Those of a prepared corpus; None if it has none. Raises as `read` does."""
+        path = directory / HOMOPHONES_FILE
+        return cls.read(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
