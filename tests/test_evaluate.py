@@ -158,7 +158,7 @@ def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path)
     assert len(tree.findall(".//svg")) == 1
     labels = {text.text for text in tree.iter("{*}text", "text")}
     assert {"B-WER, %", "U-WER, %", "as phrases", "as prompt", "none"} <= labels
-    assert len(tree.findall(".//audio")) == len(examples) == 6
+    assert len(tree.findall(".//audio")) == len(examples) == 5, "of a condition one, and two are worse than none"
     gained, lost = examples[0], examples[3]
     assert [row[0] for row in gained[1:]] == ["none", "topic"]
     assert [row[0] for row in lost[1:]] in (["none", "wrong"], ["none", "previous"])
@@ -250,6 +250,18 @@ def test_the_scores_are_written_as_model_cards_have_them(tmp_path: Path) -> None
         ("names", "clean", "word error rate, none context", 14.29),
         ("names", "clean", "word error rate, topic context", 0.0),
     ]
+
+
+def test_unseen_words_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    seen = {"this", "is", "and", "that", "all", *(name.casefold() for name in NAMES[:9])}
+    summary, _ = evaluate(tmp_path, Ladder(("none", "topic"), seen=seen))
+    runs = summary["conditions"]["runs"]
+    rates = {name: [runs[name]["rates"][f"WER of {kind} words"] for kind in ("seen", "unseen")] for name in runs}
+    assert [(one["rate"], one["of"]) for one in rates["none"]] == [(9 / 81, 81), (1.0, 3)]
+    assert [one["rate"] for one in rates["topic"]] == [0, 0]
+    assert runs["none"]["rates"]["B-WER"]["of"] == 12, "that of the names stays as it is"
+    assert summary["conditions"]["pairs"][0]["rates"]["WER of unseen words"]["difference"] == -1
+    assert "WER of unseen words, %" in (tmp_path / "report.html").read_text()
 
 
 def test_each_process_has_a_file_and_all_take_over_those_of_all(

@@ -170,7 +170,7 @@ def test_evaluation_under_a_ladder_of_contexts(
     prepared = config.parent / "corpus-prepared"
     arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--examples", 2]
     names = ["none", "title", "title:prompt", "title:context+hotwords", "shuffled", "unrelated", "phrases:5"]
-    command = ["evaluate", *map(str, arguments), "--word-timestamps", "--conditions"]
+    command = ["evaluate", *map(str, arguments), "--seen", str(prepared), "--word-timestamps", "--conditions"]
     assert main([*command, *names[:2]]) == 0
     earlier = (tmp_path / "hypotheses.jsonl").read_text().splitlines()
     assert main([*command, *names, "--resume"]) == 0
@@ -198,6 +198,7 @@ def test_evaluation_under_a_ladder_of_contexts(
             ]
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report["wer"]) == set(report["conditions"]["runs"]) == set(names[:-1])
+    assert "WER of seen words" in report["conditions"]["runs"]["none"]["rates"]
     assert "Compared with none" in (tmp_path / "report.html").read_text()
 
 
@@ -208,6 +209,7 @@ def test_evaluation_under_a_ladder_of_contexts(
         (["--model", "MODEL", "--data", "nowhere"], "is nowhere a prepared corpus?"),
         (["--model", "MODEL", "--data", "PREPARED", "--batch-size", "0"], "--batch-size must be at least 1"),
         (["--model", "MODEL"], "--data is missing"),
+        (["--model", "MODEL", "--data", "PREPARED", "--seen", "nowhere"], "is nowhere a prepared corpus?"),
         (
             ["--model", "MODEL", "--data", "PREPARED", "--conditions", "loud"],
             "no condition is called 'loud': use none, right",

@@ -30,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--word-timestamps", action="store_true", help="write the times of words, too")
     parser.add_argument("--spotter", metavar="FILE", help="phrase spotter of this model")
+    parser.add_argument("--seen", metavar="DIR", help="prepared corpus of the training, for rates of words not in it")
     parser.add_argument("--resume", action="store_true", help="take over lines that are there and would be the same")
     parser.add_argument("--batch-size", type=int, default=64, help="windows at once (default: 64)")
     parser.add_argument("--examples", type=int, default=0, help="only the first so many items (default: all)")
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from cwjax.evaluation.conditions import Condition
     from cwjax.evaluation.evaluate import Ladder, evaluate, evaluate_items
     from cwjax.evaluation.evaluator import Evaluator
+    from cwjax.evaluation.seen_words import training_words
     from cwjax.inference.options import DecodingOptions
     from cwjax.processes import joined
     from cwjax.training.fingerprint import fingerprint
@@ -84,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
             options.resume,
             dataset=options.suite.partition("/")[0] if options.suite else Path(options.data).resolve().name,
             split=options.suite.partition("/")[2] or "test" if options.suite else options.split,
+            seen=training_words(options.seen) if options.seen else frozenset(),
         )
         told = model.source.facts(), read_metrics(output), ladder
         if options.suite:

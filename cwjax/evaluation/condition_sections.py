@@ -27,8 +27,13 @@ LEFT_OUT = ("CER", "is21 WER")
 Lines = Mapping[tuple[str, str], Line]
 
 
-def compared(scores: Scores, lines: Lines) -> dict[str, Any]:
+def compared(scores: Scores, lines: Lines, unseen: Scores | None = None) -> dict[str, Any]:
     """What `cwjax.scoring.score.summarise` finds, by condition, each compared with none; and what it took.
+
+    Args:
+        scores: of the lines.
+        lines: by id and condition.
+        unseen: rates of the same runs that are added to those of `scores`.
 
     Returns:
         `runs` and `pairs` as there, with the condition in place of the run's name; of each run also `phrases`, the
@@ -37,6 +42,12 @@ def compared(scores: Scores, lines: Lines) -> dict[str, Any]:
     names = {run.name: condition_of(run) for run in scores.runs}
     against = next((name for name, condition in names.items() if condition == PLAIN), "")
     found = summarise(scores, against=against or scores.runs[0].name)
+    if unseen:
+        more = summarise(unseen, against=against or scores.runs[0].name)
+        for one, other in zip(
+            [*found["runs"].values(), *found["pairs"]], [*more["runs"].values(), *more["pairs"]], strict=True
+        ):
+            one["rates"] |= other["rates"]
     runs = {names[name]: run for name, run in found["runs"].items()}
     for condition, run in runs.items():
         own = [line for (_, name), line in lines.items() if name == condition]
@@ -153,14 +164,14 @@ def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tupl
     changes.sort(key=lambda one: one[0])
     seen: set[str] = set()
     for ordered, sign in ((changes, -1), (reversed(changes), 1)):
-        shown = 0
+        shown: list[str] = []  # conditions, so that one alone does not fill the page
         for change, name, condition in ordered:
-            if shown == SHOWN or change * sign <= 0:
+            if len(shown) == SHOWN or change * sign <= 0:
                 break
-            if name in seen:
+            if name in seen or shown.count(condition) >= -(-SHOWN // len(errors)):
                 continue
             seen.add(name)
-            shown += 1
+            shown.append(condition)
             count = f"{abs(change)} error{'s' * (abs(change) > 1)}"
             why = f"{count} {'fewer' if sign < 0 else 'more'} with {condition}" if plain else count
             yield known[name], (PLAIN, condition) if plain else (condition,), why

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cwjax.evaluation.evaluator import Evaluator
 from cwjax.evaluation.hypotheses import HypothesesFile
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.report import summarise, write_report
+from cwjax.evaluation.seen_words import score_unseen
 from cwjax.evaluation.transcription import CONDITIONS, Transcription, transcriptions
 from cwjax.inference.options import DecodingOptions
 from cwjax.models.parameters import Parameters
@@ -39,6 +40,7 @@ class Ladder:
         model: tells it from others, for lines that are there already.
         resume: take over such lines.
         dataset, split: as a model card names them; empty: no `model-index.yml` is written.
+        seen: words that the model has met in training, for error rates of those and of others; none: not known.
     """
 
     conditions: Sequence[str] = CONDITIONS
@@ -49,6 +51,7 @@ class Ladder:
     resume: bool = False
     dataset: str = ""
     split: str = ""
+    seen: Set[str] = frozenset()
 
 
 def evaluate(
@@ -128,7 +131,7 @@ def evaluate_items(
         summary = summarise(heard, evaluator.homophones)
     if is_first():
         scores = score_files([file.path])
-        found = compared(scores, lines)
+        found = compared(scores, lines, score_unseen(file.path, items, ladder.seen) if ladder.seen else None)
         rates = {name: run["rates"]["WER"]["rate"] for name, run in found["runs"].items()}
         summary |= {"wer": rates | summary.get("wer", {}), "conditions": found}
         scored = {"corpus": ladder.dataset, "scores": scores_of(summary, ladder.split)}
