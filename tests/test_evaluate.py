@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from lxml import html
 
 from cwjax.errors import CwjaxError
+from cwjax.evaluation import condition_sections
 from cwjax.evaluation import evaluator as evaluator_module
 from cwjax.evaluation.evaluate import Ladder, evaluate_items
 from cwjax.evaluation.evaluator import Evaluator
@@ -250,6 +251,19 @@ def test_the_scores_are_written_as_model_cards_have_them(tmp_path: Path) -> None
         ("names", "clean", "word error rate, none context", 14.29),
         ("names", "clean", "word error rate, topic context", 0.0),
     ]
+
+
+def test_of_long_recordings_the_page_has_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condition_sections, "LONGEST_SOUND", 1.05)
+    evaluate(tmp_path, Ladder(("none",)))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<audio") + page.count("too long for this page") == 3
+    words = [f"word{number}" for number in range(1000)]
+    heard = [*words[:500], "else", *words[501:]]
+    shown = condition_sections.marked(" ".join(words), " ".join(heard)).split()
+    assert len(shown) == 1 + 2 * (condition_sections.SAME_WORDS + 1)
+    assert shown[11:14] == ["word11", "…", "word488"]
+    assert "<mark>else</mark>" in shown
 
 
 def test_unseen_words_have_a_rate_of_their_own(tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def log_summary(summary: dict[str, Any]) -> None:
     for condition, rate in summary["wer"].items():
         decided = summary.get("homophones", {}).get(condition)
         share = f"{100 * decided['share']:5.1f} % of homophones right, " if decided and decided["count"] else ""
-        log.info("%5s context: %sWER %.1f %%", condition, share, 100 * rate)
+        name = f"{condition:>5} context" if condition in CONDITIONS else condition
+        log.info("%s: %sWER %.1f %%", name, share, 100 * rate)
 
 
 def _presentable(facts: dict[str, Any]) -> dict[str, str]:
