@@ -176,10 +176,10 @@ def test_words_have_times_when_asked_for(tmp_path: Path) -> None:
 def test_an_evaluation_that_was_interrupted_goes_on(
     evaluated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hearing = Hearing(interrupted=30)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(tmp_path, hearing=hearing)
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path, hearing=Hearing(interrupted=30))
     aside = tmp_path / "hypotheses.0.partial.jsonl"
+    assert f"{aside}: keeps what was heard so far (see --resume)" in caplog.messages
     assert len(aside.read_text().splitlines()) == 30
     aside.write_text(aside.read_text()[:-20])  # as a kill may leave it
     with caplog.at_level(logging.INFO):
@@ -251,6 +251,20 @@ def test_the_scores_are_written_as_model_cards_have_them(tmp_path: Path) -> None
         ("names", "clean", "word error rate, none context", 14.29),
         ("names", "clean", "word error rate, topic context", 0.0),
     ]
+
+
+def test_of_one_item_there_are_no_intervals(tmp_path: Path) -> None:
+    evaluate(tmp_path, Ladder(("none", "phrases:0", "phrases:1")), items()[:1])
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    report = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    difference = report["conditions"]["pairs"][0]["rates"]["WER"]
+    assert difference == {"difference": None, "low": None, "high": None, "p": 1.0}
+    page = (tmp_path / "report.html").read_text()
+    assert "(? to ?)" in page
+    assert "nan" not in page.split("<svg")[0]
 
 
 def test_of_long_recordings_the_page_has_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluates, and gives the exit status."""
     import jax
 
-    from cwjax import load
+    from cwjax import __version__, load
     from cwjax.data.prepared import PreparedCorpus
     from cwjax.evaluation.conditions import Condition
     from cwjax.evaluation.evaluate import Ladder, evaluate, evaluate_items
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             DecodingOptions(word_timestamps=options.word_timestamps),
             model.takes_context,
             any("phrases" in one.ways for one in conditions) and model.spots_phrases,
-            f"{sorted(fingerprint(model.params).items())} {options.spotter}",
+            f"cwjax {__version__} {sorted(fingerprint(model.params).items())} {options.spotter}",
             options.resume,
             dataset=options.suite.partition("/")[0] if options.suite else Path(options.data).resolve().name,
             split=options.suite.partition("/")[2] or "test" if options.suite else options.split,

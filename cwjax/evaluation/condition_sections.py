@@ -1,6 +1,7 @@
 """The report's sections on conditions: rates with intervals, what context changes and costs, what to listen to."""
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -55,7 +56,16 @@ def compared(scores: Scores, lines: Lines, unseen: Scores | None = None) -> dict
         speeds = [60 * line["seconds"] / line["duration"] for line in own if line["duration"]]
         run["seconds_per_minute"] = median(speeds) if speeds else None
     pairs = [pair | {side: names[pair[side]] for side in ("first", "second")} for pair in found["pairs"]]
-    return found | {"runs": runs, "pairs": pairs}
+    return _finite(found | {"runs": runs, "pairs": pairs})
+
+
+def _finite(value: Any) -> Any:
+    """JSON values, None for numbers that are none: of one cluster there is no interval."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def condition_of(run: Run) -> str:
@@ -125,9 +135,11 @@ def _names(having_rates: Any) -> list[str]:
     ]
 
 
-def _figure(one: dict[str, float], key: str = "rate", sign: str = "") -> str:
-    value, low, high = (format(100 * one[name], f"{sign}.1f") for name in (key, "low", "high"))
-    return f"{value} <small>({low} to {high})</small>"
+def _figure(one: dict[str, float | None], key: str = "rate", sign: str = "") -> str:
+    value, low, high = (
+        one[name] if one[name] is None else f"{100 * one[name]:{sign}.1f}" for name in (key, "low", "high")
+    )
+    return f"{value or ''} <small>({low or '?'} to {high or '?'})</small>"
 
 
 def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
@@ -141,7 +153,8 @@ def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
     curves: dict[str, dict[str, list[tuple[int, float, float, float]]]] = {rate: {} for rate in shown}
     for name, one in sorted(lists.items(), key=lambda entry: entry[1].count):
         for rate in shown:
-            figures = (100 * runs[name]["rates"][rate][part] for part in ("rate", "low", "high"))
+            own = runs[name]["rates"][rate]
+            figures = (100 * (own["rate"] if own[part] is None else own[part]) for part in ("rate", "low", "high"))
             curves[rate].setdefault("as " + " and ".join(one.ways), []).append((one.count, *figures))
     plain = {rate: 100 * runs[PLAIN]["rates"][rate]["rate"] for rate in shown} if PLAIN in runs else {}
     return ["<h2>Length of the list</h2>", f"<figure>{as_svg(list_curves(curves, plain))}</figure>"]

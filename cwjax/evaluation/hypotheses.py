@@ -112,12 +112,14 @@ class HypothesesFile:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Leaves the lines so far to be taken over."""
-        self._file.close()
+        """Leaves the lines so far to be taken over, if it is not finished."""
+        if not self._file.closed:
+            self._file.close()
+            log.info("%s: keeps what was heard so far (see --resume)", self._own)
 
     def finish(self, lines: Sequence[Line] | None) -> None:
         """Puts all lines where they belong, on the process that has them, and removes what was aside."""
-        self.close()
+        self._file.close()
         try:
             if lines is not None:
                 write_text(self.path, "".join(map(_text, lines)))
