@@ -293,7 +293,7 @@ def test_unseen_words_have_a_rate_of_their_own(tmp_path: Path) -> None:
 
 
 def test_each_process_has_a_file_and_all_take_over_those_of_all(
-    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two processes, played one after the other: the second one ends in the middle, and both begin again."""
     said: list[str] = []
@@ -309,6 +309,7 @@ def test_each_process_has_a_file_and_all_take_over_those_of_all(
         play(1, Hearing(interrupted=20), resume=False)
     with pytest.raises(KeyboardInterrupt):
         play(0, Hearing(interrupted=30), resume=False)
+    assert "begins anew" not in caplog.text, "the other's file is of the same evaluation"
     assert {path.name for path in tmp_path.iterdir()} == {f"hypotheses.{number}.partial.jsonl" for number in (0, 1)}
     first = play(1, Hearing())
     assert (tmp_path / "hypotheses.0.partial.jsonl").exists()

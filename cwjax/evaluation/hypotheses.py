@@ -74,8 +74,8 @@ class HypothesesFile:
             folder.mkdir(parents=True, exist_ok=True)
             left = sorted(folder.glob(PARTIAL.format("*")))
             self._known = [line for path in (self.path, *left) for line in _lines(path)] if resume else []
-            if left and not resume:
-                log.warning("%s: of an evaluation that was not finished; this one begins anew", left[0])
+            if self._own in left and not resume:
+                log.warning("%s: of an evaluation that was not finished; this one begins anew", self._own)
             mine = list(_lines(self._own)) if resume else []
             # The last line may have been cut short; what follows must not stick to it.
             write_text(self._own, "".join(map(_text, mine)))
