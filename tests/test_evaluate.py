@@ -221,6 +221,15 @@ def test_lines_are_taken_over_only_if_they_would_be_the_same(tmp_path: Path, cap
     ] * 2
 
 
+@pytest.mark.parametrize(("conditions", "asked"), [(("topic",), items()), (("none", "topic"), items()[:5])])
+def test_resumed_with_less_it_loses_nothing(tmp_path: Path, conditions: tuple[str, ...], asked: list[Item]) -> None:
+    evaluate(tmp_path, Ladder(("none", "topic")))
+    before = lines(tmp_path)
+    with pytest.raises(CwjaxError, match=r"hypotheses.jsonl: 1[24] lines are of .* not asked for, such as item"):
+        evaluate(tmp_path, Ladder(conditions, resume=True), asked)
+    assert lines(tmp_path) == before
+
+
 def test_without_resume_it_begins_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path, hearing=Hearing(interrupted=30))

@@ -113,12 +113,15 @@ class Evaluator:
             return hash_of(base, item, condition.give(item, others)) if item else None
 
         heard: dict[tuple[str, str], Line] = {}
-        for line in file.find(made_of) if file else ():
-            key = line["id"], line["condition"]
-            heard[key] = described(line, asked[key][0])
+        failure = ""
+        try:
+            for line in file.find(made_of) if file else ():
+                key = line["id"], line["condition"]
+                heard[key] = described(line, asked[key][0])
+        except CwjaxError as error:
+            failure = str(error)
         number, count = jax.process_index(), jax.process_count()
         at_once = self._batch_size * count
-        failure = ""
         hidden = quiet or not sys.stderr.isatty()
         with tqdm(total=len(asked), desc="transcribing", unit="item", disable=hidden) as progress:
             # A condition at a time, so that the seconds are its own.

@@ -88,14 +88,24 @@ class HypothesesFile:
 
         Args:
             made_of: what a line must have been made of to be taken over; None: it is not asked for.
+
+        Raises:
+            CwjaxError: there are lines that are not asked for, and would be lost.
         """
         found: dict[tuple[str, str], Line] = {}
         others: dict[tuple[str, str], None] = {}
-        for line in self._known:
-            wanted, key = made_of(line), (line["id"], line["condition"])
-            if wanted is not None and wanted == line.get("made_of"):
+        wanted = [made_of(line) for line in self._known]
+        if strange := [line for line, one in zip(self._known, wanted, strict=True) if one is None]:
+            raise CwjaxError(
+                f"{self.path}: {len(strange)} lines are of items or conditions that are not asked for, such as "
+                f"{strange[0]['id']} with {strange[0]['condition']}, and would be lost; ask for them, too, or name "
+                "another --output"
+            )
+        for line, one in zip(self._known, wanted, strict=True):
+            key = line["id"], line["condition"]
+            if one == line.get("made_of"):
                 found[key] = line
-            elif wanted is not None:
+            else:
                 others[key] = None
         if self._known:
             log.info("%d lines are there already and are taken over", len(found))
