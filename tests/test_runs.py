@@ -169,7 +169,7 @@ def test_evaluation_under_a_ladder_of_contexts(
 ) -> None:
     prepared = config.parent / "corpus-prepared"
     arguments = ["--model", uninterrupted / "model", "--data", prepared, "--output", tmp_path, "--examples", 2]
-    names = ["none", "title", "title:prompt", "title:context+hotwords", "shuffled", "unrelated", "phrases:5"]
+    names = ["none", "title", "title:prompt", "title:context+hotwords", "phrases:5"]
     command = ["evaluate", *map(str, arguments), "--seen", str(prepared), "--word-timestamps", "--conditions"]
     assert main([*command, *names[:2]]) == 0
     earlier = (tmp_path / "hypotheses.jsonl").read_text().splitlines()
