@@ -227,6 +227,20 @@ def test_evaluation_names_what_is_wrong(
     assert complaint in capsys.readouterr().err
 
 
+def test_an_experiment_has_conditions_of_its_own(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--train.steps", "3", "--evaluation.at-end", "--evaluation.examples", "2", "--evaluation.conditions"]
+    assert run(config, tmp_path / "run", *told, "right", "loud") == 1
+    assert "no condition is called 'loud'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists(), "it is refused before the work"
+    assert run(config, tmp_path / "run", *told, "right", "none", "wrong", "title:prompt") == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    scores = read_training_facts(tmp_path / "run" / "model")["scores"]["word error rate, test split"]
+    assert scores == report["wer"]
+    assert scores.keys() == {"right", "none", "wrong", "title:prompt"}
+
+
 def test_training_starts_from_anybodys_weights(config: Path, tmp_path: Path) -> None:
     """A Whisper and a T5 that transformers wrote, as they are and joined by conversion: the same first loss."""
     torch = pytest.importorskip("torch")
