@@ -18,6 +18,7 @@ import cwjax
 from cwjax.data.log_mel import SAMPLING_RATE
 
 SHORTEST = 3.0
+COMPILING = 70
 """Seconds."""
 
 
@@ -34,8 +35,10 @@ def main() -> None:
     contexts = [f"a talk about topic {number}; names: Ada {number}, Bo" for number in range(len(recordings))]
     model = cwjax.load(arguments.model)
     options = cwjax.DecodingOptions(language="en", temperature=0.0)
-    model.transcribe_many(recordings[:8], contexts[:8], options, batch_size=arguments.batch_size)  # compiles
-    model.transcribe(recordings[8], contexts[8], options)
+    # Compiles for every number of windows, for the short ones end sooner.
+    beginnings = [recording[: COMPILING * SAMPLING_RATE] for recording in recordings]
+    model.transcribe_many(beginnings, contexts, options, batch_size=arguments.batch_size)
+    model.transcribe(beginnings[-1], contexts[-1], options)
     began = time.perf_counter()
     together = model.transcribe_many(recordings, contexts, options, batch_size=arguments.batch_size)
     between = time.perf_counter()
