@@ -165,10 +165,9 @@ def test_different_configurations_are_refused_by_all(config: Path, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_another_number_of_processes_is_refused_by_all() -> None:
-    """Process 0 is told of two, process 1 of three; the address is one that nobody else can reach."""
+def both(script: str, counts: tuple[int, int]) -> list[tuple[int, str]]:
+    """Status and errors of two processes, each told how many there are and the address of the first."""
     address = free_address()
-    script = "import sys; from cwjax import processes as p; p.join(sys.argv[1], p.Patience(join=600))"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", script, f"{address},{count},{number}"],
@@ -176,34 +175,29 @@ def test_another_number_of_processes_is_refused_by_all() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number, count in enumerate((2, 3))
+        for number, count in enumerate(counts)
     ]
     said = [one.communicate(timeout=PATIENCE)[1] for one in started]
-    for number, one in enumerate(started):
-        assert one.returncode == 1, said
-        assert "process 0 is one of 2 processes, process 1 one of 3" in said[number]
+    return [(one.returncode, text) for one, text in zip(started, said, strict=True)]
+
+
+def test_another_number_of_processes_is_refused_by_all() -> None:
+    """Process 0 is told of two, process 1 of three; the address is one that nobody else can reach."""
+    script = "import sys; from cwjax import processes as p; p.join(sys.argv[1], p.Patience(join=600))"
+    for status, said in both(script, (2, 3)):
+        assert status == 1, said
+        assert "process 0 is one of 2 processes, process 1 one of 3" in said
 
 
 def test_the_death_of_the_first_process_ends_the_others_with_a_plain_line() -> None:
     """JAX's threads abort the other, which is not communicating and so meets no error of its own."""
-    address = free_address()
     script = (
         "import os, sys, time; from cwjax import processes as p; p.join(sys.argv[1]); "
         "p.is_first() and os.kill(os.getpid(), 9); time.sleep(600)"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, f"{address},2,{number}"],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    said = [one.communicate(timeout=PATIENCE)[1] for one in started]
-    assert started[0].returncode == -signal.SIGKILL
-    assert started[1].returncode == 1, said[1]
-    assert said[1].splitlines()[-1] == f"cwjax: error: {processes.LOST}; {processes.CONTINUE}"
+    (first, _), (second, said) = both(script, (2, 2))
+    assert (first, second) == (-signal.SIGKILL, 1), said
+    assert said.splitlines()[-1] == f"cwjax: error: {processes.LOST}; {processes.CONTINUE}"
 
 
 def test_a_first_process_that_is_not_there_is_named() -> None:

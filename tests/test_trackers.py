@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -47,7 +48,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
     return kind
 
 
-def tell(workdir: Path, rows: list[dict[str, float]], before: list[dict[str, float]] = [], names=("wandb",)) -> None:  # noqa: B006
+def tell(
+    workdir: Path, rows: list[dict[str, float]], before: Sequence[dict[str, float]] = (), names=("wandb",)
+) -> None:
     with Trackers(names, workdir, {}, before) as told:
         for row in rows:
             told.log(row)

@@ -25,7 +25,8 @@ from cwjax.data.prepared import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.models.context_whisper import abstract, init_params
-from cwjax.models.parameters import unflatten
+from cwjax.models.lora import LoraSettings
+from cwjax.models.parameters import flatten, unflatten
 from cwjax.training import meter as metering
 from cwjax.training import parts, train
 from cwjax.training.best import NOTHING_VALIDATED, note_validation, require_measure, rescore
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 EARLIER = Path(__file__).with_name("data") / "model-0.1.0"
 STEPS = 12
+KERNELS = ("decoder/blocks/attn/query/kernel", "decoder/blocks/cross_attn/value/kernel")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_config(tmp_path_factory.mktemp("train"), STEPS)
 
 
-VALIDATING = ("--train.validate-every", "4", "--train.validation-examples", "6", "--train.checkpoint-every", "100")
+VALIDATING = (
+    *("--train.validate-every", "4", "--train.validation-examples", "6", "--train.checkpoint-every", "100"),
+    *("--train.label-smoothing", "0.1"),
+)
+"""Smoothing, of which the loss in validation must know nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -500,6 +506,34 @@ def test_a_model_written_in_between_has_its_frozen_weights_unrounded() -> None:
     for path, array in written.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, whole[path], err_msg=path)
+
+
+def test_a_model_written_in_between_has_pairs_merged_into_unrounded_kernels() -> None:
+    """One of the adapted kernels is pretrained, one is new; both are frozen, and rounded in training."""
+    model, mesh, lora = read_model_config(EARLIER), make_mesh(-1, 1, 1), LoraSettings(2, 3.0, KERNELS)
+    whole = dict(read_parameters(EARLIER, model))
+    config = Config(freeze=("text_encoder", "decoder"), lora=lora, train=TrainSettings(compute_dtype="bfloat16"))
+    pretrained = {path: whole[path] for path in whole if path.startswith(("text_encoder/", "decoder/"))}
+    del pretrained[KERNELS[1]]
+    opened = parts.ModelParts(model, lambda: iter(pretrained.items()), None, EARLIER, {})
+    state, shapes = abstract_state(config, model, mesh)
+    exact = jax.tree.map(lambda leaf: leaf.update(dtype=jax.numpy.float32), shapes)
+    random = np.random.default_rng(0)
+    trainable = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), state.trainable)
+    trained = dict(flatten(trainable))
+    frozen = parts.initial_parameters(opened, model, shapes, seed=0)
+    written = dict(exact_arrays(opened, model, jax.device_put(trainable), frozen, exact, lora.scale, seed=0))
+    assert written.keys() == whole.keys()
+    bases = {
+        KERNELS[0]: whole[KERNELS[0]],
+        KERNELS[1]: dict(flatten(init_params(model, jax.random.key(0))))[KERNELS[1]],
+    }
+    for path, base in bases.items():
+        head = path.removesuffix("kernel")
+        merged = base + 3 / 2 * trained[head + "lora_a"] @ trained[head + "lora_b"]
+        np.testing.assert_allclose(written[path], merged, rtol=1e-5, atol=1e-5, err_msg=path)
+    for path in written.keys() - bases.keys() - {"audio_encoder/positions"}:
+        np.testing.assert_array_equal(written[path], trained.get(path, whole[path]), err_msg=path)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

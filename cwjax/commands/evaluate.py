@@ -7,8 +7,6 @@ from pathlib import Path
 from cwjax.errors import CwjaxError
 from cwjax.machine import keep_compiled_programs
 
-CONDITIONS = ("right", "none", "wrong")
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
@@ -24,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--conditions",
         nargs="+",
-        default=CONDITIONS,
+        default=(),
         metavar="CONDITION",
         help="what the model is told, such as none topic phrases:100 phrases:100:hotwords (default: right none wrong)",
     )
@@ -48,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from cwjax.evaluation.evaluate import Ladder, evaluate, evaluate_items
     from cwjax.evaluation.evaluator import Evaluator
     from cwjax.evaluation.seen_words import training_words
+    from cwjax.evaluation.transcription import CONDITIONS
     from cwjax.inference.options import DecodingOptions
     from cwjax.processes import joined
     from cwjax.training.fingerprint import fingerprint
@@ -62,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
         raise CwjaxError("--examples must not be negative")
     if not options.data and not options.suite:
         raise CwjaxError("--data is missing; give a prepared corpus, or a --suite")
-    conditions = [Condition.named(name) for name in options.conditions]
+    names = options.conditions or CONDITIONS
+    conditions = [Condition.named(name) for name in names]
     part = options.suite.replace("/", "-") if options.suite else options.split
     home = Path(options.model).resolve().parent
     title = home.name if Path(options.model).exists() else options.model
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         dtype = jax.tree.leaves(model.params)[0].dtype
         evaluator = Evaluator(lambda _: model.transcriber, dtype, corpus, options.batch_size)
         ladder = Ladder(
-            options.conditions,
+            names,
             DecodingOptions(word_timestamps=options.word_timestamps),
             model.takes_context,
             any("phrases" in one.ways for one in conditions) and model.spots_phrases,

@@ -62,6 +62,12 @@ WHISPER_SIZES: dict[str, WhisperConfig] = _whisper_sizes()
 """The published sizes by name; ".en" are the English-only ones, with a token less."""
 
 
+def published_sizes(source: str) -> WhisperConfig | None:
+    """Sizes of a Whisper of OpenAI's by its hub id, such as "openai/whisper-small"; None of any other source."""
+    owner, _, name = source.partition("/whisper-")
+    return WHISPER_SIZES.get(name) if owner == "openai" else None
+
+
 @dataclass(frozen=True)
 class ContextAttentionConfig:
     """How the audio encoder attends to the context."""

@@ -105,7 +105,8 @@ def difference(
     rates = [one.sum() / total for one, total in zip(errors, totals, strict=True)]
 
     def influence(own: tuple[float, float]) -> np.ndarray:
-        first, second = ((one - rate * size) / total for one, rate, size, total in zip(errors, own, words, totals))  # noqa: B905
+        both = zip(errors, own, words, totals, strict=True)
+        first, second = ((one - rate * size) / total for one, rate, size, total in both)
         return second - first
 
     apart = rates[1] - rates[0]

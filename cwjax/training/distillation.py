@@ -21,7 +21,7 @@ from cwjax.models.attention import Implementation
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, cast
 from cwjax.models.placement import on_own_examples
-from cwjax.models.whisper import WHISPER_SIZES, WhisperConfig
+from cwjax.models.whisper import WhisperConfig, published_sizes
 from cwjax.training.groups import TEACHER
 from cwjax.training.loss import Rows
 from cwjax.weights.configuration_file import CONFIG_FILE, read_config
@@ -114,7 +114,7 @@ def make_teacher(config: Config, attention: Implementation | None) -> Callable[[
 @cache
 def _sizes(source: str) -> ContextWhisperConfig:
     """Sizes of a teacher: a model of ours, or any Whisper. Those of published ones are known without a network."""
-    known = WHISPER_SIZES.get(source.removeprefix("openai/whisper-")) if source.startswith("openai/") else None
+    known = published_sizes(source)
     place = None if known else locate(source)
     if place and _is_ours(place):
         return read_model_config(place)

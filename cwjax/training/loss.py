@@ -34,6 +34,8 @@ class Objective(NamedTuple):
     temperature: float = 1.0
 
 
+CROSS_ENTROPY = Objective()
+
 Rows = tuple[jax.Array, jax.Array]
 """A decoder's stream and the embedding with which its products are the logits."""
 
@@ -43,7 +45,7 @@ def vocabulary_loss(
     embedding: jax.Array,
     targets: jax.Array,
     is_target: jax.Array,
-    objective: Objective = Objective(),  # noqa: B008
+    objective: Objective = CROSS_ENTROPY,
     teacher: Rows | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed objective, by default the cross-entropy, and number of right guesses over the positions that count.

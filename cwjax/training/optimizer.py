@@ -77,9 +77,8 @@ def _named(settings: OptimizerSettings, rate: optax.Schedule) -> optax.GradientT
             return optax.adamw(rate, **betas, eps=settings.epsilon, weight_decay=decay, mask=_kernels)
         case "lion":  # Chen et al. 2023
             return optax.lion(rate, **betas, weight_decay=decay, mask=_kernels)
-        case (
-            "adafactor"
-        ):  # Shazeer and Stern 2018, with a learning rate from outside; its updates have their sign already
+        case "adafactor":  # Shazeer and Stern 2018
+            # The learning rate is from outside, and the updates have their sign already.
             update = optax.adafactor(None, multiply_by_parameter_scale=False)
             return optax.chain(update, optax.add_decayed_weights(-decay, _kernels), optax.scale_by_schedule(rate))
         case "muon":  # Jordan et al. 2024; of the root mean square of AdamW's updates, so that its learning rates fit

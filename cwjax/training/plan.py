@@ -19,7 +19,7 @@ from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.layers import Remat
 from cwjax.models.parameters import Parameters, flatten
-from cwjax.models.whisper import WHISPER_SIZES
+from cwjax.models.whisper import published_sizes
 from cwjax.training.cost import count_collectives, count_products
 from cwjax.training.distillation import thinned_sizes
 from cwjax.training.groups import count_parameters
@@ -150,9 +150,7 @@ def planned_sizes(config: Config) -> ContextWhisperConfig:
         return read_model_config(locate(settings.start))
     whisper = dataclasses.replace(settings.whisper_size, vocab_size=settings.tokenizer_size)
     if settings.whisper != NEW:
-        name = settings.whisper.removeprefix("openai/whisper-")
-        known = WHISPER_SIZES.get(name) if name != settings.whisper else None
-        whisper = known or open_whisper(locate(settings.whisper)).config
+        whisper = published_sizes(settings.whisper) or open_whisper(locate(settings.whisper)).config
     whisper = thinned_sizes(config, whisper)
     text_encoder = (
         TEXT_ENCODER_SIZES.get(settings.text_encoder) or open_text_encoder(locate(settings.text_encoder)).config
