@@ -21,7 +21,7 @@ import whisper
 from spoken_sentences import spoken_sentences
 
 import cwjax
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.inference.options import DecodingOptions
 from cwjax.weights.export import export
 from cwjax.weights.model_directory import read_generation_settings

@@ -17,10 +17,10 @@ import librosa
 import numpy as np
 
 import cwjax
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.data.espeak import Voice, synthesize
-from cwjax.data.homophones import read_homophones
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.demo.corpus import DemoCorpusSettings
+from cwjax.demo.espeak import Voice, synthesize
+from cwjax.demo.homophones import read_homophones
 from cwjax.inference.options import DecodingOptions
 
 REPEATED = 3

@@ -30,21 +30,21 @@ import xmltodict
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from references import SMALL, real_vocabulary
 
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.demo_article import write_article
-from cwjax.data.demo_corpus import DemoCorpusSettings, plan_articles
-from cwjax.data.homophones import Homophones, read_homophones
-from cwjax.data.pipeline import ExampleSettings, training_batches
-from cwjax.data.prepared import PreparedCorpus, write_prepared
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.swc.article import read_article
+from cwjax.data.corpora.swc.segmentation import segment_article
+from cwjax.data.corpora.swc.text import Tokens, read_document, read_tokens
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.data.examples.pipeline import ExampleSettings, training_batches
+from cwjax.data.prepared.corpus import PreparedCorpus, write_prepared
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
-from cwjax.data.segmentation import segment_article
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.swc import read_article
-from cwjax.data.swc_text import Tokens, read_document, read_tokens
+from cwjax.demo.article import write_article
+from cwjax.demo.corpus import DemoCorpusSettings, plan_articles
+from cwjax.demo.homophones import Homophones, read_homophones
 
 PREPARE = """
 import sys, time
-from cwjax.data.prepare import prepare
+from cwjax.data.prepared.build import prepare
 from cwjax.machine import peak_memory
 began = time.process_time()
 corpus = prepare("swc", sys.argv[1], sys.argv[2], audio=sys.argv[3], processes=1)

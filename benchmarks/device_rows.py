@@ -23,9 +23,9 @@ from device import HERE, ROWS, tell
 from flax import nnx
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import SETTINGS, WhisperTokens, special_tokens
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import SETTINGS, WhisperTokens, special_tokens
 from cwjax.inference.audio import Recording
 from cwjax.inference.engine import Engine, WindowJob
 from cwjax.inference.options import DecodingOptions

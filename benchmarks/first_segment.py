@@ -17,8 +17,8 @@ from pathlib import Path
 
 import soundfile
 
-from cwjax.data.audio import read_audio
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.decode import read_audio
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.weights.export import export
 
 THEIRS = """

@@ -17,8 +17,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import save_preprocessor_settings
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.examples.processor import save_preprocessor_settings
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import flatten

@@ -21,7 +21,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from references import real_vocabulary
 
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.models.context_whisper import init_params
 from cwjax.models.whisper import WHISPER_SIZES
 from cwjax.weights.model_directory import save_model

@@ -15,7 +15,7 @@ import numpy as np
 from agreement import speech_with_pauses
 
 import cwjax
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 
 SHORTEST = 3.0
 COMPILING = 70

@@ -25,16 +25,16 @@ import soxr
 import wordfreq
 
 import cwjax
-from cwjax.data.audio import read_audio
-from cwjax.data.espeak import Voice, synthesize
-from cwjax.data.homophones import read_homophones
-from cwjax.data.log_mel import SAMPLING_RATE
-from cwjax.data.spotter_batches import look_alikes
-from cwjax.data.spotter_speech import Sentence, SpeechSettings, Window, make_window, speak, vocabulary
+from cwjax.data.audio.decode import read_audio
+from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.demo.espeak import Voice, synthesize
+from cwjax.demo.homophones import read_homophones
 from cwjax.evaluation.charts import COLOURS, bar_chart, save_chart
 from cwjax.inference.phrases import occurrences
 from cwjax.scoring.biased_errors import biased_errors
 from cwjax.scoring.normalisers import plain_words
+from cwjax.spotting.batches import look_alikes
+from cwjax.spotting.speech import Sentence, SpeechSettings, Window, make_window, speak, vocabulary
 
 PRINTING = ("Gutenberg", "Schoeffer", "Sweynheim", "Pannartz", "Subiaco", "psalters", "missal", "missals")
 """Names and terms that the read speech says."""

@@ -14,8 +14,8 @@ import numpy as np
 import soxr
 
 import cwjax
-from cwjax.data.audio import read_audio
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.decode import read_audio
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.inference.audio import Recording
 from cwjax.scoring.normalisers import plain_words
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cwjax.data.homophones import read_homophones
+from cwjax.demo.homophones import read_homophones
 
 PEAK = "import resource, sys; from cwjax.cli import main; main(sys.argv[1:]); " + (
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import librosa
 import numpy as np
 
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.data.espeak import Voice, synthesize
-from cwjax.data.homophones import read_homophones
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.demo.corpus import DemoCorpusSettings
+from cwjax.demo.espeak import Voice, synthesize
+from cwjax.demo.homophones import read_homophones
 
 
 class SpokenWord(NamedTuple):

@@ -29,8 +29,8 @@ import numpy as np
 from flax import nnx
 
 from cwjax.config import Config, DataSettings, OptimizerSettings, TrainSettings
-from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE, log_mel
-from cwjax.data.pcm16 import from_pcm16
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE, log_mel
+from cwjax.data.audio.pcm16 import from_pcm16
 from cwjax.machine import available_cores
 from cwjax.models.attention import Implementation
 from cwjax.models.bert import BertConfig

@@ -38,8 +38,8 @@ from transformers import GenerationMixin, WhisperFeatureExtractor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from references import openai_model, real_vocabulary, transformers_model
 
-from cwjax.data.log_mel import HOP_LENGTH
-from cwjax.data.processor import Processor
+from cwjax.data.audio.log_mel import HOP_LENGTH
+from cwjax.data.examples.processor import Processor
 from cwjax.inference.audio import Recording
 from cwjax.inference.engine import Engine, WindowJob
 from cwjax.inference.options import DecodingOptions

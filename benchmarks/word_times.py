@@ -17,7 +17,7 @@ import numpy as np
 from spoken_sentences import spoken_sentences
 
 import cwjax
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.inference.options import DecodingOptions
 
 SILENCE = 0.1

@@ -5,9 +5,9 @@ pretrained sentence encoder and stays frozen, Whisper starts from nothing.
 """
 
 from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.demo.corpus import DemoCorpusSettings
 from cwjax.models.whisper import WhisperConfig
 
 config = Config(

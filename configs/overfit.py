@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cwjax.config import Config, EvaluationSettings, OptimizerSettings, TrainSettings, load_config
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.demo.corpus import DemoCorpusSettings
 
 demo = load_config(Path(__file__).with_name("demo.py"))
 

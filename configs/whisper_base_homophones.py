@@ -5,7 +5,7 @@ it is. Without a network: --model.whisper DIR.
 """
 
 from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
-from cwjax.data.context import ContextProbabilities
+from cwjax.data.examples.context import ContextProbabilities
 from cwjax.models.whisper import ContextAttentionConfig
 
 config = Config(

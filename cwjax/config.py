@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.corpora import CorpusName
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.data.mixing import MixingSettings
-from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.audio.mixing import MixingSettings
+from cwjax.data.corpora.registry import CorpusName
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.demo.corpus import DemoCorpusSettings
 from cwjax.errors import CwjaxError
 from cwjax.models.layers import Remat
 from cwjax.models.lora import LoraSettings

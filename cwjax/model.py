@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cwjax.data.processor import Processor
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Progress, Transcriber
 from cwjax.inference.transcript import Segment, Transcript

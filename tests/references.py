@@ -8,8 +8,8 @@ import numpy as np
 from test_whisper_tokens import multilingual_whisper
 from tiny import write_bert
 
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import TextTokenizer
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
 from cwjax.models.audio_encoder import sinusoids
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, unflatten

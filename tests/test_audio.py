@@ -13,10 +13,10 @@ import pytest
 import soundfile
 import soxr
 
-from cwjax.data.audio import BLOCK_FRAMES, audio_duration, channels_of, read_audio
-from cwjax.data.audio_spans import read_spans
-from cwjax.data.segmentation import SegmentationSettings, segment_article
-from cwjax.data.swc import read_article, with_durations
+from cwjax.data.audio.decode import BLOCK_FRAMES, audio_duration, channels_of, read_audio
+from cwjax.data.audio.spans import read_spans
+from cwjax.data.corpora.swc.article import read_article, with_durations
+from cwjax.data.corpora.swc.segmentation import SegmentationSettings, segment_article
 from cwjax.errors import CwjaxError
 
 RATE = 16_000
@@ -57,7 +57,7 @@ def test_channels_are_averaged(tmp_path):
 
 
 def test_long_files_are_read_whole_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("cwjax.data.audio.BLOCK_FRAMES", 1000)
+    monkeypatch.setattr("cwjax.data.audio.decode.BLOCK_FRAMES", 1000)
     signal = np.random.default_rng(0).uniform(-1, 1, 4321).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", signal, RATE, subtype="FLOAT")
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), signal)
@@ -65,7 +65,7 @@ def test_long_files_are_read_whole_in_blocks(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 192_000])
 def test_resampling_in_blocks_leaves_no_seams(tmp_path, monkeypatch, rate):
-    monkeypatch.setattr("cwjax.data.audio.BLOCK_FRAMES", 7001)
+    monkeypatch.setattr("cwjax.data.audio.decode.BLOCK_FRAMES", 7001)
     signal = np.random.default_rng(0).uniform(-1, 1, (rate + 1, 2)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", signal, rate, subtype="FLOAT")
     whole = soxr.resample(signal.mean(axis=1), rate, RATE, quality="HQ")
@@ -73,7 +73,7 @@ def test_resampling_in_blocks_leaves_no_seams(tmp_path, monkeypatch, rate):
 
 
 def test_memory_is_that_of_the_result(tmp_path, monkeypatch):
-    monkeypatch.setattr("cwjax.data.audio.BLOCK_FRAMES", 1 << 14)
+    monkeypatch.setattr("cwjax.data.audio.decode.BLOCK_FRAMES", 1 << 14)
     soundfile.write(tmp_path / "a.flac", np.zeros((44_100 * 60, 2), np.int16), 44_100)
     tracemalloc.start()
     samples = read_audio(tmp_path / "a.flac")
@@ -152,7 +152,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
         os.truncate(path, RATE * 2 * 4)
         return block
 
-    monkeypatch.setattr("cwjax.data.audio.BLOCK_FRAMES", 1000)
+    monkeypatch.setattr("cwjax.data.audio.decode.BLOCK_FRAMES", 1000)
     monkeypatch.setattr(soundfile.SoundFile, "read", read_then_cut)
     with pytest.raises(CwjaxError, match=r"a\.wav: ends after 4\.[01] s, but its header says 10\.0 s"):
         read_audio(path)

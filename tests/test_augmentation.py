@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cwjax.data.augmentation import perturb_speed, perturb_utterances
+from cwjax.data.audio.augmentation import perturb_speed, perturb_utterances
 from cwjax.data.segment import Utterance
 
 

@@ -8,7 +8,7 @@ from references import wide_parameters
 from test_contexts import model  # noqa: F401
 from tolerance import amplitudes, assert_close
 
-from cwjax.data.log_mel import FFT_LENGTH
+from cwjax.data.audio.log_mel import FFT_LENGTH
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber

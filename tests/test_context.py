@@ -6,7 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cwjax.data.context import ContextProbabilities, describe, describe_for_evaluation, draw_context, without_leaks
+from cwjax.data.examples.context import (
+    ContextProbabilities,
+    describe,
+    describe_for_evaluation,
+    draw_context,
+    without_leaks,
+)
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.errors import CwjaxError
 

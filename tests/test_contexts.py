@@ -19,10 +19,10 @@ from tiny import WORDS, write_bert
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tolerance import assert_close, largest_logit, text_encoder_terms, whisper_terms
 
-from cwjax.data.log_mel import compress, mel_decades
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.data.audio.log_mel import compress, mel_decades
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.inference.contexts import (
     MOST_CHUNKS,
     encode_chunks,

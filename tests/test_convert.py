@@ -16,7 +16,7 @@ from tolerance import assert_close, text_encoder_terms, whisper_terms
 
 import cwjax
 from cwjax.cli import main
-from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import WHISPER_SIZES, ContextAttentionConfig

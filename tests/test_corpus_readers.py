@@ -13,14 +13,14 @@ import pytest
 import soundfile
 from sounding import RATE, heard, sound, word, write_sound
 
-from cwjax.data import switchboard
-from cwjax.data.corpora import READERS, require_corpus
-from cwjax.data.gigaspeech import clean as clean_gigaspeech
-from cwjax.data.libriheavy import clean as clean_libriheavy
-from cwjax.data.prepare import prepare
-from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.subtitles import read_cues
+from cwjax.data.corpora import switchboard
+from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
+from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
+from cwjax.data.corpora.registry import READERS, require_corpus
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.subtitles import read_cues
+from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 
 LIMITS = SegmentationSettings()
@@ -375,7 +375,7 @@ def gigaspeech(root: Path) -> None:
 
 
 def test_gigaspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cwjax.data.gigaspeech.BLOCK", 100)
+    monkeypatch.setattr("cwjax.data.corpora.gigaspeech.BLOCK", 100)
     gigaspeech(tmp_path / "root")
     corpus = prepare("gigaspeech", tmp_path / "root", tmp_path / "out")
     require_sound(corpus)

@@ -11,12 +11,12 @@ import pytest
 import soundfile
 from lxml import etree
 
-from cwjax.data.demo_corpus import DemoCorpusSettings, plan_articles, write_demo_corpus
-from cwjax.data.homophones import read_homophones
-from cwjax.data.segmentation import segment_article
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.splits import SPLITS, assign_splits
-from cwjax.data.swc import find_articles, read_article
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.swc.article import find_articles, read_article
+from cwjax.data.corpora.swc.segmentation import segment_article
+from cwjax.data.prepared.splits import SPLITS, assign_splits
+from cwjax.demo.corpus import DemoCorpusSettings, plan_articles, write_demo_corpus
+from cwjax.demo.homophones import read_homophones
 from cwjax.errors import CwjaxError
 
 pytest.importorskip("espeakng_loader", reason="eSpeak NG comes with the extra `demo`")

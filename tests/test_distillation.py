@@ -15,8 +15,8 @@ from tiny import read_tensors, write_bert
 from tolerance import assert_close
 
 from cwjax.config import Config, DataSettings, DistilSettings, ModelSettings, TrainSettings
-from cwjax.data.log_mel import log_mel
-from cwjax.data.pcm16 import from_pcm16
+from cwjax.data.audio.log_mel import log_mel
+from cwjax.data.audio.pcm16 import from_pcm16
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten

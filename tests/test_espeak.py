@@ -5,9 +5,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from cwjax.data.demo_corpus import DemoCorpusSettings
-from cwjax.data.espeak import SAMPLING_RATE, Speech, Voice, phonemes, synthesize
-from cwjax.data.homophones import read_homophones
+from cwjax.demo.corpus import DemoCorpusSettings
+from cwjax.demo.espeak import SAMPLING_RATE, Speech, Voice, phonemes, synthesize
+from cwjax.demo.homophones import read_homophones
 from cwjax.errors import CwjaxError
 
 pytest.importorskip("espeakng_loader", reason="eSpeak NG comes with the extra `demo`")

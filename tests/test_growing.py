@@ -31,7 +31,7 @@ from test_transcribe_end_to_end import model as directory  # noqa: F401
 from test_transcriber import text_only
 
 from cwjax.cli import main
-from cwjax.data.audio import raw_format
+from cwjax.data.audio.decode import raw_format
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.growing import GrowingRecording

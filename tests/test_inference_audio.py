@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from tolerance import amplitudes, assert_close
 
-from cwjax.data.log_mel import FFT_LENGTH, compress, mel_decades
+from cwjax.data.audio.log_mel import FFT_LENGTH, compress, mel_decades
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording, level, pack_windows, silent_frames, speech_spans, voice
 

@@ -19,9 +19,9 @@ from tiny import write_bert
 from tolerance import assert_close, largest_logit, whisper_terms
 
 import cwjax
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS
 from cwjax.inference.programs import _alignment_heads
@@ -475,7 +475,7 @@ def test_tokenizers_read_as_transformers_reads_them(parts, hugging_face, model):
 def test_languages_are_those_of_transformers():
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-    from cwjax.data.whisper_tokens import language_names
+    from cwjax.data.examples.whisper_tokens import language_names
 
     assert {code: names[0] for code, names in language_names().items()} == LANGUAGES
     assert list(language_names()) == list(LANGUAGES)

@@ -7,7 +7,7 @@ import pytest
 from tolerance import amplitudes, assert_close
 from transformers import WhisperFeatureExtractor
 
-from cwjax.data.log_mel import FFT_LENGTH, log_mel
+from cwjax.data.audio.log_mel import FFT_LENGTH, log_mel
 
 
 def sounds() -> dict[str, np.ndarray]:

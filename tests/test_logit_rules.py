@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_whisper_tokens import TEXTS, multilingual_whisper
 
-from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.data.examples.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.inference.logit_rules import (
     PhraseBoost,

@@ -15,7 +15,7 @@ from patience import PATIENCE
 import cwjax
 from cwjax import machine
 from cwjax.cli import main
-from cwjax.data import demo_corpus
+from cwjax.demo import corpus as demo_corpus
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
 
@@ -85,7 +85,7 @@ for found in pkgutil.walk_packages(cwjax.__path__, "cwjax."):
 from cwjax.machine import peak_memory
 print("peak", peak_memory())
 
-from cwjax.data.log_mel import mel_filters
+from cwjax.data.audio.log_mel import mel_filters
 print("filters", mel_filters(80).shape)
 
 from cwjax.cli import main

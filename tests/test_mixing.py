@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cwjax.data.mixing import Mixer, MixingSettings, add_noise, reverberate
+from cwjax.data.audio.mixing import Mixer, MixingSettings, add_noise, reverberate
 from cwjax.errors import CwjaxError
 
 RATE = 16_000

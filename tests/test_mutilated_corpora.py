@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sounding import File, heard, steady, word, write_article
 
-from cwjax.data.prepare import prepare
-from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.prepared.build import prepare
 
 CORPORA, ARTICLES = 20, 25
 SETTINGS = SegmentationSettings(max_duration=2.4, pad=0.05)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwjax.data.context import ContextProbabilities, draw_context
-from cwjax.data.packing import Candidate, joined, pack_segments
+from cwjax.data.examples.context import ContextProbabilities, draw_context
+from cwjax.data.examples.packing import Candidate, joined, pack_segments
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 
 SECONDS, TOKENS = 30.0, 40

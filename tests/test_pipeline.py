@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 from tiny import write_bert
 
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.pipeline import ExampleSettings, Selection, fits, target_arrays, training_batches, training_windows
-from cwjax.data.prepared import PreparedCorpus, write_prepared
-from cwjax.data.processor import Processor
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.data.examples.pipeline import (
+    ExampleSettings,
+    Selection,
+    fits,
+    target_arrays,
+    training_batches,
+    training_windows,
+)
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
+from cwjax.data.prepared.corpus import PreparedCorpus, write_prepared
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import train_tokenizer
 
 COUNT = 23
 SETTINGS = ExampleSettings(24, 12, ContextProbabilities(), timestamps=0.5)

@@ -20,12 +20,12 @@ from sounding import File, heard, steady, word, write_article
 
 from cwjax.cli import main
 from cwjax.commands.prepare import add_options
-from cwjax.data import prepare as preparing
-from cwjax.data import survey
-from cwjax.data.prepare import prepare
-from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.working_folder import only_process, publish
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.prepared import build as preparing
+from cwjax.data.prepared import survey
+from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared.corpus import PreparedCorpus
+from cwjax.data.prepared.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
 
 SETTINGS = SegmentationSettings(max_duration=2.4, pad=0.05)
@@ -210,8 +210,8 @@ def test_goes_on_where_it_was_stopped(root: Path, tmp_path: Path, monkeypatch: p
 def test_killed_with_its_workers_and_done_again(root: Path, tmp_path: Path) -> None:
     code = (
         "import multiprocessing, sys\n"
-        "from cwjax.data import prepare as preparing, survey\n"
-        "from cwjax.data.segmentation_settings import SegmentationSettings\n"
+        "from cwjax.data.prepared import build as preparing, survey\n"
+        "from cwjax.data.corpora.segmentation_settings import SegmentationSettings\n"
         "each_shard = preparing._each_shard\n"
         "def slowly(*arguments):\n"
         "    for shard in each_shard(*arguments):\n"
@@ -245,8 +245,8 @@ def test_killed_with_its_workers_and_done_again(root: Path, tmp_path: Path) -> N
 def test_a_second_process_waits_and_takes_what_the_first_made(root: Path, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\nfrom cwjax.data.prepare import prepare\n"
-        "from cwjax.data.segmentation_settings import SegmentationSettings\n"
+        "import sys\nfrom cwjax.data.prepared.build import prepare\n"
+        "from cwjax.data.corpora.segmentation_settings import SegmentationSettings\n"
         "corpus = prepare('swc', sys.argv[1], sys.argv[2], SegmentationSettings(max_duration=2.4, pad=0.05))\n"
         "print(len(corpus.segments))\n"
     )
@@ -272,7 +272,7 @@ def test_who_comes_second_says_so_and_waits(tmp_path: Path) -> None:
         with only_process(output) as aside:
             return aside
 
-    log = logging.getLogger("cwjax.data.working_folder")
+    log = logging.getLogger("cwjax.data.prepared.working_folder")
     log.addHandler(listener := Listener(logging.INFO))
     log.setLevel(logging.INFO)
     try:
@@ -320,7 +320,7 @@ def test_equal_articles_keep_their_own_sound_and_ids(root: Path, tmp_path: Path)
 
 
 def test_a_bug_of_a_reader_costs_one_article(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cwjax.data import swc_corpus
+    from cwjax.data.corpora.swc import reader as swc_corpus
 
     real = swc_corpus.read_article
 
@@ -338,7 +338,7 @@ def test_a_bug_of_a_reader_costs_one_article(root: Path, tmp_path: Path, monkeyp
 
 def test_samples_are_those_of_the_file(root: Path, tmp_path: Path) -> None:
     """The same stretch cut from the file itself is the same, but for the resampler's last bits."""
-    from cwjax.data.audio import read_audio
+    from cwjax.data.audio.decode import read_audio
 
     corpus = prepare("swc", root, tmp_path / "prepared", SETTINGS)
     for place, segment in enumerate(corpus.segments):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cwjax.data import prepared
-from cwjax.data.prepared import PreparedCorpus, write_prepared
+from cwjax.data.prepared import corpus as prepared
+from cwjax.data.prepared.corpus import PreparedCorpus, write_prepared
+from cwjax.data.prepared.index import INDEX_FILE
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
-from cwjax.data.segment_index import INDEX_FILE
 from cwjax.errors import CwjaxError
 
 FIELDS = [

@@ -15,9 +15,9 @@ from test_transcribe_end_to_end import SIZES
 
 import cwjax
 from cwjax.cli import main
-from cwjax.data.context import ContextProbabilities
-from cwjax.data.pipeline import ExampleSettings, Selection, training_windows
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.examples.context import ContextProbabilities
+from cwjax.data.examples.pipeline import ExampleSettings, Selection, training_windows
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.quality import EDGE, SCORES_FILE, measure
 from cwjax.inference.transcriber import Transcriber

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from cwjax.data.segmentation import segment_article
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.swc import read_article
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.swc.article import read_article
+from cwjax.data.corpora.swc.segmentation import segment_article
 from cwjax.errors import CwjaxError
 
 SCHEMA = Path(__file__).parent / "data" / "swc.rng"

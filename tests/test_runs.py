@@ -16,9 +16,9 @@ from tiny_runs import SHORTER, losses, run, start, wait_until_paused, write_conf
 
 import cwjax
 from cwjax.cli import main
-from cwjax.data.context import describe
-from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.data.examples.context import describe
+from cwjax.data.examples.whisper_tokens import train_tokenizer
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.models.t5 import T5Config
 from cwjax.weights.model_directory import read_training_facts
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cwjax.data.segmentation import SegmentationSettings, clean_text, segment_article
-from cwjax.data.swc import Article, AudioPart, read_article
-from cwjax.data.swc_text import Norm, Place, Token, Tokens
-from cwjax.data.word_times import estimate_times, find_spans, forget_bad_times, read_words, speaking_rate
+from cwjax.data.corpora.swc.article import Article, AudioPart, read_article
+from cwjax.data.corpora.swc.segmentation import SegmentationSettings, clean_text, segment_article
+from cwjax.data.corpora.swc.text import Norm, Place, Token, Tokens
+from cwjax.data.corpora.swc.word_times import estimate_times, find_spans, forget_bad_times, read_words, speaking_rate
 from cwjax.errors import CwjaxError
 
 GOLDEN = Path(__file__).parent / "data" / "Test_Bridge%2c_Ohio"

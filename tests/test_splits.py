@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cwjax.data.prepared.splits import HEAVY_GROUP_ARTICLES, assign_splits
 from cwjax.data.segment import Segment, Utterance
-from cwjax.data.splits import HEAVY_GROUP_ARTICLES, assign_splits
 from cwjax.errors import CwjaxError
 
 

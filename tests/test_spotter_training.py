@@ -17,15 +17,16 @@ import soundfile
 import soxr
 from flax import nnx
 
-from cwjax.data import spotter_batches, spotter_speech
-from cwjax.data.spoken_sentences import SpokenSentence, spoken_sentences
-from cwjax.data.spotter_batches import BatchSettings, batches, look_alikes
-from cwjax.data.spotter_mixing import draw_mixture, mix
-from cwjax.data.spotter_speech import Sentence, SpeechSettings, make_window, vocabulary
-from cwjax.data.spotter_states import EncodedWindow, encoded_windows
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.spotting import calibrate, measure
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, detect, encode_phrases
+from cwjax.spotting import batches as spotter_batches
+from cwjax.spotting import speech as spotter_speech
+from cwjax.spotting.batches import BatchSettings, batches, look_alikes
+from cwjax.spotting.mixing import draw_mixture, mix
+from cwjax.spotting.speech import Sentence, SpeechSettings, make_window, vocabulary
+from cwjax.spotting.spoken_sentences import SpokenSentence, spoken_sentences
+from cwjax.spotting.states import EncodedWindow, encoded_windows
 from cwjax.training.spotter import SpotterTraining, fit, mixed_batches
 from cwjax.weights import spotter_files
 from cwjax.weights.spotter_files import encoder_sha256, load_spotter, save_spotter

@@ -12,8 +12,8 @@ from flax import nnx
 from tolerance import assert_close, text_encoder_terms, whisper_terms
 
 from cwjax.config import Config, OptimizerSettings, TrainSettings
-from cwjax.data.log_mel import log_mel
-from cwjax.data.pcm16 import from_pcm16
+from cwjax.data.audio.log_mel import log_mel
+from cwjax.data.audio.pcm16 import from_pcm16
 from cwjax.errors import CwjaxError
 from cwjax.models.bert import BertConfig
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from sounding import RATE, heard, sound, word, write_sound
 
-from cwjax.data.prepared import write_prepared
+from cwjax.data.prepared.corpus import write_prepared
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from cwjax.data import swc_corpus
-from cwjax.data.swc import read_article, reader_key, with_durations
-from cwjax.data.swc_text import Norm
+from cwjax.data.corpora.swc import reader as swc_corpus
+from cwjax.data.corpora.swc.article import read_article, reader_key, with_durations
+from cwjax.data.corpora.swc.text import Norm
 from cwjax.errors import CwjaxError
 
 GOLDEN = Path(__file__).parent / "data" / "Test_Bridge%2c_Ohio"

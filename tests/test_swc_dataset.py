@@ -8,7 +8,7 @@ from sounding import File, heard, steady, word, write_article
 
 import cwjax.data
 from cwjax.data import SWCDataset
-from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.errors import CwjaxError
 
 

@@ -15,12 +15,13 @@ import pytest
 from lxml import etree
 from sounding import RATE, heard, sound, write_sound
 
-from cwjax.data import SWCDataset, swc_corpus
-from cwjax.data.corpus import Reading
-from cwjax.data.segmentation_settings import SegmentationSettings
-from cwjax.data.swc import read_article
-from cwjax.data.swc_corpus import articles
-from cwjax.data.word_times import find_spans, forget_bad_times, read_words, speaking_rate
+from cwjax.data import SWCDataset
+from cwjax.data.corpora.reader import Reading
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.swc import reader as swc_corpus
+from cwjax.data.corpora.swc.article import read_article
+from cwjax.data.corpora.swc.reader import articles
+from cwjax.data.corpora.swc.word_times import find_spans, forget_bad_times, read_words, speaking_rate
 
 GERMAN = Path(__file__).resolve().parents[1].parent / "shared/fixtures/swc/german"
 TONES = 60

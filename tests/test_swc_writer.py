@@ -1,7 +1,7 @@
 import pytest
 from lxml import etree
 
-from cwjax.data.swc_writer import (
+from cwjax.demo.swc_writer import (
     SpokenArticle,
     SpokenWordTime,
     WrittenToken,

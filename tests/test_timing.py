@@ -15,7 +15,7 @@ from references import SMALL, openai_model, real_vocabulary, wide_parameters
 from test_whisper_tokens import multilingual_whisper
 from tolerance import assert_close, largest_logit, whisper_terms
 
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.inference.audio import Recording
 from cwjax.inference.hallucinations import Surroundings, is_anomalous, skip_hallucinations
 from cwjax.inference.options import APPENDED, PREPENDED, DecodingOptions

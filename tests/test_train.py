@@ -20,8 +20,8 @@ from tiny_runs import losses, run, write_config
 import cwjax
 from cwjax import machine
 from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
-from cwjax.data.context import describe_for_evaluation
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.examples.context import describe_for_evaluation
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.models.context_whisper import abstract, init_params

@@ -12,7 +12,7 @@ from tiny_runs import losses, run, write_config
 import cwjax
 from cwjax.cli import main
 from cwjax.config import Config, DataSettings, ModelSettings
-from cwjax.data.whisper_tokens import train_tokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.training.parts import open_parts
 from cwjax.weights.model_directory import read_training_facts

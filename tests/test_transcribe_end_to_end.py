@@ -14,8 +14,8 @@ from references import real_vocabulary
 from tolerance import assert_close, audio_encoder_terms, text_encoder_terms
 
 from cwjax.cli import main
-from cwjax.data.audio import read_audio
-from cwjax.data.log_mel import log_mel
+from cwjax.data.audio.decode import read_audio
+from cwjax.data.audio.log_mel import log_mel
 from cwjax.evaluation.explanation import explain, locate_words, window_spans
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber

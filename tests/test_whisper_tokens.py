@@ -7,8 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperTokenizer
 
+from cwjax.data.examples.whisper_tokens import WhisperTokens, special_tokens, train_tokenizer
 from cwjax.data.segment import Utterance
-from cwjax.data.whisper_tokens import WhisperTokens, special_tokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.inference.logit_rules import suppression
 from cwjax.inference.options import DecodingOptions

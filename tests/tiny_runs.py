@@ -16,7 +16,7 @@ CHILD = Path(__file__).with_name("child.py")
 
 CONFIG = """
 from cwjax.config import *
-from cwjax.data.demo_corpus import DemoCorpusSettings
+from cwjax.demo.corpus import DemoCorpusSettings
 from cwjax.models.whisper import WhisperConfig
 
 config = Config(
@@ -42,7 +42,7 @@ config = Config(
 PAUSING = """
 import os, sys
 
-from cwjax.data.processor import Processor
+from cwjax.data.examples.processor import Processor
 from cwjax.evaluation.evaluator import Evaluator
 from cwjax.training.metrics import MetricsWriter
 

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cwjax.data.log_mel import SAMPLING_RATE, log_mel
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.audio.log_mel import SAMPLING_RATE, log_mel
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.models.audio_encoder import AudioEncoder, sinusoids
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.text_decoder import TextDecoder

@@ -4,8 +4,8 @@ New windows are mixed and encoded at every step, so that the larger Whispers, wh
 take `--model` and `--output` alone.
 """
 
-from cwjax.data.spotter_batches import BatchSettings
 from cwjax.models.phrase_spotter import SpotterConfig
+from cwjax.spotting.batches import BatchSettings
 from cwjax.training.spotter import SpotterTraining
 
 config = SpotterTraining(

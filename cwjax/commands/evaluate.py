@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     import jax
 
     from cwjax import __version__, load
-    from cwjax.data.prepared import PreparedCorpus
+    from cwjax.data.prepared.corpus import PreparedCorpus
     from cwjax.evaluation.conditions import Condition
     from cwjax.evaluation.evaluate import Ladder, evaluate, evaluate_items
     from cwjax.evaluation.evaluator import Evaluator

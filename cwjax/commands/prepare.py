@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from cwjax.data.corpora import READERS
-from cwjax.data.prepared import AudioFormat
-from cwjax.data.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.registry import READERS
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.prepared.corpus import AudioFormat
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
 
@@ -72,7 +72,7 @@ def _meanings() -> dict[str, str]:
 
 def run(options: argparse.Namespace) -> int:
     """Prepares, and gives the exit status."""
-    from cwjax.data.prepare import prepare
+    from cwjax.data.prepared.build import prepare
     from cwjax.evaluation.quality import score_segments
     from cwjax.weights.model_directory import read_model_config
 

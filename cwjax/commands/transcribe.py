@@ -393,7 +393,7 @@ def _ended_by_interrupt(live: Any) -> Iterator[None]:
 
 def channels_of(path: Path) -> int:
     """How many channels a recording has."""
-    from cwjax.data import audio
+    from cwjax.data.audio import decode as audio
 
     return audio.channels_of(path)
 

@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from cwjax.commands.audio_files import read_text
-from cwjax.data.audio import raw_format
+from cwjax.data.audio.decode import raw_format
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.writers import FORMATS, OPENAI_FORMATS, SubtitleLayout

@@ -3,7 +3,7 @@
 A *segment* is a stretch of a recording with its text; an *utterance* is a timed piece of a
 segment (a sentence, a title). The *context material* is everything known about the recording
 that could be said to the text encoder; which of it becomes the context of an example is decided
-when the example is drawn (`cwjax.data.context`), never baked into a prepared corpus.
+when the example is drawn (`cwjax.data.examples.context`), never baked into a prepared corpus.
 """
 
 from dataclasses import asdict, dataclass, field

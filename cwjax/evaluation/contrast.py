@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cwjax.data.context import describe_for_evaluation
+from cwjax.data.examples.context import describe_for_evaluation
 from cwjax.data.segment import Segment
 from cwjax.evaluation.homophones import Homophones, partner_articles
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cwjax.data.context import PREVIOUS_WORDS, describe, describe_for_evaluation, without_leaks
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.examples.context import PREVIOUS_WORDS, describe, describe_for_evaluation, without_leaks
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.data.segment import Segment
 from cwjax.evaluation.contrast import wrong_contexts
 from cwjax.evaluation.homophones import Homophones

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition, Given, Others
 from cwjax.evaluation.corpus_items import corpus_items

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cwjax.data.text_tokenizer import TextTokenizer
+from cwjax.data.examples.text_tokenizer import TextTokenizer
 from cwjax.inference.audio import FRAMES_PER_SECOND, Recording
 from cwjax.inference.contexts import encode_chunks, split_context
 from cwjax.inference.transcriber import Progress, Transcriber

@@ -13,7 +13,7 @@ from unicodedata import east_asian_width
 import matplotlib.image
 import numpy as np
 
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.evaluation.differences import compare
 from cwjax.evaluation.explanation import COLUMN_SECONDS, ExplainedWindow, Explanation
 from cwjax.evaluation.page import frame

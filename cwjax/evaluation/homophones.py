@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cwjax.data.homophones import HOMOPHONES_FILE
+from cwjax.demo.homophones import HOMOPHONES_FILE
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.transcription import Transcription
 from cwjax.scoring.homophones import aligned, decisions, pair_name

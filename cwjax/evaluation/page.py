@@ -7,7 +7,7 @@ import io
 import numpy as np
 import soundfile
 
-from cwjax.data.log_mel import SAMPLING_RATE
+from cwjax.data.audio.log_mel import SAMPLING_RATE
 
 
 def frame(title: str, style: str, body: str, script: str = "") -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 import cwjax
-from cwjax.data.prepared import CORPUS_FILE, PreparedCorpus
+from cwjax.data.prepared.corpus import CORPUS_FILE, PreparedCorpus
+from cwjax.data.prepared.index import INDEX_FILE, index_line
 from cwjax.data.segment import Quality
-from cwjax.data.segment_index import INDEX_FILE, index_line
 from cwjax.errors import CwjaxError
 from cwjax.files import write_text
 from cwjax.inference.options import DecodingOptions

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
 from cwjax.files import write_text

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cwjax.data.spotter_batches import look_alike, said_words
-from cwjax.data.spotter_states import EncodedWindow
 from cwjax.models.phrase_spotter import (
     VERDICT,
     Found,
@@ -23,6 +21,8 @@ from cwjax.models.phrase_spotter import (
     probabilities,
     verdict,
 )
+from cwjax.spotting.batches import look_alike, said_words
+from cwjax.spotting.states import EncodedWindow
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from cwjax.data.audio import BLOCK_FRAMES, Source, as_float, mono, name_of, read_audio
-from cwjax.data.log_mel import HOP_LENGTH, MARGIN, SAMPLING_RATE
+from cwjax.data.audio.decode import BLOCK_FRAMES, Source, as_float, mono, name_of, read_audio
+from cwjax.data.audio.log_mel import HOP_LENGTH, MARGIN, SAMPLING_RATE
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)

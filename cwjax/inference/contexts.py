@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from cwjax.data.processor import NO_CONTEXT, Processor
+from cwjax.data.examples.processor import NO_CONTEXT, Processor
 from cwjax.errors import CwjaxError
 from cwjax.inference.programs import Programs
 from cwjax.models.audio_encoder import ProjectedContext

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cwjax.data.audio import as_float, mono, piped_audio
-from cwjax.data.log_mel import HOP_LENGTH, SAMPLING_RATE
+from cwjax.data.audio.decode import as_float, mono, piped_audio
+from cwjax.data.audio.log_mel import HOP_LENGTH, SAMPLING_RATE
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import FRAMES_PER_SECOND, Recording, amplification, as_frames, level, offset
 

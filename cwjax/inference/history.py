@@ -1,6 +1,6 @@
 """What was said before a window, and what the decoder is told of it."""
 
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.segments import DecodedWindow
 from cwjax.inference.transcript import Segment

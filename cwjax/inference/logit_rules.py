@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cwjax.data.whisper_tokens import LAST_TIMESTAMP, TIMESTAMP_STEP, TIMESTAMPS, WhisperTokens
+from cwjax.data.examples.whisper_tokens import LAST_TIMESTAMP, TIMESTAMP_STEP, TIMESTAMPS, WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.options import DecodingOptions
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.inference.logit_rules import PhraseBoost
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cwjax.data.log_mel import HOP_LENGTH, compress, mel_decades
-from cwjax.data.processor import Processor
+from cwjax.data.audio.log_mel import HOP_LENGTH, compress, mel_decades
+from cwjax.data.examples.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.inference.audio import Recording
 from cwjax.inference.decoding import Decoding, EncodedAudio, Plan, Prompt, decode, language_logits

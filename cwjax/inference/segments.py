@@ -4,7 +4,7 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cwjax.data.whisper_tokens import TIMESTAMP_STEP, WhisperTokens
+from cwjax.data.examples.whisper_tokens import TIMESTAMP_STEP, WhisperTokens
 from cwjax.inference.audio import FRAMES_PER_SECOND, frames_of
 from cwjax.inference.transcript import Segment
 

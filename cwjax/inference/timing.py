@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Segment, Word

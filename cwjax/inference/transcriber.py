@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from cwjax.data.processor import Processor
+from cwjax.data.examples.processor import Processor
 from cwjax.errors import CwjaxError
 from cwjax.inference.contexts import Contexts, listed_phrases
 from cwjax.inference.engine import Engine

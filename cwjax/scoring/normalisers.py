@@ -22,7 +22,7 @@ import regex
 from whisper_normalizer.basic import BasicTextNormalizer, remove_symbols
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from cwjax.data.whisper_tokens import language_names
+from cwjax.data.examples.whisper_tokens import language_names
 from cwjax.errors import CwjaxError
 from cwjax.extras import require_package
 

@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cwjax.config import Config
-from cwjax.data.demo_corpus import plan_corpus, seconds_to_write, write_demo_corpus
-from cwjax.data.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
-from cwjax.data.mixing import Mixer
-from cwjax.data.pipeline import ExampleSettings, Selection
-from cwjax.data.prepare import prepare
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
+from cwjax.data.audio.mixing import Mixer
+from cwjax.data.examples.pipeline import ExampleSettings, Selection
+from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared.corpus import PreparedCorpus
+from cwjax.demo.corpus import plan_corpus, seconds_to_write, write_demo_corpus
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
 from cwjax.models.context_whisper import ContextWhisperConfig

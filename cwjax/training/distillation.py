@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 from cwjax.config import NEW, Config
-from cwjax.data.log_mel import log_mel
-from cwjax.data.pcm16 import from_pcm16
+from cwjax.data.audio.log_mel import log_mel
+from cwjax.data.audio.pcm16 import from_pcm16
 from cwjax.errors import CwjaxError
 from cwjax.models.attention import Implementation
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cwjax.config import Config
-from cwjax.data.packing import Window
-from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.processor import Processor
+from cwjax.data.examples.packing import Window
+from cwjax.data.examples.processor import Processor
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.lora import merge_lora, pairs_beside
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten

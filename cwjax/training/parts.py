@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 
 from cwjax.config import NEW, Config
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import WhisperTokens, train_tokenizer
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import WhisperTokens, train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.lora import is_pair, new_pair_parameter

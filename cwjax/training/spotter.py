@@ -25,14 +25,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from cwjax.data.log_mel import SAMPLING_RATE, log_mel
-from cwjax.data.spoken_sentences import SpokenSentence, SpokenSentences, spoken_sentences
-from cwjax.data.spotter_batches import Batch, BatchSettings, batches, make_batch
-from cwjax.data.spotter_mixing import Mixture, draw_mixture, mix
-from cwjax.data.spotter_speech import SpeechSettings, Split, vocabulary
-from cwjax.data.spotter_states import EncodedWindow, encoded_windows
+from cwjax.data.audio.log_mel import SAMPLING_RATE, log_mel
 from cwjax.evaluation.spotting import calibrate, measure
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, path_scores
+from cwjax.spotting.batches import Batch, BatchSettings, batches, make_batch
+from cwjax.spotting.mixing import Mixture, draw_mixture, mix
+from cwjax.spotting.speech import SpeechSettings, Split, vocabulary
+from cwjax.spotting.spoken_sentences import SpokenSentence, SpokenSentences, spoken_sentences
+from cwjax.spotting.states import EncodedWindow, encoded_windows
 from cwjax.weights.spotter_files import encoder_sha256, save_spotter
 
 log = logging.getLogger(__name__)

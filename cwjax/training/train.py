@@ -17,9 +17,9 @@ import numpy as np
 
 from cwjax import __version__
 from cwjax.config import Config
-from cwjax.data.pipeline import training_batches, training_windows
-from cwjax.data.prepared import PreparedCorpus, require_array_record
-from cwjax.data.processor import TOKENIZER_FOLDER
+from cwjax.data.examples.pipeline import training_batches, training_windows
+from cwjax.data.examples.processor import TOKENIZER_FOLDER
+from cwjax.data.prepared.corpus import PreparedCorpus, require_array_record
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition
 from cwjax.evaluation.evaluate import Ladder, evaluate, scores_of, validate

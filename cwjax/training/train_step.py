@@ -14,8 +14,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from cwjax.config import Config
-from cwjax.data.log_mel import SAMPLES_PER_POSITION, log_mel
-from cwjax.data.pcm16 import from_pcm16
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION, log_mel
+from cwjax.data.audio.pcm16 import from_pcm16
 from cwjax.models.attention import Implementation
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.dropout import Dropout

@@ -14,11 +14,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cwjax.config import Config, DistilSettings
-from cwjax.data.context import describe_for_evaluation
-from cwjax.data.pipeline import DrawnExample, ExampleSettings, MakeBatch, fits, room_for_transcript, transcript_tokens
-from cwjax.data.prepared import PreparedCorpus
-from cwjax.data.processor import Processor
-from cwjax.data.target_lengths import lengths_up_to
+from cwjax.data.examples.context import describe_for_evaluation
+from cwjax.data.examples.pipeline import (
+    DrawnExample,
+    ExampleSettings,
+    MakeBatch,
+    fits,
+    room_for_transcript,
+    transcript_tokens,
+)
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.target_lengths import lengths_up_to
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters
 from cwjax.models.spec_augment import SpecAugmentSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cwjax.config import Config, differences, with_defaults
-from cwjax.data.processor import TOKENIZER_FOLDER
+from cwjax.data.examples.processor import TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path, read_json, write_text
 from cwjax.processes import first_alone, is_first

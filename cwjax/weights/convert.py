@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER
-from cwjax.data.text_tokenizer import TextTokenizer, has_tokenizer
+from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER
+from cwjax.data.examples.text_tokenizer import TextTokenizer, has_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
 from cwjax.models.parameters import flatten

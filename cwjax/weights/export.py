@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER
+from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER
 from cwjax.errors import CwjaxError
 from cwjax.files import write_json
 from cwjax.weights.configuration_file import CONFIG_FILE

@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
-from cwjax.data.text_tokenizer import TextTokenizer
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR_FILE, TOKENIZER_FOLDER, Processor
+from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.files import read_json, write_json, write_text
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract

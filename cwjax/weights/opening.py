@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import Processor
-from cwjax.data.text_tokenizer import has_tokenizer
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.examples.processor import Processor
+from cwjax.data.examples.text_tokenizer import has_tokenizer
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.parameters import Parameters, flatten

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cwjax.data.log_mel import SAMPLES_PER_POSITION
-from cwjax.data.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER, save_preprocessor_settings
-from cwjax.data.text_tokenizer import has_tokenizer
-from cwjax.data.whisper_tokens import WhisperTokens
+from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION
+from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER, TOKENIZER_FOLDER, save_preprocessor_settings
+from cwjax.data.examples.text_tokenizer import has_tokenizer
+from cwjax.data.examples.whisper_tokens import WhisperTokens
 from cwjax.errors import CwjaxError
 from cwjax.files import write_json
 from cwjax.models.bert import BertConfig

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from cwjax.data.librispeech import read_table
+from cwjax.data.corpora.librispeech import read_table
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import Placed, audio_file, items, known, lines

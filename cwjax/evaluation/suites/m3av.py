@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cwjax.data.audio import audio_duration
-from cwjax.data.audio_spans import read_spans
+from cwjax.data.audio.decode import audio_duration
+from cwjax.data.audio.spans import read_spans
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites.rows import Placed, audio_file, json_file, json_list, known

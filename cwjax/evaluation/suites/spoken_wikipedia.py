@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from cwjax.data.prepared import PreparedCorpus
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.corpus_items import corpus_items
 from cwjax.evaluation.homophones import Homophones

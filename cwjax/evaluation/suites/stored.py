@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cwjax.data.audio import read_audio
+from cwjax.data.audio.decode import read_audio
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Readers of corpora, a file a kind, and what they share; `registry` knows them by name."""

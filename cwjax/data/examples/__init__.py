@@ -1,0 +1,1 @@
+"""Segments to the batches of training: tokens, contexts, windows, order."""

@@ -1,0 +1,1 @@
+"""What phrase spotters are trained on: sentences, their synthetic speech, encoder states, batches."""
