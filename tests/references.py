@@ -5,16 +5,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from test_whisper_tokens import multilingual_whisper
+from test_whisper_tokens import TEXTS, multilingual_whisper
 from tiny import write_bert
 
 from cwjax.data.examples.processor import Processor
 from cwjax.data.examples.text_tokenizer import TextTokenizer
+from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.models.audio_encoder import sinusoids
 from cwjax.models.context_whisper import ContextWhisperConfig, abstract
 from cwjax.models.parameters import Parameters, flatten, unflatten
 from cwjax.models.whisper import WhisperConfig
 from cwjax.weights.configuration_file import read_config
+from cwjax.weights.model_directory import save_model
 from cwjax.weights.name_table import extract
 from cwjax.weights.text_encoder_checkpoints import bert_config
 from cwjax.weights.whisper_checkpoints import HUGGING_FACE_TABLE, OPENAI_TABLE, openai_dimensions
@@ -84,3 +86,14 @@ def real_vocabulary(directory: Path, sizes: WhisperConfig) -> tuple[ContextWhisp
         window_samples=sizes.max_source_positions * 320,
     )
     return ContextWhisperConfig(whisper=sizes, text_encoder=bert_config(read_config(bert))), processor
+
+
+def write_smallest_model(directory: Path, scratch: Path) -> None:
+    """Writes a model directory of a few kilobytes, which hears 1.2 seconds at a time and was never trained."""
+    tokens, bert = train_tokenizer(TEXTS, 280, scratch / "tokenizer"), write_bert(scratch / "bert")
+    widths = {"d_model": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 2}
+    whisper = WhisperConfig(len(tokens), **widths, **heads, max_source_positions=60, max_target_positions=40)
+    config = ContextWhisperConfig(whisper, bert_config(read_config(bert)))
+    processor = Processor(tokens, TextTokenizer.read(bert), 80, 60 * 320)
+    save_model(directory, config, flatten(wide_parameters(config)), processor, {})

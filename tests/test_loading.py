@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from references import SMALL, real_vocabulary, transformers_model, wide_parameters
+from references import SMALL, real_vocabulary, transformers_model, wide_parameters, write_smallest_model
 from test_whisper_tokens import TEXTS
 from tiny import write_bert
 from tolerance import assert_close, largest_logit, whisper_terms
 
 import cwjax
-from cwjax.data.examples.processor import Processor
 from cwjax.data.examples.text_tokenizer import TextTokenizer
-from cwjax.data.examples.whisper_tokens import train_tokenizer
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS
 from cwjax.inference.programs import _alignment_heads
@@ -29,13 +27,11 @@ from cwjax.machine import set_threads
 from cwjax.models.context_whisper import ContextWhisperConfig, context_is_inert
 from cwjax.models.parameters import flatten, unflatten
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig
-from cwjax.models.whisper import ContextAttentionConfig, WhisperConfig
-from cwjax.weights.configuration_file import read_config
+from cwjax.models.whisper import ContextAttentionConfig
 from cwjax.weights.export import export
 from cwjax.weights.model_directory import save_model
 from cwjax.weights.spotter_files import encoder_sha256, save_spotter
 from cwjax.weights.tensors import SAFETENSORS_FILE, open_tensors
-from cwjax.weights.text_encoder_checkpoints import bert_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -71,13 +67,7 @@ def hugging_face(parts, tmp_path_factory):
 def smallest(tmp_path_factory):
     """A model of a few kilobytes."""
     directory = tmp_path_factory.mktemp("smallest")
-    tokens, bert = train_tokenizer(TEXTS, 280, directory / "tokenizer"), write_bert(directory / "bert")
-    widths = {"d_model": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 2}
-    whisper = WhisperConfig(len(tokens), **widths, **heads, max_source_positions=60, max_target_positions=40)
-    config = ContextWhisperConfig(whisper, bert_config(read_config(bert)))
-    processor = Processor(tokens, TextTokenizer.read(bert), 80, 60 * 320)
-    save_model(directory / "model", config, flatten(wide_parameters(config)), processor, {})
+    write_smallest_model(directory / "model", directory)
     return directory / "model"
 
 
