@@ -11,7 +11,7 @@ from cwjax.machine import peak_memory
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("keep", "float32", "bfloat16", "float16")
-FORMATS = ("hf-whisper", "openai", "text-encoder")
+FORMATS = ("hf-whisper", "openai", "text-encoder", "adapter")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--original", metavar="SOURCE", help=f"{source} of the original PyTorch ContextWhisper")
     parser.add_argument("--model", metavar="DIR", type=Path, help="model directory to take apart")
-    parser.add_argument("--export", choices=FORMATS, help="what to take out of it")
+    parser.add_argument(
+        "--export",
+        choices=FORMATS,
+        help="what to take out of it; adapter: the context attention alone, which is joined again with the Whisper and "
+        "text encoder that it names (--whisper and --text-encoder, where the model does not know them)",
+    )
+    parser.add_argument("--spotter", metavar="FILE", type=Path, help="phrase spotter that goes with an adapter")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new or empty directory")
     parser.add_argument("--gate", choices=("tanh", "none"), default="tanh", help="of the context attention (tanh)")
     parser.add_argument("--gate-init", type=float, default=0.0, help="what the gates start from (0: stock Whisper)")
@@ -46,7 +52,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Converts or exports, and gives the exit status."""
-    wanted = [name for name in ("whisper", "original", "model") if getattr(options, name)]
+    adapter = options.model and options.export == "adapter"
+    wanted = ["model"] if adapter else [name for name in ("whisper", "original", "model") if getattr(options, name)]
+    if options.spotter and not adapter:
+        raise CwjaxError("convert: --spotter goes with --export adapter")
     if len(wanted) != 1:
         raise CwjaxError("convert: give either --whisper with --text-encoder, or --original, or --model with --export")
     began = time.monotonic()
@@ -65,7 +74,8 @@ def _export(options: argparse.Namespace) -> None:
         raise CwjaxError(f"convert: --model needs --export, one of {', '.join(FORMATS)}")
     from cwjax.weights.export import export
 
-    log.info("written: %s", export(options.model, options.export, options.output))
+    sources = {name: value for name in ("whisper", "text_encoder") if (value := getattr(options, name))}
+    log.info("written: %s", export(options.model, options.export, options.output, sources, options.spotter))
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER
 from cwjax.data.examples.text_tokenizer import TextTokenizer, has_tokenizer
-from cwjax.errors import CwjaxError
-from cwjax.models.context_whisper import ContextWhisperConfig, abstract, init_params
+from cwjax.models.context_whisper import ContextWhisperConfig, init_params
 from cwjax.models.parameters import flatten
 from cwjax.models.whisper import ContextAttentionConfig
 from cwjax.weights.adapters import adapted
 from cwjax.weights.configuration_file import read_config
 from cwjax.weights.model_directory import (
+    require_complete,
     require_context_vocabulary,
     write_model,
     written_aside,
@@ -100,7 +100,7 @@ def convert(
     facts = {"whisper": whisper, "text_encoder": text_encoder} | ({"adapter": adapter} if adapter else {})
     with written_aside(output) as aside:
         missing = [*write_whisper_files(aside, heard), *_write_context_tokenizer(aside, read)]
-        written = write_model(aside, config, _complete(config, _cast(named, precision)), facts)
+        written = write_model(aside, config, require_complete(config, _cast(named, precision)), facts)
     return Converted(**written, missing=tuple(missing))
 
 
@@ -119,7 +119,7 @@ def convert_original(original: str, output: Path, precision: Precision = "keep")
     read = PretrainedTextEncoder(config.text_encoder, source / CONTEXT_TOKENIZER_FOLDER, lambda: iter(()))
     with written_aside(output) as aside:
         missing = [*write_whisper_files(aside, heard), *_write_context_tokenizer(aside, read)]
-        written = write_model(aside, config, _complete(config, _cast(named, precision)), {"original": original})
+        written = write_model(aside, config, require_complete(config, _cast(named, precision)), {"original": original})
     return Converted(**written, missing=tuple(missing))
 
 
@@ -136,17 +136,6 @@ def _chained(*parts: tuple[str, NamedArrays]) -> NamedArrays:
 def _cast(named: NamedArrays, precision: Precision) -> NamedArrays:
     for path, array in named:
         yield path, array if precision == "keep" else array.astype(_DTYPES[precision])
-
-
-def _complete(config: ContextWhisperConfig, named: NamedArrays) -> NamedArrays:
-    """Passes all on, and makes sure that every parameter of the model has come by, once and in its shape."""
-    left = {path: leaf.shape for path, leaf in flatten(abstract(config)[1])}
-    for path, array in named:
-        if left.pop(path, None) != array.shape:
-            raise CwjaxError(f"parameter {path} of shape {array.shape} has no place in this model")
-        yield path, array
-    if left:
-        raise CwjaxError(f"parameters without a source: {', '.join(sorted(left)[:5])}")
 
 
 def _new_context_attention(config: ContextWhisperConfig, seed: int) -> NamedArrays:

@@ -14,6 +14,7 @@ from cwjax.data.examples.processor import CONTEXT_TOKENIZER_FOLDER, PREPROCESSOR
 from cwjax.errors import CwjaxError
 from cwjax.files import write_json
 from cwjax.weights.configuration_file import CONFIG_FILE
+from cwjax.weights.context_adapter import write_adapter
 from cwjax.weights.model_directory import (
     GENERATION_FILE,
     read_generation_settings,
@@ -31,8 +32,9 @@ from cwjax.weights.whisper_checkpoints import (
     openai_dimensions,
 )
 
-Format = Literal["hf-whisper", "openai", "text-encoder"]
-"""hf-whisper: the Whisper for transformers. openai: the Whisper as OpenAI's `.pt`. text-encoder: for transformers."""
+Format = Literal["hf-whisper", "openai", "text-encoder", "adapter"]
+"""hf-whisper: the Whisper for transformers. openai: the Whisper as OpenAI's `.pt`. text-encoder: for transformers.
+adapter: the context attention alone, see `cwjax.weights.context_adapter`."""
 
 OPENAI_FILE = "model.pt"
 
@@ -40,13 +42,17 @@ SPECIAL_TOKENS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad
 """Settings of generation that transformers wants in the model's configuration too."""
 
 
-def export(model: Path, form: Format, output: Path) -> Path:
+def export(
+    model: Path, form: Format, output: Path, sources: dict[str, str] | None = None, spotter: Path | None = None
+) -> Path:
     """Writes a part of a model directory in somebody else's format, every weight in the dtype it has.
 
     Args:
         model: a model directory.
         form: which part, in which format.
         output: a new or empty directory; for "openai" also the name of a `.pt` file in it.
+        sources: of an adapter, "whisper" and "text_encoder" where the model does not name them itself.
+        spotter: of an adapter, file of a phrase spotter that goes with it.
 
     Returns:
         What was written.
@@ -58,7 +64,9 @@ def export(model: Path, form: Format, output: Path) -> Path:
     if form == "openai":
         return _export_openai(model, output)
     with written_aside(output) as aside:
-        if form == "hf-whisper":
+        if form == "adapter":
+            write_adapter(model, aside, sources or {}, spotter)
+        elif form == "hf-whisper":
             _export_whisper(model, aside)
         else:
             _export_text_encoder(model, aside)

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from cwjax.errors import CwjaxError
+from cwjax.weights.context_adapter import is_adapter, read_adapter
 from cwjax.weights.hub_card import hub_card
 from cwjax.weights.model_card import MODEL_CARD_FILE
 from cwjax.weights.model_directory import read_model_config, read_parameters
@@ -18,7 +19,7 @@ def contents_of(directory: Path, repository: str, licence: str = "") -> Contents
     """The files of a model directory, and its card with the scores in its header.
 
     Args:
-        directory: of the model.
+        directory: of the model, or of an adapter.
         repository: OWNER/NAME.
         licence: of the weights, by the hub's name for it; empty: as the card has it.
 
@@ -28,7 +29,10 @@ def contents_of(directory: Path, repository: str, licence: str = "") -> Contents
     owner, _, name = repository.partition("/")
     if not owner or not name or "/" in name:
         raise CwjaxError(f"push: {repository}: name a repository as OWNER/NAME")
-    read_parameters(directory, read_model_config(directory))  # refuses what is no whole model
+    if is_adapter(directory):
+        list(read_adapter(directory)[2]())
+    else:
+        read_parameters(directory, read_model_config(directory))  # refuses what is no whole model
     paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     contents: Contents = {
         place: path for place, path in sorted(paths.items()) if not any(part[0] == "." for part in place.split("/"))

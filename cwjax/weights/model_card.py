@@ -12,18 +12,20 @@ CONTEXT_WHISPER = (
 )
 
 
-def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, Any]) -> str:
+def model_card(config: ContextWhisperConfig, parameters: int, facts: dict[str, Any], adapter: bool = False) -> str:
     """A README in the form of the Hugging Face hub, with its header of metadata.
 
     Args:
         config: of the model.
         parameters: how many there are.
         facts: how the model came to be, as `config.json` keeps them under `training`; what is not known is left out.
+        adapter: whether it holds the context attention alone.
     """
     base = [one for name in ("whisper", "text_encoder") if _is_hub_id(one := str(facts.get(name, "")))]
     header = ["library_name: cwjax", "pipeline_tag: automatic-speech-recognition", "tags:", "- whisper", "- context"]
     if base:
         header += ["base_model:", *(f"- {one}" for one in base)]
+        header += ["base_model_relation: adapter"] * adapter
     sections = [
         "---\n" + "\n".join(header) + "\n---",
         *(CONTEXT_WHISPER if config.takes_context else ("# Whisper", "It takes no context.")),

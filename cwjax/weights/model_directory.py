@@ -206,6 +206,21 @@ def read_parameters(directory: str | Path, config: ContextWhisperConfig) -> Name
     return ((path, tensors.read(path)) for path in expected)
 
 
+def require_complete(config: ContextWhisperConfig, named: NamedArrays) -> NamedArrays:
+    """Passes all on, and makes sure that every parameter of the model has come by, once and in its shape.
+
+    Raises:
+        CwjaxError: one has no place in the model, or has not come.
+    """
+    left = {path: leaf.shape for path, leaf in flatten(abstract(config)[1])}
+    for path, array in named:
+        if left.pop(path, None) != array.shape:
+            raise CwjaxError(f"parameter {path} of shape {array.shape} has no place in this model")
+        yield path, array
+    if left:
+        raise CwjaxError(f"parameters without a source: {', '.join(sorted(left)[:5])}")
+
+
 def read_model_config(directory: str | Path) -> ContextWhisperConfig:
     """The configuration in a model directory.
 

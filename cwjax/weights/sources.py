@@ -31,7 +31,7 @@ HUB_NAMES = {
 }
 """Short names of published Whispers, as openai-whisper and faster-whisper have them, and their hub ids."""
 
-HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
+HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors", "spotter.safetensors"]
 """What is fetched of a repository; other names are the same weights in other precisions or formats."""
 HUB_OTHER_WEIGHTS = ["pytorch_model*.bin", "model.bin"]
 """PyTorch's pickles and CTranslate2's files, fetched only where there are no safetensors."""

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).with_name("spotters")
 
+SPOTTER_FILE = "spotter.safetensors"
+"""Its name in a model directory or an adapter."""
+
 _KIND = "cwjax phrase spotter 1"
 
 
@@ -52,7 +55,7 @@ def load_spotter(model: "Model", file: str | Path | None = None) -> PhraseSpotte
 
     Args:
         model: a stock Whisper or one of ours.
-        file: of a spotter that was trained for it; None: one that the package carries.
+        file: of a spotter that was trained for it; None: that in its directory, or else one that the package carries.
 
     Returns:
         The spotter; None if the package carries none for this audio encoder, or only a damaged one, with a warning.
@@ -62,7 +65,10 @@ def load_spotter(model: "Model", file: str | Path | None = None) -> PhraseSpotte
     """
     width = model.config.whisper.d_model
     ours = ""
-    for one in [Path(file)] if file else sorted(SHIPPED.glob("*.safetensors")):
+    beside = model.source.place / SPOTTER_FILE
+    for one in (
+        [Path(file)] if file else [*([beside] if beside.is_file() else []), *sorted(SHIPPED.glob("*.safetensors"))]
+    ):
         try:
             config, sha256 = _header(one)
             if config.audio_width == width and sha256 == (ours := ours or encoder_sha256(model.params)):
