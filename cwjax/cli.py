@@ -142,7 +142,7 @@ def _train(arguments: list[str]) -> int:
 
 def _quiet_libraries() -> None:
     """Keeps libraries from printing what we report ourselves, in a line."""
-    for noisy in ("jax", "orbax", "transformers", "httpx", "matplotlib", "fontTools"):
+    for noisy in ("jax", "orbax", "transformers", "httpx", "httpx2", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # When Orbax cannot read a checkpoint it logs a traceback, and forgets the reads that fail after the first.
     for silent in ("absl", "asyncio"):

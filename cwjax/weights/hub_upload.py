@@ -1,6 +1,7 @@
 """Uploads of model directories to the Hugging Face hub."""
 
 import logging
+import sys
 from pathlib import Path
 
 from cwjax.errors import CwjaxError
@@ -49,7 +50,6 @@ def upload(repository: str, contents: Contents, private: bool) -> str:
     Raises:
         CwjaxError: there is no token, the hub cannot be reached, or it refuses.
     """
-    import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -77,8 +77,13 @@ def upload(repository: str, contents: Contents, private: bool) -> str:
     except ValueError as error:  # what the hub finds wrong with the header
         reason = " ".join(line.strip("- ") for line in str(error).splitlines()[1:] or [str(error)])
         raise CwjaxError(f"push: {repository}: the hub refuses the card: {reason[:300]}") from error
-    except (httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (*_connection_errors(), OfflineModeIsEnabled, OSError) as error:
         reason = (
             "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else str(error).splitlines()[0][:200]
         )
         raise CwjaxError(f"push: the hub cannot be reached ({reason}); check the network and try again") from error
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """Those of the library by which huggingface_hub talks, another one since its version 2."""
+    return tuple(sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules)
