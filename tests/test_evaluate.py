@@ -142,7 +142,8 @@ def test_the_report_has_the_figures_that_scoring_the_file_has(evaluated: Path) -
         assert own["seconds_per_minute"] >= 0
     pairs = report["conditions"]["pairs"]
     assert [(pair["first"], pair["second"]) for pair in pairs] == [("none", name) for name in CONDITIONS[1:]]
-    assert pairs[0]["recordings"] == {"of": "recordings", "better": 6, "equal": 0, "worse": 0}
+    recordings = {"of": "recordings", "better": 6, "equal": 0, "worse": 0}
+    assert pairs[0]["recordings"] == recordings | {"intervals": scored["pairs"][0]["recordings"]["intervals"]}
     assert pairs[0]["rates"]["B-WER"]["difference"] == -1
 
 
@@ -154,7 +155,7 @@ def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path)
     assert rates[0][1:] == ["phrases", "WER, %", "U-WER, %", "B-WER, %", "work, s/min"]
     assert rates[1][2].startswith("14.3 (")
     assert [row[0] for row in differences[1:]] == list(CONDITIONS[1:])
-    assert differences[1][1:3] == ["12", "6 / 0 / 0"]
+    assert differences[1][1:3] == ["12", "6 / 0 / 0 (better 48 to 100 %, worse 0 to 52 %)"]
     assert differences[1][-1] == "-100.0 (-100.0 to -100.0), p < 0.001"
     assert len(tree.findall(".//svg")) == 1
     labels = {text.text for text in tree.iter("{*}text", "text")}

@@ -12,6 +12,7 @@ from cwjax.errors import CwjaxError
 from cwjax.scoring.measures import MEASURES
 from cwjax.scoring.normalisers import NORMALISERS
 from cwjax.scoring.score import FIELDS, clusters_of, score_files, summarise
+from cwjax.scoring.uncertainty import share_interval
 
 SAID = {"a": "The cat sat on the mat.", "b": "hello world", "c": "nothing"}
 HEARD = {"a": "the cat sat on mat", "b": "hello word", "c": ""}
@@ -102,7 +103,10 @@ def test_several_files_are_compared_where_both_have_an_utterance(tmp_path: Path)
     ]
     (pair,) = found["pairs"]
     assert pair["utterances"] == 2
+    intervals = pair["recordings"].pop("intervals")
     assert pair["recordings"] == {"of": "utterances", "better": 2, "equal": 0, "worse": 0}
+    assert intervals["better"] == pytest.approx(share_interval([1, 1], [1, 1]))
+    assert intervals["worse"] == pytest.approx(share_interval([0, 0], [1, 1]))
 
 
 def test_lists_of_is21_come_from_their_own_file(tmp_path: Path) -> None:

@@ -116,9 +116,7 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
     rates = _names(pairs)
     rows = ""
     for pair in pairs:
-        counts = pair.get("recordings")
-        cells = [f"{pair['utterances']:,}"]
-        cells.append(f"{counts['better']:,} / {counts['equal']:,} / {counts['worse']:,}" if counts else "")
+        cells = [f"{pair['utterances']:,}", _counts(pair["recordings"]) if "recordings" in pair else ""]
         for one in map(pair["rates"].get, rates):
             p = "" if one is None else f"p {one['p']:.3f}" if one["p"] >= 0.001 else "p &lt; 0.001"
             cells.append(f"{_figure(one, 'difference', '+')}, {p}" if one else "")
@@ -127,6 +125,16 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
     head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
     head = f"<tr><th><th>items<th>{kind} better / equal / worse{head}"
     return f"<figure><table class=conditions>{head}{rows}</table></figure>"
+
+
+def _counts(recordings: dict[str, Any]) -> str:
+    better, worse = (
+        f"{name} {100 * low:.0f} to {100 * high:.0f} %"
+        for name in ("better", "worse")
+        for low, high in (recordings["intervals"][name],)
+    )
+    counts = " / ".join(f"{recordings[name]:,}" for name in ("better", "equal", "worse"))
+    return f"{counts} <small>({better}, {worse})</small>"
 
 
 def _names(having_rates: Any) -> list[str]:

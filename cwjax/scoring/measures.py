@@ -20,15 +20,12 @@ class Rate:
     Attributes:
         name: as printed.
         over, under: columns that are added up, above and below the line; one may be there twice.
-        share: whether it is a share of trials, from 0 to 1, of which more is better.
         errors: substitutions, deletions, insertions: columns that are shown beside it.
     """
 
     name: str
     over: tuple[str, ...]
     under: tuple[str, ...]
-    share: bool = False
-    more_is_better: bool = False
     errors: tuple[str, ...] = ()
 
 
@@ -145,21 +142,19 @@ MEASURES: dict[str, Measure] = {
     "entities": Measure(
         entities.COLUMNS,
         _entities,
-        (_error_rate("NE-WER", "entity"), Rate("NE-FNR", ("entities_missed",), ("entities",), share=True)),
+        (_error_rate("NE-WER", "entity"), Rate("NE-FNR", ("entities_missed",), ("entities",))),
         "entities",
     ),
     "keywords": Measure(
         keywords.COLUMNS,
         _keywords,
         (
-            Rate("precision", ("keywords_right",), ("keywords_right", "keywords_invented"), True, True),
-            Rate("recall", ("keywords_right",), ("keywords_said",), True, True),
+            Rate("precision", ("keywords_right",), ("keywords_right", "keywords_invented")),
+            Rate("recall", ("keywords_right",), ("keywords_said",)),
             Rate(
                 "F1",
                 ("keywords_right", "keywords_right"),
                 ("keywords_said", "keywords_right", "keywords_invented"),
-                True,
-                True,
             ),
         ),
         "keywords",
@@ -167,7 +162,7 @@ MEASURES: dict[str, Measure] = {
     "homophones": Measure(
         ("homophones_right", "homophones"),
         _homophones,
-        (Rate("homophones", ("homophones_right",), ("homophones",), True, True),),
+        (Rate("homophones", ("homophones_right",), ("homophones",)),),
         "homophone",
     ),
 }

@@ -14,7 +14,7 @@ from cwjax.scoring.homophones import pair_name
 from cwjax.scoring.measures import MEASURES, Measure, Rate, Texts
 from cwjax.scoring.normalisers import normaliser
 from cwjax.scoring.readers import LISTS, Utterance, doubled, read_ids, read_rows
-from cwjax.scoring.uncertainty import cluster_sums, difference, mapsswe, rate_intervals, share_interval
+from cwjax.scoring.uncertainty import cluster_sums, difference, mapsswe, rate_intervals
 
 log = logging.getLogger(__name__)
 
@@ -266,11 +266,11 @@ def _rates(run: Run, measures: dict[str, Measure], rows: np.ndarray) -> dict[str
             total = under[:, column].sum()
             if not total and name != "wer":
                 continue
-            interval = share_interval(over[:, column], under[:, column]) if rate.share else intervals[column]
+            low, high = map(float, intervals[column])
             found["rates"][rate.name] = {
                 "rate": float(over[:, column].sum() / max(total, 1)),
-                "low": float(interval[0]),
-                "high": float(interval[1]),
+                "low": low,
+                "high": high,
                 "of": _whole(total),
             }
             if rate.errors:
@@ -321,7 +321,7 @@ def _compare(first: Run, second: Run, measures: dict[str, Measure], notes: list[
             found["rates"][rate.name] = {"difference": float(apart), "low": float(low), "high": float(high), "p": p}
     if "wer" in measures:
         found["mapsswe"] = dict(zip(("p", "segments"), _segments(first, second, rows, others), strict=True))
-        found["recordings"] = _better(first, second, rows, others, measures["wer"])
+        found["recordings"] = _better(first, second, rows, others, measures["wer"], clusters)
     return found
 
 
@@ -336,8 +336,13 @@ def _segments(first: Run, second: Run, rows: np.ndarray, others: np.ndarray) -> 
     return mapsswe(picked(first, rows), picked(second, others), ends)
 
 
-def _better(first: Run, second: Run, rows: np.ndarray, others: np.ndarray, measure: Measure) -> dict[str, Any]:
-    """On how many recordings (utterances where they are unknown) the second makes fewer, as many, more errors."""
+def _better(
+    first: Run, second: Run, rows: np.ndarray, others: np.ndarray, measure: Measure, clusters: np.ndarray
+) -> dict[str, Any]:
+    """On how many recordings (utterances where they are unknown) the second makes fewer, as many, more errors.
+
+    Their shares have intervals over the clusters, or over the recordings if these are fewer.
+    """
     recordings = [first.fields["recording"][row] for row in rows]
     known = all(recordings)
     numbers = np.unique(np.array(recordings), return_inverse=True)[1] if known else np.arange(len(rows))
@@ -345,8 +350,13 @@ def _better(first: Run, second: Run, rows: np.ndarray, others: np.ndarray, measu
         _column(cluster_sums(run.counts["wer"][at], numbers), measure, measure.rates[0], "over")
         for run, at in ((first, rows), (second, others))
     )
-    counts = {"better": own > other, "equal": own == other, "worse": own < other}
-    return {"of": "recordings" if known else "utterances", **{name: int(one.sum()) for name, one in counts.items()}}
+    counts = np.stack([own > other, own == other, own < other], axis=1).astype(float)
+    groups = clusters[np.unique(numbers, return_index=True)[1]] if clusters.max() < len(own) else np.arange(len(own))
+    sums = cluster_sums(counts, np.unique(groups, return_inverse=True)[1])
+    intervals = rate_intervals(sums, np.repeat(sums.sum(1, keepdims=True), 3, axis=1)).tolist()
+    names = ("better", "equal", "worse")
+    found = {"of": "recordings" if known else "utterances", **dict(zip(names, map(int, counts.sum(0)), strict=True))}
+    return found | {"intervals": dict(zip(names, intervals, strict=True))}
 
 
 def _note(notes: list[str], text: str, ids: Sequence[str]) -> None:

@@ -26,10 +26,11 @@ def table(scores: dict[str, Any], by: str = "") -> str:
         if "mapsswe" in pair:
             test, recordings = pair["mapsswe"], pair["recordings"]
             lines.append(f"  MAPSSWE p {test['p']:.3f}, {test['segments']:,} segments")
-            lines.append(
-                f"  {recordings['of']}: {recordings['better']:,} better, {recordings['equal']:,} equal, "
-                f"{recordings['worse']:,} worse"
+            shares = (
+                f"{recordings[name]:,} {name} ({100 * low:.0f} to {100 * high:.0f} %)"
+                for name, (low, high) in recordings["intervals"].items()
             )
+            lines.append(f"  {recordings['of']}: {', '.join(shares)}")
     return "\n".join([*lines, *(f"\nnote: {note}" for note in scores["notes"])])
 
 
