@@ -64,6 +64,9 @@ def test_lists_hold_what_is_said_then_the_suites_own_then_what_others_say() -> N
     assert set(give("phrases:3").phrases) == {"Ada", "Xu", "Bo"}
     assert set(give("phrases:5").phrases) == {"Ada", "Xu", "Bo", "Cy", "Dora"}
     assert set(give("phrases:50").phrases) == {"Ada", "Xu", "Bo", "Cy", "Dora"}, "the sail is said, so it is none"
+    assert set(give("phrases:own").phrases) == {"Ada", "Xu", "Bo", "Cy"}, "the suite's own list and nothing else"
+    assert give("phrases:own:prompt").options["initial_prompt"] == ", ".join(give("phrases:own").phrases)
+    assert not Condition.named("phrases:own").serves(PLAIN, Others([ITEM, PLAIN]))
     assert give("phrases:0", PLAIN) == Given()
     assert len(give("phrases:4", PLAIN).phrases) == 4
 
@@ -113,7 +116,7 @@ def test_without_a_wrong_text_of_its_own_another_items_is_taken() -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "topics", "none:prompt", "phrases", "phrases:many", "phrases:-1", "topic:5", "topic:phrases",
-     "topic:prompt:hotwords", "phrases:5:loud", "phrases:5:prompt+", "topic:"],
+     "topic:prompt:hotwords", "phrases:5:loud", "phrases:5:prompt+", "topic:", "phrases:own:5", "topic:own"],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused_with_those_that_there_are(name: str) -> None:
     with pytest.raises(CwjaxError, match=r"^no condition is called '.*': use none, right.*phrases:N.*hotwords"):

@@ -19,6 +19,7 @@ from sounding import RATE, heard, sound, word, write_sound
 from cwjax.data.prepared.corpus import write_prepared
 from cwjax.data.segment import ContextMaterial, Segment, Utterance
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.conditions import Condition, Others
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.suites import SUITES, open_suite
 from cwjax.evaluation.suites.tables import table_rows
@@ -308,7 +309,7 @@ def test_all_suites_are_tested() -> None:
 
 
 def test_is21(tmp_path: Path) -> None:
-    first, second, _ = read(is21, tmp_path)
+    first, second, third = read(is21, tmp_path)
     assert first.id == "121-121726-0000"
     assert first.reference == "the tone0 of morland"
     assert first.phrases == ("tone0", "morland")
@@ -322,6 +323,10 @@ def test_is21(tmp_path: Path) -> None:
     }
     assert second.fields["bias_words"] == []
     assert second.texts["previous"] == first.reference
+    lines = (tmp_path / "is21_deep_bias/ref/test-clean.biasing_100.tsv").read_text().splitlines()
+    items, own = (first, second, third), Condition.named("phrases:own")
+    told = [set(own.give(item, Others(items)).phrases) for item in items]
+    assert told == [set(json.loads(line.split("\t")[3])) for line in lines], "the list of the file, all of it alone"
 
 
 def test_contextasr(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
     """A chart of the rates over the lengths of lists, if there are several."""
     from cwjax.evaluation.charts import as_svg, list_curves  # slow to import: matplotlib
 
-    lists = {name: one for name in runs if (one := Condition.named(name)).what == LIST}
+    named = {name: Condition.named(name) for name in runs}
+    lists = {name: one for name, one in named.items() if one.what == LIST and one.count is not None}
     if len({one.count for one in lists.values()}) < 2:
         return []
     shown = [rate for rate in ("B-WER", "U-WER") if all(rate in runs[name]["rates"] for name in lists)] or ["WER"]

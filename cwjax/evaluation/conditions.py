@@ -12,6 +12,7 @@ A condition is named WHAT[:N][:WAY[+WAY...]], such as `topic`, `phrases:100` or 
 | `unrelated` | the topic of any other item but that |
 | `shuffled` | the words of `right` in another order |
 | `phrases:N` | what is said and hard to spell among what is not said, N in all; 0: alone |
+| `phrases:own` | what is said and hard to spell among all that the suite lists with the item |
 
 Ways: `context` (of the text encoder; usual for texts), `phrases` (of the spotter; usual for lists), `prompt`
 (openai-whisper's `initial_prompt`, before every window) and `hotwords` (faster-whisper's).
@@ -32,7 +33,7 @@ from cwjax.scoring.normalisers import plain_words
 log = logging.getLogger(__name__)
 
 WAYS = ("context", "phrases", "prompt", "hotwords")
-LIST = "phrases"
+LIST, OWN = "phrases", "own"
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,13 @@ class Condition:
     Attributes:
         name: as it was asked for.
         what: "none", "phrases" or one of `TEXTS`.
-        count: of the phrases.
+        count: of the phrases; None: `OWN`.
         ways: of `WAYS`.
     """
 
     name: str
     what: str = "none"
-    count: int = 0
+    count: int | None = 0
     ways: tuple[str, ...] = ()
 
     @classmethod
@@ -154,25 +155,28 @@ class Condition:
         ways = tuple(rest.pop(0).split("+")) if rest else (LIST if what == LIST else "context",)
         known = WAYS if what == LIST else [way for way in WAYS if way != LIST]
         fits = what == "none" and name == "none"
-        fits |= (what in TEXTS or (what == LIST and count.isdecimal())) and not rest and set(ways) <= set(known)
+        counted = what == LIST and (count == OWN or count.isdecimal())
+        fits |= (what in TEXTS or counted) and not rest and set(ways) <= set(known)
         if not fits:
             raise CwjaxError(
-                f"no condition is called {name!r}: use none, {', '.join(TEXTS)} or phrases:N, each but none also with "
-                f":WAY or :WAY+WAY behind it, of {', '.join(WAYS)} (phrases: only of lists)"
+                f"no condition is called {name!r}: use none, {', '.join(TEXTS)}, phrases:N or phrases:{OWN}, each but "
+                f"none also with :WAY or :WAY+WAY behind it, of {', '.join(WAYS)} (phrases: only of lists)"
             )
-        return cls(name, what, int(count or 0), () if what == "none" else tuple(dict.fromkeys(ways)))
+        number = None if count == OWN else int(count or 0)
+        return cls(name, what, number, () if what == "none" else tuple(dict.fromkeys(ways)))
 
     def serves(self, item: Item, others: Others) -> bool:
         """Whether what it tells is known of an item. Of items without phrases, lists hold those of others."""
         if self.what == LIST:
-            return others.have_phrases
+            return bool(item.phrases or item.distractors) if self.count is None else others.have_phrases
         return self.what == "none" or bool(TEXTS[self.what](item, others))
 
     def give(self, item: Item, others: Others) -> Given:
         """What it tells about an item that it serves."""
         if self.what == "none":
             return Given()
-        listed = others.phrases(item, self.count) if self.what == LIST else ()
+        count = len({*item.phrases, *item.distractors}) if self.count is None else self.count
+        listed = others.phrases(item, count) if self.what == LIST else ()
         text = TEXTS[self.what](item, others) if self.what in TEXTS else ""
         told = text or ", ".join(listed)
         options: dict[str, Any] = {}
