@@ -22,6 +22,7 @@ from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.examples.context import ContextProbabilities
 from cwjax.demo.corpus import DemoCorpusSettings
 from cwjax.errors import CwjaxError
+from cwjax.evaluation.transcription import CONDITIONS
 from cwjax.models.layers import Remat
 from cwjax.models.lora import LoraSettings
 from cwjax.models.spec_augment import SpecAugmentSettings
@@ -318,7 +319,7 @@ class EvaluationSettings:
     """Evaluate the first so many segments only; 0: all."""
     at_end: bool = True
     """Evaluate and write the report when training ends."""
-    conditions: tuple[str, ...] = ("right", "none", "wrong")
+    conditions: tuple[str, ...] = CONDITIONS
     """What the model is told at the end of training, see docs/evaluation.md; validation keeps to these three."""
 
     def __post_init__(self) -> None:

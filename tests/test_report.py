@@ -59,8 +59,10 @@ def test_json_has_the_agreed_keys(page: Path) -> None:
 
 
 def test_page_holds_charts_players_and_marked_words(page: Path) -> None:
-    tree = html.parse(str(page / "report.html"))
+    tree = html.parse(str(page / "report.html")).getroot()
     assert len(tree.findall(".//svg")) == 3
+    heads = [[cell.text_content() for cell in table.find("tr")] for table in tree.find_class("example")]
+    assert heads == [["", "told", "heard"]] * 2, "as those of all conditions"
     players = tree.findall(".//audio")
     assert len(players) == 2, "one example for each article"
     kind, data = players[0].get("src").split(",")

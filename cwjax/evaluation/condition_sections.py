@@ -10,7 +10,8 @@ from cwjax.evaluation.conditions import LIST, Condition
 from cwjax.evaluation.differences import compare
 from cwjax.evaluation.hypotheses import Line
 from cwjax.evaluation.items import Item
-from cwjax.evaluation.page import audio_uri
+from cwjax.evaluation.page import player
+from cwjax.evaluation.transcription import CONDITIONS
 from cwjax.inference.audio import Recording
 from cwjax.scoring.score import Run, Scores, summarise
 
@@ -200,18 +201,31 @@ def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tupl
 
 
 def _recording(item: Item, lines: Sequence[Line], why: str) -> str:
-    rows = ""
-    for line in lines:
-        told = html.escape(line["context"]) or (f"{line['phrases']:,} phrases" if line["phrases"] else "—")
-        heard = marked(item.reference, line["hypothesis"])
-        rows += f"<tr><th>{html.escape(line['condition'])}<td class=context>{told}<td>{heard}"
     sound = f"{html.escape(item.id)}, {lines[0]['duration']:,.0f} s, too long for this page"
     if lines[0]["duration"] <= LONGEST_SOUND:
-        sound = f"<audio controls preload=none src='{audio_uri(Recording.open(item.audio).samples)}'></audio>"
-    said = item.reference if len(item.reference) < 1000 else item.reference[:1000] + " …"
+        sound = player(Recording.open(item.audio).samples)
+    told = [line["context"] or (f"{line['phrases']:,} phrases" if line["phrases"] else "") for line in lines]
+    rows = [(line["condition"], one, line["hypothesis"]) for line, one in zip(lines, told, strict=True)]
+    return example(f"{sound} <b>{html.escape(why)}</b>", item.reference, rows)
+
+
+def example(head: str, reference: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    """A recording and what was heard in it, with the words marked that differ.
+
+    Args:
+        head: HTML of its first line.
+        reference: what was said.
+        rows: condition, what was told, what was heard.
+    """
+    said = reference if len(reference) < 1000 else reference[:1000] + " …"
+    table = "".join(
+        f"<tr class={condition if condition in CONDITIONS else 'other'}><th>{html.escape(condition)}"
+        f"<td class=context>{html.escape(told) or '—'}<td>{marked(reference, heard)}"
+        for condition, told, heard in rows
+    )
     return (
-        f"<section><p>{sound} <b>{html.escape(why)}</b></p><p><q>{html.escape(said)}</q></p>"
-        f"<table class=example><tr><th><th>told<th>heard{rows}</table></section>"
+        f"<section><p>{head}</p><p><q>{html.escape(said)}</q></p>"
+        f"<table class=example><tr><th><th>told<th>heard{table}</table></section>"
     )
 
 

@@ -27,6 +27,11 @@ def frame(title: str, style: str, body: str, script: str = "") -> str:
     )
 
 
+def player(samples: np.ndarray) -> str:
+    """HTML that plays samples at 16 kHz, (n,)."""
+    return f"<audio controls preload=none src='{audio_uri(samples)}'></audio>"
+
+
 def audio_uri(samples: np.ndarray) -> str:
     """Samples at 16 kHz, (n,), as the address of a sound that a page holds itself."""
     buffer = io.BytesIO()

@@ -10,9 +10,9 @@ import numpy as np
 
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.condition_sections import STYLE, marked
+from cwjax.evaluation.condition_sections import STYLE, example
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
-from cwjax.evaluation.page import audio_uri, frame
+from cwjax.evaluation.page import frame, player
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
 from cwjax.files import write_text
 from cwjax.scoring.normalisers import normaliser
@@ -187,16 +187,8 @@ def _headline(summary: dict[str, Any]) -> str:
 
 
 def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> str:
-    rows = "".join(
-        f"<tr class={condition}><th>{LABELS[condition]}<td class=context>{html.escape(one.contexts[condition]) or '—'}"
-        f"<td>{marked(one.segment.text, one.hypotheses[condition])}"
-        for condition in CONDITIONS
-    )
-    return (
-        f"<section><p><audio controls preload=none src='{audio_uri(read_audio(one.segment))}'></audio> "
-        f"<q>{html.escape(one.segment.text)}</q></p><table class=example>"
-        f"<tr><th><th>said to the text encoder<th>heard{rows}</table></section>"
-    )
+    rows = [(condition, one.contexts[condition], one.hypotheses[condition]) for condition in CONDITIONS]
+    return example(player(read_audio(one.segment)), one.segment.text, rows)
 
 
 def _pair_table(pairs: dict[str, dict[str, float]]) -> str:
