@@ -36,9 +36,12 @@ Section = TypeVar("Section")
 NEW = "new"
 """Instead of a directory or hub id: start from nothing."""
 
-Measure = Literal["wer/right", "wer/none", "loss", "token_accuracy", "homophones/right", "homophones/none"]
-"""What a validation measures: word error rate and homophones spelled as meant by context, and with the right context
-the loss of a token and the share of tokens guessed right."""
+Measure = Literal[
+    "wer/right", "wer/none", "wer/wrong", "cer/right", "cer/none", "cer/wrong", "loss", "token_accuracy",
+    "homophones/right", "homophones/none", "homophones/wrong",
+]  # fmt: skip
+"""What a validation measures: word and character error rate and homophones spelled as meant by context, and with the
+right context the loss of a token and the share of tokens guessed right."""
 TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 FreezableGroup = Literal["text_encoder", "audio_encoder", "decoder", "context", "embeddings"]
 

@@ -50,6 +50,7 @@ def test_overrides(file: Path) -> None:
         (["--train.keep-every", "-1"], "train.keep_every is -1: must not be negative"),
         (["--train.export-every", "-1"], "train.export_every is -1: must not be negative"),
         (["--train.best-by", "luck"], "luck"),
+        (["--train.best-by", "wrong:wer"], "wrong:wer.*wer/wrong"),
         (["--train.remat", "everything"], "everything"),
         (["--optim.weight-decay", "-0.1"], "optim.weight_decay is -0.1: must not be negative"),
         (["--optim.learning-rate", "nan"], "optim.learning_rate is nan: must be positive"),

@@ -119,6 +119,7 @@ def test_the_hypotheses_score_as_the_report_says(tmp_path: Path) -> None:
     for condition in ("right", "none", "wrong"):
         run = scores["runs"][f"hypotheses.jsonl: {condition}"]
         assert run["rates"]["WER"]["rate"] == pytest.approx(summary["wer"][condition])
+        assert run["rates"]["CER"]["rate"] == pytest.approx(summary["cer"][condition])
         share = run["rates"]["homophones"]
         assert share == share | {"rate": pytest.approx(summary["homophones"][condition]["share"]), "of": 4}
         assert (share["low"], share["high"]) == pytest.approx(

@@ -8,6 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from tiny_runs import losses, run, write_config
 
 import cwjax
 from cwjax import machine
-from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings, TrainSettings
+from cwjax.config import Config, DataSettings, Measure, ModelSettings, OptimizerSettings, TrainSettings
 from cwjax.data.examples.context import describe_for_evaluation
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
@@ -173,6 +174,7 @@ def test_the_loss_in_validation_is_that_of_the_true_transcripts(config: Path, va
     """Against logits of whole targets, one segment after another, of the exported model: the best one."""
     rows = {row["step"]: row for row in read_metrics(validated) if "validation/loss" in row}
     assert sorted(rows) == [4, 8, 12]
+    assert {f"validation/{by}" for by in get_args(Measure)} <= rows[4].keys(), "whatever the best may be chosen by"
     model, corpus = cwjax.load(validated / "model"), PreparedCorpus.read(config.parent / "corpus-prepared")
     positions = train.validation_positions(Config(train=TrainSettings(validate_every=4, validation_examples=6)), corpus)
     tokens = model.processor.tokens
@@ -249,7 +251,10 @@ def test_the_best_is_the_lowest_or_the_highest_and_can_be_judged_anew(caplog: py
     assert not rescore(progress, "loss")
     assert "train.best_by is loss, which was not measured before" in caplog.text
     assert note_validation(progress, 10, {"validation/loss": 9.0}, "loss")
-    for by in ("homophones/none", "token_accuracy"):
+    progress = dict(NOTHING_VALIDATED)
+    assert note_validation(progress, 2, {"validation/cer/wrong": 0.5}, "cer/wrong")
+    assert note_validation(progress, 4, {"validation/cer/wrong": 0.4}, "cer/wrong"), "less is better"
+    for by in ("homophones/wrong", "token_accuracy"):
         with pytest.raises(CwjaxError, match=f"train.best_by is {by}, but "):
             require_measure(by, False, False, Path("here"))
 

@@ -168,7 +168,7 @@ def validate(
         return None
     summary = summarise(transcriptions, evaluator.homophones)
     log_summary(summary)
-    measured = {f"validation/wer/{condition}": rate for condition, rate in summary["wer"].items()}
+    measured = {f"validation/{rate}/{one}": value for rate in ("wer", "cer") for one, value in summary[rate].items()}
     for condition, decisions in summary.get("homophones", {}).items():
         measured[f"validation/homophones/{condition}"] = decisions["share"]
     return measured

@@ -15,7 +15,7 @@ from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, sh
 from cwjax.evaluation.page import frame, player
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
 from cwjax.files import write_text
-from cwjax.scoring.normalisers import normaliser
+from cwjax.scoring.normalisers import joined_characters, normaliser
 from cwjax.scoring.word_errors import WordErrors, errors_by_place
 
 EXAMPLES = 8
@@ -26,14 +26,16 @@ def summarise(transcriptions: Sequence[Transcription], homophones: Homophones | 
     """The numbers of an evaluation, shares and rates in 0..1; words as the normaliser "whisper" has them.
 
     Returns:
-        `wer` by condition, `segments`, `reference_words`; with homophones also `homophones` by condition (`share`,
-        `low`, `high`, `count`, `partner`), `wer_elsewhere` by condition and `pairs` (pair -> share by condition).
+        `wer` and `cer` by condition, `segments`, `reference_words`; with homophones also `homophones` by condition
+        (`share`, `low`, `high`, `count`, `partner`), `wer_elsewhere` by condition and `pairs` (pair -> share by
+        condition).
     """
     errors = {condition: _total_errors(transcriptions, condition) for condition in CONDITIONS}
     summary: dict[str, Any] = {
         "segments": len(transcriptions),
-        "reference_words": errors["right"].reference_words,
-        "wer": {condition: errors[condition].rate for condition in CONDITIONS},
+        "reference_words": errors["right"][0].reference_words,
+        "wer": {condition: words.rate for condition, (words, _) in errors.items()},
+        "cer": {condition: characters.rate for condition, (_, characters) in errors.items()},
     }
     if homophones is None:
         return summary
@@ -102,8 +104,14 @@ def write_report(
         raise CwjaxError(f"{directory}: the report cannot be written ({error.strerror})") from error
 
 
-def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> WordErrors:
-    return sum((errors_by_place(*_words(one, condition))[0] for one in transcriptions), WordErrors())
+def _total_errors(transcriptions: Sequence[Transcription], condition: str) -> tuple[WordErrors, WordErrors]:
+    """Errors of words and of characters."""
+    words = characters = WordErrors()
+    for one in transcriptions:
+        both = _words(one, condition)
+        words += errors_by_place(*both)[0]
+        characters += errors_by_place(*(joined_characters(side, one.segment.language) for side in both))[0]
+    return words, characters
 
 
 def _words(one: Transcription, condition: str) -> tuple[list[str], list[str]]:
