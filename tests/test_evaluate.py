@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -300,6 +301,17 @@ def test_unseen_words_have_a_rate_of_their_own(tmp_path: Path) -> None:
     assert runs["none"]["rates"]["B-WER"]["of"] == 12, "that of the names stays as it is"
     assert summary["conditions"]["pairs"][0]["rates"]["WER of unseen words"]["difference"] == -1
     assert "WER of unseen words, %" in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_wrong_with_a_recording_is_said_once_under_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quiet = [replace(item, audio=item.audio / 100) if number < 2 else item for number, item in enumerate(items())]
+    evaluate(tmp_path, asked=quiet)
+    said = [message for message in caplog.messages if "quiet" in message]
+    assert said == [f"item {number}: is very quiet (46 dB below full scale) and amplified" for number in (0, 1)]
+    with pytest.raises(CwjaxError, match=r"^item 3: holds samples that are not finite"):
+        evaluate(tmp_path, asked=[*items()[:3], replace(items()[3], audio=np.full(16_000, np.nan, np.float32))])
 
 
 def test_each_process_has_a_file_and_all_take_over_those_of_all(

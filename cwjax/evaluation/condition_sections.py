@@ -12,7 +12,6 @@ from cwjax.evaluation.hypotheses import Line
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.page import player
 from cwjax.evaluation.transcription import CONDITIONS
-from cwjax.inference.audio import Recording
 from cwjax.scoring.score import Run, Scores, summarise
 
 PLAIN = "none"
@@ -203,7 +202,7 @@ def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tupl
 def _recording(item: Item, lines: Sequence[Line], why: str) -> str:
     sound = f"{html.escape(item.id)}, {lines[0]['duration']:,.0f} s, too long for this page"
     if lines[0]["duration"] <= LONGEST_SOUND:
-        sound = player(Recording.open(item.audio).samples)
+        sound = player(item.open(again=True).samples)
     told = [line["context"] or (f"{line['phrases']:,} phrases" if line["phrases"] else "") for line in lines]
     rows = [(line["condition"], one, line["hypothesis"]) for line, one in zip(lines, told, strict=True)]
     return example(f"{sound} <b>{html.escape(why)}</b>", item.reference, rows)

@@ -29,7 +29,6 @@ from cwjax.evaluation.homophones import Homophones
 from cwjax.evaluation.hypotheses import HypothesesFile, Line, described, hash_of, line_of
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.transcription import CONDITIONS, Transcription, transcriptions
-from cwjax.inference.audio import Recording
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcription import Request
@@ -64,6 +63,7 @@ class Evaluator:
         self.homophones = Homophones.of_corpus(corpus.directory) if corpus else None
         self._batch_size = batch_size
         self._stop_asked = stop_asked
+        self._opened: set[str] = set()
 
     def transcribe(
         self, parameters: Parameters, positions: Sequence[int], options: DecodingOptions, quiet: bool = False
@@ -158,7 +158,8 @@ class Evaluator:
             for item in items:
                 given = condition.give(item, others)
                 spoken = dataclasses.replace(options, language=item.language, **given.options)
-                request = Request(Recording.open(item.audio), given.context, spoken)
+                request = Request(item.open(again=item.id in self._opened), given.context, spoken)
+                self._opened.add(item.id)
                 asked[request], seconds[request] = (item, given), 0.0
                 yield request
 

@@ -1,8 +1,16 @@
 """What is transcribed and scored in an evaluation, wherever it comes from: a prepared corpus or a public suite."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from cwjax.data.audio.decode import log as reading_log
+from cwjax.data.audio.decode import name_of
+from cwjax.errors import CwjaxError
+from cwjax.inference.audio import Recording
+from cwjax.inference.audio import log as recording_log
 
 
 @dataclass(frozen=True)
@@ -31,3 +39,25 @@ class Item:
     phrases: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self, again: bool = False) -> Recording:
+        """Reads its audio. What is wrong with it is said under the file's or the item's name, and not `again`.
+
+        Raises:
+            CwjaxError: it cannot be read.
+        """
+        nameless = name_of(None)
+
+        def tell(record: logging.LogRecord) -> bool:
+            record.args = tuple(self.id if one == nameless else one for one in record.args or ())
+            return not again
+
+        with ExitStack() as opened:
+            for log in (reading_log, recording_log):
+                log.addFilter(tell)
+                opened.callback(log.removeFilter, tell)
+            try:
+                found = Recording.open(self.audio)
+            except CwjaxError as error:
+                raise CwjaxError(str(error).replace(nameless, self.id)) from error
+        return replace(found, name=found.name.replace(nameless, self.id))
