@@ -117,9 +117,7 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
     rows = ""
     for pair in pairs:
         cells = [f"{pair['utterances']:,}", _counts(pair["recordings"]) if "recordings" in pair else ""]
-        for one in map(pair["rates"].get, rates):
-            p = "" if one is None else f"p {one['p']:.3f}" if one["p"] >= 0.001 else "p &lt; 0.001"
-            cells.append(f"{_figure(one, 'difference', '+')}, {p}" if one else "")
+        cells += [_figure(one, "difference", "+") if one else "" for one in map(pair["rates"].get, rates)]
         rows += f"<tr><th>{html.escape(pair['second'])}" + "".join(f"<td>{cell}" for cell in cells)
     kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
     head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
@@ -147,7 +145,8 @@ def _figure(one: dict[str, float | None], key: str = "rate", sign: str = "") -> 
     value, low, high = (
         one[name] if one[name] is None else f"{100 * one[name]:{sign}.1f}" for name in (key, "low", "high")
     )
-    return f"{value or ''} <small>({low or '?'} to {high or '?'})</small>"
+    p = "" if "p" not in one else f", p {one['p']:.3f}" if one["p"] >= 0.001 else ", p &lt; 0.001"
+    return f"{value or ''}{p} <small>({low or '?'} to {high or '?'})</small>"
 
 
 def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
@@ -242,5 +241,5 @@ def marked(reference: str, hypothesis: str) -> str:
 
 
 STYLE = """
-.conditions td, .conditions th { white-space:nowrap } .conditions small { color:var(--soft) }
+.conditions td, .conditions th { white-space:nowrap } .conditions small { color:var(--soft); display:block }
 """

@@ -45,7 +45,8 @@ def cluster_sums(counts: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 def rate_intervals(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> np.ndarray:
     """95 % intervals of sum(errors) / sum(words) where each row is a cluster: (k, r) and (k, r) -> (r, 2).
 
-    "Errors" may be whatever is counted, such as words that are right. Of no words, anything is possible.
+    "Errors" may be whatever is counted, such as words that are right. Where all clusters agree, at 0 or 1, words are
+    taken as independent. Of no words, anything is possible.
     """
     errors, words = (_pooled(one) for one in (errors, words))
     clusters = len(errors)
