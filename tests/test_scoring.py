@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -214,6 +215,20 @@ def test_other_mistakes_are_named_in_a_line(tmp_path: Path) -> None:
         summarise(score_files(own))
     assert main(["score", str(heard), "--references", str(said), "--json", str(said)]) == 1
     assert said.read_text("utf-8").startswith("a\t")
+
+
+def test_numbers_that_are_none_are_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of nothing said there is no rate, and of one utterance no interval of a difference."""
+    files = [write(tmp_path / f"{name}.jsonl", [{"id": "a", "text": name, "reference": ""}]) for name in ("", "x")]
+    said = [write(tmp_path / f"{name}2.jsonl", [{"id": "a", "text": name, "reference": "x"}]) for name in ("", "x")]
+    for pair in (files, said):
+        assert main(["score", *map(str, pair), "--json", str(tmp_path / "scores.json")]) == 0
+        printed = capsys.readouterr().out
+        assert "?" in printed
+        assert not re.search(r"\b(inf|nan)\b", printed)
+        json.loads((tmp_path / "scores.json").read_text("utf-8"), parse_constant=pytest.fail)
+    scores = score_files(said)
+    assert summarise(scores) == summarise(scores)
 
 
 def test_utterances_without_a_list_are_counted(tmp_path: Path) -> None:

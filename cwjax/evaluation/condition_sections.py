@@ -1,7 +1,6 @@
 """The report's sections on conditions: rates with intervals, what context changes and costs, what to listen to."""
 
 import html
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -56,16 +55,7 @@ def compared(scores: Scores, lines: Lines, unseen: Scores | None = None) -> dict
         speeds = [60 * line["seconds"] / line["duration"] for line in own if line["duration"]]
         run["seconds_per_minute"] = median(speeds) if speeds else None
     pairs = [pair | {side: names[pair[side]] for side in ("first", "second")} for pair in found["pairs"]]
-    return _finite(found | {"runs": runs, "pairs": pairs})
-
-
-def _finite(value: Any) -> Any:
-    """JSON values, None for numbers that are none: of one cluster there is no interval."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return found | {"runs": runs, "pairs": pairs}
 
 
 def condition_of(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,12 +135,14 @@ def score_files(
 def summarise(scores: Scores, by: str = "", against: str = "") -> dict[str, Any]:
     """Rates in 0..1 with 95 % intervals, by run, and what differs between each two runs, as JSON values.
 
+    Numbers that are none, such as the interval of a difference on one cluster, are None.
+
     Args:
         scores: of `score_files`.
         by: one of `FIELDS`, for rates of each of its values as well.
         against: name of the run that all others are compared with, and only with that; empty: all with all.
     """
-    found: dict[str, Any] = {"normaliser": scores.normaliser, "notes": scores.notes, "runs": {}, "pairs": []}
+    found: dict[str, Any] = {"normaliser": scores.normaliser, "notes": [*scores.notes], "runs": {}, "pairs": []}
     for run in scores.runs:
         found["runs"][run.name] = _rates(run, scores.measures, np.arange(len(run.places)))
         if by:
@@ -152,7 +155,15 @@ def summarise(scores: Scores, by: str = "", against: str = "") -> dict[str, Any]
     pairs = ((runs[0], other) for other in runs[1:]) if against else itertools.combinations(runs, 2)
     for first, second in pairs:
         found["pairs"].append(_compare(first, second, scores.measures, found["notes"]))
-    return found
+    return _finite(found)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clusters_of(fields: dict[str, Sequence[str]]) -> tuple[str, np.ndarray]:

@@ -21,8 +21,7 @@ def table(scores: dict[str, Any], by: str = "") -> str:
     for pair in scores["pairs"]:
         lines += ["", f"{pair['second']} less {pair['first']}, on {pair['utterances']:,} utterances"]
         for rate, one in pair["rates"].items():
-            apart = f"{100 * one['difference']:+7.2f} ({100 * one['low']:+.2f} to {100 * one['high']:+.2f})"
-            lines.append(f"  {rate:{width}}{apart:30} p {one['p']:.3f}")
+            lines.append(f"  {rate:{width}}{_percent(one, 'difference', '+'):30} p {one['p']:.3f}")
         if "mapsswe" in pair:
             test, recordings = pair["mapsswe"], pair["recordings"]
             lines.append(f"  MAPSSWE p {test['p']:.3f}, {test['segments']:,} segments")
@@ -35,8 +34,12 @@ def table(scores: dict[str, Any], by: str = "") -> str:
 
 
 def _figure(one: dict[str, Any]) -> str:
-    rate = f"{100 * one['rate']:6.2f} ({100 * one['low']:.2f} to {100 * one['high']:.2f})"
     errors = "".join(
         f"  {name} {count:,}" for name, count in zip(("sub", "del", "ins"), one.get("errors", ()), strict=False)
     )
-    return f"{rate:28} of {one['of']:,}{errors}"
+    return f"{_percent(one, 'rate'):28} of {one['of']:,}{errors}"
+
+
+def _percent(one: dict[str, Any], key: str, sign: str = "") -> str:
+    value, low, high = ("?" if one[name] is None else f"{100 * one[name]:{sign}.2f}" for name in (key, "low", "high"))
+    return f"{value:>6} ({low} to {high})"
