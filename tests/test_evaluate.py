@@ -76,7 +76,7 @@ def evaluate(
 ) -> tuple[dict, Hearing]:
     hearing = hearing or Hearing()
     evaluator = Evaluator(lambda _: hearing, jnp.float32, None, 4)
-    facts = {"steps": 1200}
+    facts = {"steps": 1200, "scores": {"word error rate": {"none": 0.5}}}
     summary = evaluate_items(evaluator, {"kernel": jnp.ones(3)}, asked or items(), output, "Names", facts, [], ladder)
     return summary, hearing
 

@@ -95,5 +95,7 @@ def test_a_suite_is_heard_in_all_ways_and_scored_as_the_report_says(
     for pair in found["pairs"]:
         names = {side: f"hypotheses.jsonl: {pair[side]}" for side in ("first", "second")}
         assert pair | names in again["pairs"]
-    table = html.parse(str(report / "report.html")).find(".//table")
-    assert [row[0].text_content() for row in table.iter("tr")][1:] == list(CONDITIONS)
+    page = html.parse(str(report / "report.html"))
+    assert [row[0].text_content() for row in page.find(".//table").iter("tr")][1:] == list(CONDITIONS)
+    assert page.find(".//h1").text == f"{folder.name}: {SUITE}"
+    assert json.loads((report / "report.json").read_text("utf-8"))["facts"]["evaluated on"] == SUITE

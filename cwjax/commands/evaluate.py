@@ -64,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
     names = options.conditions or CONDITIONS
     conditions = [Condition.named(name) for name in names]
     part = options.suite.replace("/", "-") if options.suite else options.split
-    home = Path(options.model).resolve().parent
-    title = home.name if Path(options.model).exists() else options.model
+    place = Path(options.model).resolve()
+    home = place.parent
+    title = options.model if not place.exists() else home.name if place.name == "model" else place.name
     output = Path(options.output or home / f"evaluation-{part}")
     for option, given in (("--model", options.model), ("--data", options.data)):
         if given and output.resolve() == Path(given).resolve():
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
             split=options.suite.partition("/")[2] or "test" if options.suite else options.split,
             seen=training_words(options.seen) if options.seen else frozenset(),
         )
-        told = model.source.facts(), read_metrics(output), ladder
+        facts = model.source.facts() | {"evaluated on": options.suite or options.data, "evaluated with": __version__}
+        told = facts, read_metrics(output), ladder
         if options.suite:
             evaluate_items(evaluator, model.params, items, output, f"{title}: {options.suite}", *told)
         else:

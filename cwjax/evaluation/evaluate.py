@@ -204,4 +204,5 @@ def _presentable(facts: dict[str, Any]) -> dict[str, str]:
             case _:
                 return str(value)
 
-    return {name.replace("_", " "): text(value) for name, value in facts.items()}
+    own = {name: value for name, value in facts.items() if not isinstance(value, dict)}  # but for earlier scores
+    return {name.replace("_", " "): text(value) for name, value in own.items()}
