@@ -156,7 +156,7 @@ def test_the_page_shows_conditions_curves_and_what_to_listen_to(evaluated: Path)
     assert rates[0][1:] == ["phrases", "WER, %", "U-WER, %", "B-WER, %", "work, s/min"]
     assert rates[1][2].startswith("14.3 (")
     assert [row[0] for row in differences[1:]] == list(CONDITIONS[1:])
-    assert differences[1][1:3] == ["12", "6 / 0 / 0 (better 48 to 100 %, worse 0 to 52 %)"]
+    assert differences[1][1:3] == ["12", "6 / 0 / 0 better 48 to 100 % worse 0 to 52 %"]
     assert differences[1][-1] == "-100.0, p < 0.001 (-100.0 to -100.0)"
     assert len(tree.findall(".//svg")) == 1
     labels = {text.text for text in tree.iter("{*}text", "text")}

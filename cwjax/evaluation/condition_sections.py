@@ -111,18 +111,15 @@ def _differences(pairs: Sequence[dict[str, Any]]) -> str:
         rows += f"<tr><th>{html.escape(pair['second'])}" + "".join(f"<td>{cell}" for cell in cells)
     kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
     head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
-    head = f"<tr><th><th>items<th>{kind} better / equal / worse{head}"
+    head = f"<tr><th><th>items<th>{kind} <small>better / equal / worse</small>{head}"
     return f"<figure><table class=conditions>{head}{rows}</table></figure>"
 
 
 def _counts(recordings: dict[str, Any]) -> str:
-    better, worse = (
-        f"{name} {100 * low:.0f} to {100 * high:.0f} %"
-        for name in ("better", "worse")
-        for low, high in (recordings["intervals"][name],)
-    )
     counts = " / ".join(f"{recordings[name]:,}" for name in ("better", "equal", "worse"))
-    return f"{counts} <small>({better}, {worse})</small>"
+    shares = {name: recordings["intervals"][name] for name in ("better", "worse")}
+    parts = (f" <small>{name} {100 * low:.0f} to {100 * high:.0f} %</small>" for name, (low, high) in shares.items())
+    return counts + "".join(parts)
 
 
 def _names(having_rates: Any) -> list[str]:
