@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from cwjax import __version__
-from cwjax.commands import convert, evaluate, push, score
+from cwjax.commands import align, convert, evaluate, push, score
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS, missing_package, require_package
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
     preparing = commands.add_parser("prepare", help="make a corpus ready for training")
+    align.add_options(commands.add_parser("align", help="find when the words of a text are said in long recordings"))
     commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     evaluate.add_options(commands.add_parser("evaluate", help="measure what a model makes of contexts and phrases"))
@@ -59,7 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
-        runs = {"evaluate": evaluate.run, "score": score.run, "convert": convert.run, "push": push.run}
+        runs = {
+            "align": align.run,
+            "evaluate": evaluate.run,
+            "score": score.run,
+            "convert": convert.run,
+            "push": push.run,
+        }
         if arguments[:1] == ["prepare"]:
             from cwjax.commands import prepare
 
