@@ -4,11 +4,18 @@
     cwjax align --audio DIR/part-*.flac --text DIR/book.txt --model openai/whisper-base --output DIR/aligned
     python benchmarks/align.py score --directory DIR [--aligned OUTPUT]
 
+    python benchmarks/align.py join --clips FOLDER --text BOOKS --directory DIR
+    cwjax align --audio DIR/joined.flac --text DIR/book.txt --output DIR/aligned
+    python benchmarks/align.py score-clips --directory DIR
+
 `make` takes 300,000 characters of a text, as one book, and lets eSpeak NG read them aloud, a voice a chapter: every
 second pair of chapters in the wrong order, 5 % of the sentences left out, 3 % of sentences said that are not in the
 book, an announcement before each file, and pauses and faint noise between. BOOKS is any plain text in English of
 600,000 characters or more, of Project Gutenberg for instance, or Jane Austen's novels as Debian has them: the file
 `Rdata.rdb` of its package r-cran-janeaustenr. `score` compares with what was said when.
+
+`join` puts clips of real speech one after the other, a folder with `text.tsv` (name and text of each), and their text
+into the middle of the book; `score-clips` says how many words of each clip were placed, and how far from its ends.
 """
 
 import argparse
@@ -28,16 +35,17 @@ import soxr
 
 from cwjax.alignment.run import CUTS_FILE
 from cwjax.alignment.written import written
+from cwjax.data.audio.decode import read_audio
 from cwjax.data.audio.log_mel import SAMPLING_RATE
-from cwjax.data.cuts import read_cuts
+from cwjax.data.cuts import TimedWord, read_cuts
 from cwjax.demo.espeak import Voice, synthesize
 
 CHARACTERS, CHAPTER = 300_000, 12_000
 SKIPPED, INSERTED = 0.05, 0.03
 PART_MINUTES = 30
 NOISE = 0.0005
-TOLERANCE = 0.25
-"""Seconds by which a word may be beside its true time and still be placed right."""
+TOLERANCE, CLIP_TOLERANCE = 0.25, 0.3
+"""Seconds by which a word may be beside its true time and still be placed right, and a clip's words from its ends."""
 VARIANTS = ("m1", "m3", "m7", "f1", "f2", "f4", "Alex", "Andy", "Annie", "Michael", "linda")
 ANNOUNCEMENT = (
     "This is a LibriVox recording. All LibriVox recordings are in the public domain. For more information, or to "
@@ -56,24 +64,28 @@ class Sentence:
 def main() -> None:
     """Makes, or scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("make", "score"))
+    parser.add_argument("what", choices=("make", "score", "join", "score-clips"))
     parser.add_argument("--text", type=Path, help="to read aloud")
     parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, help="folder of clips to join")
     parser.add_argument("--aligned", type=Path, help="output of the command (DIRECTORY/aligned)")
     parser.add_argument("--hours", type=float, default=3.0)
     options = parser.parse_args()
+    aligned = options.aligned or options.directory / "aligned"
+    options.directory.mkdir(parents=True, exist_ok=True)
     if options.what == "make":
         make(options.text, options.directory, options.hours)
+    elif options.what == "join":
+        join(options.clips, options.text, options.directory)
+    elif options.what == "score":
+        score(options.directory, aligned)
     else:
-        score(options.directory, options.aligned or options.directory / "aligned")
+        score_clips(options.directory, aligned)
 
 
 def make(source: Path, directory: Path, hours: float) -> None:
     """Writes `book.txt`, `part-NN.flac` and `truth.jsonl`, a line a word of the book that is read."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = read_books(source)
-    first = text.index("\n\n", len(text) // 10) + 2
-    book, others = text[first : first + CHARACTERS], text[first + CHARACTERS :]
+    book, others = from_books(source)
     (directory / "book.txt").write_text(book, encoding="utf-8")
     draw = random.Random(0)
     strange = [one.text for one in sentences(others)]
@@ -111,6 +123,13 @@ def make(source: Path, directory: Path, hours: float) -> None:
         if samples:
             finish()
     print(f"{part - 1} files, {total / 3600:.2f} hours")
+
+
+def from_books(source: Path) -> tuple[str, str]:
+    """So many characters that one book has, and what is after them."""
+    text = read_books(source)
+    first = text.index("\n\n", len(text) // 10) + 2
+    return text[first : first + CHARACTERS], text[first + CHARACTERS :]
 
 
 def read_books(source: Path) -> str:
@@ -204,6 +223,48 @@ def score(directory: Path, aligned: Path) -> None:
     print(f"{right + wrong} words were placed, {100 * right / (right + wrong):.2f} % of them rightly")
     median, late = np.quantile(errors, [0.5, 0.9])
     print(f"error of beginnings and ends: median {median:.3f} s, nine of ten below {late:.3f} s")
+
+
+def join(clips: Path, source: Path, directory: Path) -> None:
+    """Writes `joined.flac`, `book.txt` and `clips.json`: of each clip its characters in the book, its start and end."""
+    book, _ = from_books(source)
+    begin = book.index("\n\n", len(book) // 2) + 2
+    before, parts, sound, facts = book[:begin], [], [], []
+    for line in (clips / "text.tsv").read_text(encoding="utf-8").splitlines():
+        name, text = line.split("\t")
+        first, start = len(before) + sum(len(part) + 1 for part in parts), sum(map(len, sound)) / SAMPLING_RATE
+        parts.append(text)
+        sound.append(read_audio(clips / f"{name}.flac"))
+        end = sum(map(len, sound)) / SAMPLING_RATE
+        facts.append({"clip": name, "begin": first, "end_character": first + len(text), "start": start, "end": end})
+    soundfile.write(directory / "joined.flac", np.concatenate(sound), SAMPLING_RATE)
+    (directory / "book.txt").write_text(f"{before}{' '.join(parts)}\n\n{book[begin:]}", encoding="utf-8")
+    (directory / "clips.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def score_clips(directory: Path, aligned: Path) -> None:
+    """Prints a line a clip that lacks words or whose ends are off, and the sums."""
+    text = written((directory / "book.txt").read_text(encoding="utf-8"))
+    (cut,) = read_cuts(aligned / CUTS_FILE)
+    times: dict[int, TimedWord] = {}
+    for one in cut.supervisions:
+        first = int(np.searchsorted(text.begins, one.custom["characters"][0]))
+        times.update(enumerate(one.words, first))
+    errors, lacking, expected = [], 0, set()
+    for clip in json.loads((directory / "clips.json").read_text(encoding="utf-8")):
+        words = range(*np.searchsorted(text.begins, [clip["begin"], clip["end_character"]]).tolist())
+        expected.update(words)
+        missing = [text.between(word, word + 1) for word in words if word not in times]
+        lacking += len(missing)
+        off = [
+            abs(times[words[0]].start - clip["start"]) if words[0] in times else np.inf,
+            abs(times[words[-1]].end - clip["end"]) if words[-1] in times else np.inf,
+        ]
+        errors += off
+        if missing or max(off) > CLIP_TOLERANCE:
+            print(f"{clip['clip']}: begins off by {off[0]:.2f} s, ends by {off[1]:.2f} s; without {missing}")
+    print(f"{len(expected) - lacking} of {len(expected)} words placed, {len(times.keys() - expected)} others")
+    print(f"ends of clips: median error {np.median(errors):.3f} s, largest {max(errors):.3f} s")
 
 
 def silence(seconds: float, draw: random.Random) -> np.ndarray:

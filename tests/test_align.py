@@ -274,10 +274,26 @@ def test_a_word_that_is_not_heard_is_placed_only_where_there_is_time_for_it():
 def test_times_are_corrected_by_the_pauses_of_the_sound():
     words = [HeardWord("one", 0.9, 1.6, 1), HeardWord("two", 1.6, 2.7, 1), HeardWord("three", 3.2, 3.6, 1)]
     found = heard(words, [(0.0, 1.0), (1.5, 2.0), (2.5, 3.1), (3.7, 5.0)])
-    np.testing.assert_allclose(found.start, [1.0, 2.0, 3.1])
-    np.testing.assert_allclose(found.end, [1.5, 2.5, 3.7])
+    placement = place(written("one two three"), [found])
+    np.testing.assert_allclose(placement.start, [1.0, 2.0, 3.1])
+    np.testing.assert_allclose(placement.end, [1.5, 2.5, 3.7])
     assert found.sounding(0.0, 5.0) == pytest.approx(0.5 + 0.5 + 0.6)
     assert found.sounding(1.25, 2.25) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "pause", "expected"),
+    [
+        ("one two three", (1.3, 1.6), [1.0, 1.3, 1.6, 2.0, 2.0, 2.5]),  # the model looks ahead: "two" began too early
+        ("one two, three", (1.75, 1.84), [1.0, 1.5, 1.5, 1.75, 1.84, 2.5]),  # a mark in the text
+        ("one two three", (2.2, 2.28), [1.0, 1.5, 1.5, 2.0, 2.0, 2.5]),  # a stop within "three"
+        ("one two three", (2.0, 2.08), [1.0, 1.5, 1.5, 2.0, 2.08, 2.5]),
+    ],
+)
+def test_a_pause_is_put_where_it_is_likely(text, pause, expected):
+    words = [HeardWord("one", 1.0, 1.5, 1), HeardWord("two", 1.5, 2.0, 1), HeardWord("three", 2.0, 2.5, 1)]
+    placement = place(written(text), [heard(words, [pause])])
+    np.testing.assert_allclose(np.stack([placement.start, placement.end], axis=1).ravel(), expected)
 
 
 @pytest.mark.parametrize(

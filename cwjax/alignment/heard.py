@@ -6,10 +6,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cwjax.alignment.hearing import HeardWord, Interval
-from cwjax.alignment.written import plain, written
+from cwjax.alignment.written import ends_phrase, written
 
-LONGEST_ONSET = 0.3
-"""Seconds that a word may begin after a pause, or end before one, by the model and not by the sound."""
+LONGEST_CLOSURE = 0.105
+"""Seconds of silence that there may be within a word, before a stop."""
+FARTHEST, NEAR = 0.5, 0.12
+"""Seconds by which the model may be wrong about the ends of words: where there is a pause, and where it is short."""
+PHRASE_BONUS = 0.02
+"""Seconds that a pause is rather where a mark of punctuation is."""
+EARLY = 0.2
+"""What a word that begins too early counts, of one that begins too late: the model looks ahead in pauses."""
+SHORTEST_WORD = 0.04
+"""Seconds that are left to a word."""
 
 
 @dataclass
@@ -18,13 +26,15 @@ class Heard:
 
     Attributes:
         plain: letters and digits of each.
-        start, end: (N,) seconds, corrected by the pauses.
+        start, end: (N,) seconds.
+        marked: (N,) bool, whether a mark of punctuation follows.
         pauses: (P, 2) seconds in which nothing sounds.
     """
 
     plain: list[str] = field(default_factory=list)
     start: np.ndarray = field(default_factory=lambda: np.zeros(0))
     end: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    marked: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     pauses: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
     def __len__(self) -> int:
@@ -40,19 +50,19 @@ class Heard:
 
 
 def heard(words: Sequence[HeardWord], pauses: Sequence[Interval]) -> Heard:
-    """Words without marks, cut where those of a text are, and without pauses in their times."""
-    said = [word for word in words if plain(word.text)]
-    times = np.array([(word.start, word.end) for word in said]).reshape(-1, 2)
-    quiet = np.array(pauses).reshape(-1, 2)
-    _keep_out_of_pauses(times, quiet)
-    forms, starts, ends = [], [], []
-    for word, (start, end) in zip(said, times.tolist(), strict=True):
+    """Words without marks, cut where those of a text are."""
+    found = Heard(pauses=np.array(pauses).reshape(-1, 2))
+    starts, ends, marked = [], [], []
+    for word in words:
         pieces = written(word.text)
-        bounds = shared(start, end, pieces.lengths)
-        forms += pieces.plain
-        starts += bounds[:-1].tolist()
-        ends += bounds[1:].tolist()
-    return Heard(forms, np.array(starts), np.array(ends), quiet)
+        if len(pieces):
+            bounds = shared(word.start, word.end, pieces.lengths)
+            found.plain.extend(pieces.plain)
+            starts += bounds[:-1].tolist()
+            ends += bounds[1:].tolist()
+            marked += [ends_phrase(word.text[end - 1]) for end in pieces.ends.tolist()]
+    found.start, found.end, found.marked = np.array(starts), np.array(ends), np.array(marked, bool)
+    return found
 
 
 def shared(start: float, end: float, lengths: np.ndarray) -> np.ndarray:
@@ -60,24 +70,34 @@ def shared(start: float, end: float, lengths: np.ndarray) -> np.ndarray:
     return start + (end - start) * np.cumsum([0, *lengths]) / lengths.sum()
 
 
-def _keep_out_of_pauses(times: np.ndarray, pauses: np.ndarray) -> None:
-    """Moves beginnings and ends of words, (N, 2), to where the sound begins and ends."""
-    begins, ends = pauses.T
-    previous = 0.0
-    for place, (start, end) in enumerate(times.tolist()):
-        for pause in range(np.searchsorted(ends, start, "right"), np.searchsorted(begins, end, "left")):
-            before, after = begins[pause] - start, end - ends[pause]
-            if before > max(after, 0):
-                end = min(end, begins[pause])
-                break
-            start = max(start, ends[pause]) if after > 0 else start
-        pause = np.searchsorted(ends, start, "right") - 1
-        if pause >= 0 and start - ends[pause] < LONGEST_ONSET and ends[pause] >= previous:
-            start = ends[pause]
-        following = times[place + 1, 0] if place + 1 < len(times) else np.inf
-        pause = np.searchsorted(begins, end, "left")
-        if pause < len(begins) and begins[pause] - end < LONGEST_ONSET and begins[pause] <= following:
-            end = begins[pause]
-        start = max(start, previous)
-        times[place] = start, max(end, start)
-        previous = times[place, 1]
+def put_pauses_between(times: np.ndarray, marked: np.ndarray, pauses: np.ndarray) -> None:
+    """Moves the ends of words, (N, 2) in order of time, to the pauses, (P, 2), that are most likely between them.
+
+    A pause belongs between the two words where the least sound changes hands, rather after a mark of punctuation, and
+    of several between the same two the longest counts. One within a word may be the closure of a stop.
+    """
+    count = len(times)
+    begins, ends = np.concatenate([times[:, 0], [np.inf]]), np.concatenate([[-np.inf], times[:, 1]])
+    bonus = PHRASE_BONUS * np.concatenate([[False], marked])
+    chosen: dict[int, tuple[float, float]] = {}
+    for start, end in pauses.tolist():
+        near = np.searchsorted(begins[:-1], [start - FARTHEST, end + FARTHEST])
+        between = np.arange(max(near[0] - 1, 0), min(near[1] + 2, count + 1))
+        early, late = np.maximum(0, start - begins[between]), np.maximum(0, ends[between] - end)
+        is_sure = (end - start >= LONGEST_CLOSURE) | (bonus[between] > 0)
+        allowed = np.maximum(early, late) <= np.where(is_sure, FARTHEST, NEAR)
+        if not allowed.any():
+            continue
+        cost = np.where(allowed, EARLY * early + late - bonus[between], np.inf)
+        place = int(between[np.argmin(cost)])
+        if place not in chosen or end - start > chosen[place][1] - chosen[place][0]:
+            chosen[place] = start, end
+    for place, (start, end) in sorted(chosen.items()):
+        fits_before = place == 0 or start - times[place - 1, 0] >= SHORTEST_WORD
+        fits_after = place == count or times[place, 1] - end >= SHORTEST_WORD
+        if fits_before and fits_after:
+            if place > 0:
+                times[place - 1, 1] = start
+            if place < count:
+                times[place, 0] = end
+    np.maximum.accumulate(times.ravel(), out=times.ravel())

@@ -36,7 +36,7 @@ STRETCH, SEARCHED = 300.0, 20.0
 """Seconds of a stretch, and before its end in which the quietest moment is where it is cut."""
 QUIETEST = 0.3
 """Seconds that have to be quiet there."""
-SHORTEST_PAUSE = 0.1
+SHORTEST_PAUSE = 0.05
 PAUSE_LEVEL = 0.3
 """Seconds of a pause, and its level as a share of the way from the noise to what is loud, in decibels."""
 BATCH_SIZE = 8

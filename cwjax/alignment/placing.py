@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cwjax.alignment.anchors import Pairs, chains
-from cwjax.alignment.heard import Heard, shared
+from cwjax.alignment.heard import Heard, put_pauses_between, shared
 from cwjax.alignment.word_alignment import Match, align
-from cwjax.alignment.written import Written
+from cwjax.alignment.written import Written, ends_phrase
 
 LARGEST_GAP = 200_000
 """Words heard times words of the text that are aligned as a whole; of more, both ends are."""
@@ -96,6 +96,7 @@ def place(text: Written, recordings: Sequence[Heard], known: Placement | None = 
     for number, (recording, pairs) in enumerate(found):
         if len(pairs):
             placing.fill(recording, number, pairs)
+    placing.settle()
     placing.forget_chance()
     if known is not None:
         placing.keep(known)
@@ -160,6 +161,24 @@ class _Placing:
         free = ~self._used[recording][begin[0] : end[0]], ~self.placement.is_placed[begin[1] : end[1]]
         reached = [last - min(_leading(one[::-1][:REACH]), REACH) for last, one in zip(end, free, strict=True)]
         self._align(recording, chain, reached, end, open_begin=True)
+
+    def settle(self) -> None:
+        """Moves the ends of words to the pauses of the sound."""
+        placement, text = self.placement, self._text
+        for number, heard in enumerate(self._recordings):
+            words = np.flatnonzero(placement.recording == number)
+            others = np.flatnonzero(~self._used[number])
+            marked = [ends_phrase(text.text[text.ends[word] - 1]) for word in words.tolist()]
+            columns = (placement.start, heard.start), (placement.end, heard.end)
+            times = np.stack([np.concatenate([mine[words], theirs[others]]) for mine, theirs in columns], axis=1)
+            order = np.lexsort([times[:, 1], times[:, 0]])
+            moved = times[order]
+            put_pauses_between(
+                moved, np.concatenate([np.array(marked, bool), heard.marked[others]])[order], heard.pauses
+            )
+            times[order] = moved
+            for column, (mine, theirs) in enumerate(columns):
+                mine[words], theirs[others] = times[: len(words), column], times[len(words) :, column]
 
     def forget_chance(self) -> None:
         """Takes back words around which hardly any was heard as it is written, that take too long, or that are the

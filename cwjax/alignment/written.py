@@ -72,6 +72,11 @@ def plain(word: str) -> str:
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", word).casefold()))
 
 
+def ends_phrase(word: str) -> bool:
+    """Whether a mark of punctuation follows a word as it is written."""
+    return not word.strip()[-1:].isalnum()
+
+
 def read_written(path: Path, encoding: str | None = None) -> Written:
     """The words of a text file.
 
