@@ -16,6 +16,8 @@ from cwjax.alignment.hearing import Ear, pauses, stretches
 from cwjax.cli import main
 from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.data.cuts import read_cuts
+from cwjax.inference.transcript import Transcript
+from cwjax.inference.transcription import Event
 
 
 @pytest.fixture
@@ -152,6 +154,63 @@ def test_folders_of_librivox(model, book, tmp_path):
     failures = json.loads((output / "report.json").read_text(encoding="utf-8"))["failures"]
     assert "keep one .txt beside" in failures["no text"]
     assert "nothing of the text is heard in the audio" in failures["stranger"]
+
+
+def write_article(folder: Path, words: list[str], known: set[int]) -> list[tuple[str, float, float]]:
+    """An article of two audio files, and which of its words have times; gives all times, on one timeline."""
+    folder.mkdir()
+    half = len(words) // 2
+    times, tokens, offset = [], [], 0.0
+    for number, part in enumerate([words[:half], words[half:]], 1):
+        write_speech(folder / f"audio{number}.flac", part)
+        samples, spoken = speak(part)
+        times += [(word, offset + start, offset + end) for word, start, end in spoken]
+        if number == 1:
+            offset = len(samples) / SAMPLING_RATE
+    for number, (word, start, end) in enumerate(times):
+        span = f' start="{round(1000 * start)}" end="{round(1000 * end)}"' if number in known else ""
+        plain = word.strip(".")
+        tokens.append(f'<t>{plain}<n pronunciation="{plain}"{span}/></t>' + "<t>.</t>" * word.endswith("."))
+    meta = "".join(
+        f'<prop key="DC.source.audio.offset" value="{value}" group="audio{number}"/>'
+        for number, value in enumerate([0.0, offset], 1)
+    )
+    (folder / "aligned.swc").write_text(
+        f'<article><meta><prop key="DC.language" value="en"/>{meta}</meta>'
+        f"<d><p><s>{' '.join(tokens)}</s></p></d></article>"
+    )
+    return times
+
+
+@pytest.mark.parametrize("hears", [True, False], ids=["heard", "not heard"])
+def test_articles_keep_the_times_they_have_and_get_the_others(model, tmp_path, monkeypatch, hears):
+    """What the model does not hear is placed where known times leave room for it."""
+    words = [word for one in sentences(prose(300, 1), 1) for word in one]
+    unknown = {number for number in range(len(words)) if number % 12 in (2, 3, 7)}
+    times = write_article(tmp_path / "article", words, set(range(len(words))) - unknown)
+    if not hears:
+        monkeypatch.setattr(CodedModel, "stream_many", hears_nothing)
+    output = tmp_path / "out"
+    assert main(["align", "--root", str(tmp_path), "--output", str(output), "--least-confidence", "0.5"]) == 0
+    first, second = read_cuts(output / "cuts.jsonl.gz")
+    assert [cut.id for cut in (first, second)] == ["article/audio1", "article/audio2"]
+    offset = first.recording.duration
+    placed = [
+        (word.text, start + word.start, start + word.end)
+        for cut, start in ((first, 0.0), (second, offset))
+        for one in cut.supervisions
+        for word in one.words
+    ]
+    assert [word for word, *_ in placed] == words
+    for number, ((_, start, end), (_, true_start, true_end)) in enumerate(zip(placed, times, strict=True)):
+        tolerance = 0.0021 if number not in unknown else 0.011 if hears else 0.15
+        assert start == pytest.approx(true_start, abs=tolerance)
+        assert end == pytest.approx(true_end, abs=tolerance)
+
+
+def hears_nothing(self, requests, batch_size=None):
+    for request in requests:
+        yield Event(request, transcript=Transcript("", (), "en"))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Book:
             CwjaxError: the text cannot be read, see `read_written`.
         """
         if self.text_path.suffix == ".swc":
-            return _read_article(self.text_path.parent)
+            return _read_article(self.text_path.parent, [one.path.name for one in self.recordings])
         return read_written(self.text_path, self.encoding), None
 
 
@@ -83,8 +83,9 @@ def find_books(root: Path, recordings: Sequence[Recording], encoding: str | None
     return books, failures
 
 
-def _read_article(folder: Path) -> tuple[Written, Placement]:
-    """A Spoken Wikipedia article: its words, and those that have a time that can be right."""
+def _read_article(folder: Path, names: Sequence[str]) -> tuple[Written, Placement]:
+    """A Spoken Wikipedia article: its words, and where those are that have a time that can be right, by the names of
+    recordings."""
     from cwjax.data.corpora.segmentation_settings import SegmentationSettings
     from cwjax.data.corpora.swc.article import read_article, with_durations  # need lxml
     from cwjax.data.corpora.swc.word_times import forget_bad_times, read_words, speaking_rate
@@ -114,9 +115,11 @@ def _read_article(folder: Path) -> tuple[Written, Placement]:
     timed = words.is_timed[kept]
     starts, finishes = words.heard_start[kept] / 1000, words.heard_end[kept] / 1000
     offsets = np.array([part.offset for part in parts])
-    recording = np.searchsorted(offsets, np.where(timed, starts, 0), "right") - 1
-    known.recording[timed] = recording[timed]
-    known.start[timed], known.end[timed] = (times[timed] - offsets[recording[timed]] for times in (starts, finishes))
+    part = np.searchsorted(offsets, np.where(timed, starts, 0), "right") - 1
+    numbers = [names.index(name) if (name := Path(one.path).name) in names else -1 for one in parts]
+    timed &= np.array(numbers)[part] >= 0
+    known.recording[timed] = np.array(numbers)[part][timed]
+    known.start[timed], known.end[timed] = (times[timed] - offsets[part[timed]] for times in (starts, finishes))
     known.likeness[timed] = 1
     chosen = np.flatnonzero(kept)
     written = Written(text, begins[kept], ends[kept], [forms[place] for place in chosen.tolist()])

@@ -16,6 +16,7 @@ PHRASE_BONUS = 0.02
 """Seconds that a pause is rather where a mark of punctuation is."""
 EARLY = 0.2
 """What a word that begins too early counts, of one that begins too late: the model looks ahead in pauses."""
+_INSTANT, _FOREVER = 1e-6, 1e9
 SHORTEST_WORD = 0.04
 """Seconds that are left to a word."""
 
@@ -42,11 +43,32 @@ class Heard:
 
     def sounding(self, start: float, end: float) -> float:
         """Seconds between two times, without pauses."""
+        times, sound = self._clock()
+        return float(np.diff(np.interp([start, end], times, sound))[0])
+
+    def shared(self, start: float, end: float, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and ends, (N,) seconds, of N words of so many characters between two times, around the pauses."""
+        times, sound = self._clock()
+        bounds = shared(*np.interp([start, end], times, sound), lengths)
+        if bounds[-1] - bounds[0] < _INSTANT * len(bounds):
+            bounds = shared(start, end, lengths)
+            return bounds[:-1], bounds[1:]
+        found = (
+            np.interp(bounds[some] + side, sound, times)
+            for some, side in ((slice(-1), _INSTANT), (slice(1, None), -_INSTANT))
+        )
+        starts, ends = (np.clip(one, start, end) for one in found)
+        return starts, ends
+
+    def _clock(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times, and how much sound there was until each."""
         lengths = np.diff(self.pauses).ravel()
         ends = np.cumsum(lengths)
-        times = np.concatenate([[0.0], self.pauses.ravel()])
-        quiet = np.concatenate([[0.0], np.stack([ends - lengths, ends], axis=1).ravel()])
-        return end - start - float(np.diff(np.interp([start, end], times, quiet))[0])
+        times = np.concatenate([[0.0], self.pauses.ravel(), [_FOREVER]])
+        quiet = np.concatenate(
+            [[0.0], np.stack([ends - lengths, ends], axis=1).ravel(), ends[-1:] if len(ends) else [0]]
+        )
+        return times, times - quiet
 
 
 def heard(words: Sequence[HeardWord], pauses: Sequence[Interval]) -> Heard:

@@ -253,8 +253,8 @@ class _Placing:
             share = min(1.0, max(0.0, needed - sounding) / hidden) if hidden else 0.0
             placement.end[before] = start = start - share * spare[before]
             placement.start[after] = end = end + share * spare[after]
-            bounds = shared(start, end, text.lengths[words])
-            placement.start[words], placement.end[words] = bounds[:-1], bounds[1:]
+            times = self._recordings[recording].shared(start, end, text.lengths[words])
+            placement.start[words], placement.end[words] = times
             placement.recording[words], placement.chain[words] = recording, placement.chain[before]
             if placement.last[before] >= 0 and placement.first[after] >= 0:
                 placement.first[words], placement.last[words] = placement.last[before], placement.first[after]
