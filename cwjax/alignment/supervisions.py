@@ -29,6 +29,7 @@ EXTRA_WORDS = 2
 UNKNOWN = 0.5
 """Seconds of sound between two supervisions from which something may have been said there."""
 LEAST_CONFIDENCE = 0.6
+_INSTANT = 1e-9
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»«)\]_*]*(?:--+|[\u2012-\u2015])*$")
 _CLAUSE_END = re.compile(r"[\W_]$")
 
@@ -95,54 +96,68 @@ def account(
         least_confidence: of supervisions that are kept.
     """
     used = placement.used(recording, len(heard))
+    strange = _Strange.of(heard, used)
     kept, doubtful = Account(doubtful=np.zeros(len(text), bool)), []
-    ended = 0.0  # of what was last said, of the text or not
-    before: Run | None = None
-    phrases = [phrase for run in _runs(text, placement, recording, used) for phrase in _phrases(text, placement, run)]
-    for place, (first, last) in enumerate(phrases):
-        begin, finish = float(placement.start[first]), float(placement.end[last - 1])
-        following = float(placement.start[phrases[place + 1][0]]) if place + 1 < len(phrases) else duration
-        others = ~used & (heard.end <= begin + 1e-9)
-        previous = max(ended, float(heard.end[others].max(initial=0.0)))
-        strange = heard.start[~used & (heard.start >= finish - 1e-9)]
-        following = min(following, float(strange.min(initial=duration)))
-        start = max(0.0, begin - min(MARGIN, max(0.0, begin - previous) / 2))
-        end = min(duration, finish + min(MARGIN, max(0.0, following - finish) / 2))
+    runs = _runs(text, placement, recording, used)
+    phrases = [phrase for run in runs for phrase in _phrases(text, placement, run)]
+    starts = [float(placement.start[first]) for first, _ in phrases] + [duration]
+    said_until, last_kept = 0.0, None
+    for (first, last), begin, following in zip(phrases, starts, starts[1:], strict=False):
+        finish = float(placement.end[last - 1])
+        before = max(0.0, begin - max(said_until, strange.end_before(begin)))
+        after = max(0.0, min(following, strange.start_after(finish)) - finish)
+        since = kept.supervisions[-1].end if kept.supervisions else 0.0
+        start = max(since, begin - min(MARGIN, before / 2))
+        end = min(finish + min(MARGIN, after / 2), start + LONGEST, duration)
+        span, said_until = (round(start, 3), math.floor(1000 * end) / 1000), finish
         confidence = _confidence(text, placement, (first, last), heard, used)
-        if kept.supervisions:
-            start = max(start, kept.supervisions[-1].end)
-        span = round(start, 3), math.floor(1000 * min(end, start + LONGEST)) / 1000
-        ended = finish
         if confidence < least_confidence or span[1] <= span[0]:
             kept.doubtful[first:last] = True
             doubtful.append(span)
             continue
-        since = kept.supervisions[-1].end if kept.supervisions else 0.0
         unknown = (
             heard.sounding(since, span[0]) > UNKNOWN
-            or bool((~used & (heard.start >= since - 1e-9) & (heard.end <= begin + 1e-9)).any())
-            or any(since <= one < span[0] for one, _ in doubtful)
-            or (before is not None and 0 < first - before[1] <= LONGEST_HOLE)
+            or strange.end_before(begin) > since
+            or any(since <= one < span[0] for one, _ in doubtful[-1:])
+            or (last_kept is not None and 0 < first - last_kept <= LONGEST_HOLE)
         )
+        custom = {
+            "confidence": round(confidence, 3),
+            "gap_before": unknown,
+            "characters": [int(text.begins[first]), int(text.ends[last - 1])],
+        }
+        words = tuple(_timed_words(text, placement, first, last, span))
+        number, said = len(kept.supervisions), text.between(first, last)
         kept.supervisions.append(
-            Supervision(
-                id=f"{name}-{len(kept.supervisions):05d}",
-                start=span[0],
-                end=span[1],
-                text=text.between(first, last),
-                language=language,
-                words=tuple(_timed_words(text, placement, first, last, span)),
-                custom={
-                    "confidence": round(confidence, 3),
-                    "gap_before": unknown,
-                    "characters": [int(text.begins[first]), int(text.ends[last - 1])],
-                },
-            )
+            Supervision(f"{name}-{number:05d}", *span, said, language=language, words=words, custom=custom)
         )
         kept.words.append(last - first)
-        before = first, last
+        last_kept = last
     kept.left_out = list(_left_out(kept.supervisions, doubtful, heard, used, duration))
     return kept
+
+
+@dataclass(frozen=True)
+class _Strange:
+    """Words heard that are none of the text: their starts, (S,), and until when such words were heard, (S,)."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, heard: Heard, used: np.ndarray) -> "_Strange":
+        order = np.argsort(heard.start[~used], kind="stable")
+        return cls(heard.start[~used][order], np.maximum.accumulate(heard.end[~used][order]))
+
+    def end_before(self, time: float) -> float:
+        """When the last of those ends that have ended by a time, 0 if none has."""
+        place = np.searchsorted(self.ends, time + _INSTANT, "right")
+        return float(self.ends[place - 1]) if place else 0.0
+
+    def start_after(self, time: float) -> float:
+        """When the next one begins from a time on."""
+        place = np.searchsorted(self.starts, time - _INSTANT)
+        return float(self.starts[place]) if place < len(self.starts) else np.inf
 
 
 def _runs(text: Written, placement: Placement, recording: int, used: np.ndarray) -> Iterator[Run]:
