@@ -13,10 +13,9 @@ import pytest
 import soundfile
 from sounding import RATE, heard, sound, word, write_sound
 
-from cwjax.data.corpora import switchboard
 from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
-from cwjax.data.corpora.registry import READERS, require_corpus
+from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.data.prepared.build import prepare
@@ -555,5 +554,8 @@ def test_the_model_window_bounds_every_kind(tmp_path: Path) -> None:
     short = prepare(
         "manifest", tmp_path / "root", tmp_path / "short", replace(LIMITS, max_duration=0.7, min_duration=0.2, pad=0.1)
     )
-    assert [segment.text for segment in short.segments] == [word(3)]
+    assert [(segment.text, segment.split) for segment in short.segments if segment.split != "test"] == [
+        (word(3), "train")
+    ]
+    assert [segment.text for segment in short.segments if segment.split == "test"] == [word(7)], "kept, though longer"
     assert set(report(tmp_path / "short")["dropped"]) == {"too_long"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from cwjax.data.audio.decode import audio_duration
 from cwjax.data.corpora.reader import Piece, Reading, Span
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.cuts import TimedWord
 from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
 from cwjax.errors import CwjaxError
 
@@ -21,6 +22,8 @@ SHORTEST = 0.1
 """Seconds; nothing is said in less."""
 OVERSHOOT = 0.25
 """Seconds by which an utterance may be listed to end after its file, which rounding and codecs' padding explain."""
+EVALUATED = ("validation", "test")
+"""Splits of which every utterance is kept, however long: leaving some out would make another test."""
 FASTEST = 40.0
 """Characters per second; a text that is longer belongs to other times."""
 
@@ -37,6 +40,10 @@ class ListedUtterance:
         speaker: who speaks, if known.
         channel: counted from 0; None: the mean of all.
         context: what is known; its `previous` is kept if there is one.
+        language, split, licence, source: where they differ from the article's.
+        subset: the corpus's own name of a part, such as "test-clean".
+        words: with times in seconds of the file, where they are known.
+        gap_before: something unknown was said between this utterance and the one listed before.
     """
 
     id: str
@@ -47,6 +54,13 @@ class ListedUtterance:
     speaker: str = ""
     channel: int | None = None
     context: ContextMaterial = field(default_factory=ContextMaterial)
+    language: str = ""
+    split: str = ""
+    licence: str = ""
+    source: str = ""
+    subset: str = ""
+    words: tuple[TimedWord, ...] = ()
+    gap_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,7 @@ class ListedArticle:
         language: ISO 639-1 code.
         licence, source: for attribution.
         split: if the corpus has splits.
+        subset: the corpus's own name of the part that holds the article.
         reader: as the corpus spells the name.
         finds_previous: whether an utterance's previous text is what stands before it in its file; else it is as
             listed.
@@ -72,6 +87,7 @@ class ListedArticle:
     licence: str = ""
     source: str = ""
     split: str = ""
+    subset: str = ""
     reader: str = ""
     finds_previous: bool = True
 
@@ -82,8 +98,9 @@ def as_reading(
     """One segment for each utterance that can be right.
 
     Left out are those whose file is missing ("no_audio"), whose times are no times or outside the file ("times"),
-    longer than the model's window ("too_long"), shorter than anything said ("duration"), without a letter
-    ("no_letters") or with more text than anyone says in the time ("too_fast").
+    longer than the model's window unless they are of a validation or test set, which can be decoded in windows
+    ("too_long"), shorter than anything said ("duration"), without a letter ("no_letters") or with more text than anyone
+    says in the time ("too_fast").
 
     Raises CwjaxError if there is no utterance, none of the audio can be read, or the times are milliseconds.
     """
@@ -96,12 +113,14 @@ def as_reading(
     for one in article.utterances:
         duration = durations.get(one.audio, math.nan)
         end = duration if one.end == math.inf or duration < one.end <= duration + OVERSHOOT else one.end
-        reason = _fault(one, end, duration, limits)
+        reason = _fault(one, end, duration, limits, one.split or article.split)
         if reason:
             seconds = end - one.start
             dropped[reason] += max(seconds, 0.0) if math.isfinite(seconds) else 0.0
             previous = ""
             continue
+        if one.gap_before:
+            previous = ""
         start_there, end_there = (round(offsets[one.audio] + time, 4) for time in (one.start, end))
         context = one.context
         if article.finds_previous and one.audio == previous_audio and start_there - previous_end < limits.previous_gap:
@@ -116,11 +135,11 @@ def as_reading(
             text=one.text,
             utterances=(Utterance(0.0, round(end_there - start_there, 4), one.text),),
             context=context,
-            language=article.language,
+            language=one.language or article.language,
             speaker=one.speaker,
-            licence=article.licence,
-            source=article.source,
-            split=article.split,
+            licence=one.licence or article.licence,
+            source=one.source or article.source,
+            split=one.split or article.split,
         )
         pieces.append(Piece(segment, Span(one.start, end, one.channel)))
         previous = latest_text(f"{context.previous} {one.text}".strip(), limits.previous_characters)
@@ -154,13 +173,13 @@ def _require_seconds(root: Path, article: ListedArticle, durations: dict[str, fl
             )
 
 
-def _fault(one: ListedUtterance, end: float, duration: float, limits: SegmentationSettings) -> str:
+def _fault(one: ListedUtterance, end: float, duration: float, limits: SegmentationSettings, split: str) -> str:
     """Why an utterance is left out, or an empty string."""
     if math.isnan(duration):
         return "no_audio"
     if not 0 <= one.start < end <= duration:
         return "times"
-    if end - one.start > limits.max_duration:
+    if end - one.start > limits.max_duration and split not in EVALUATED:
         return "too_long"
     if end - one.start < SHORTEST:
         return "duration"
