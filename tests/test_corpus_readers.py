@@ -298,6 +298,76 @@ def test_switchboard(tmp_path: Path) -> None:
     assert len({segment.split for segment in corpus.segments}) == 1
 
 
+@pytest.mark.parametrize("ending", [".tab", "_tab.csv"])
+def test_switchboard_tables_by_either_name(tmp_path: Path, ending: str) -> None:
+    conversations(tmp_path)
+    for name in ("conv", "topic"):
+        (tmp_path / "tables" / f"{name}.tab").rename(tmp_path / "tables" / f"{name}{ending}")
+    (unit,) = switchboard.articles(tmp_path)
+    assert (unit.content.topic, unit.content.callers) == ("Child care", ("1001", "1002"))
+
+
+def many_conversations(root: Path, count: int, lines: int) -> None:
+    """Conversations in which all callers are connected, as the corpus's are."""
+    (root / "tables").mkdir(parents=True)
+    (root / "tables" / "conv_tab.csv").write_text(
+        "".join(f'{2001 + number}, "Y", {number}, {number + 1}, 318\n' for number in range(count))
+    )
+    for number in range(2001, 2001 + count):
+        folder = root / "swb_ms98_transcriptions" / str(number // 100) / str(number)
+        folder.mkdir(parents=True)
+        for side in "AB":
+            said = [f"sw{number}{side}-ms98-a-{line:04d} {line}.0 {line}.5 tone\n" for line in range(lines // 2)]
+            silence = f"sw{number}{side}-ms98-a-9999 900.0 901.0 [silence]\n"
+            (folder / f"sw{number}{side}-ms98-a-trans.text").write_text("".join([*said, silence]))
+
+
+def test_switchboard_is_divided_by_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switchboard, "DEV_UTTERANCES", 10)
+    many_conversations(tmp_path, count=60, lines=4)
+    splits = [unit.content.split for unit in switchboard.articles(tmp_path)]
+    assert splits == ["validation"] * 3 + ["train"] * 57, "4, 8, 12 utterances: the tenth is in the third"
+
+
+def test_a_piece_of_switchboard_keeps_most_of_it_to_train_on(tmp_path: Path) -> None:
+    many_conversations(tmp_path, count=25, lines=2)
+    splits = [unit.content.split for unit in switchboard.articles(tmp_path)]
+    assert splits == ["validation"] * 2 + ["train"] * 23
+
+
+def hub5(root: Path) -> None:
+    audio = root / "LDC2002S09" / "hub5e_00" / "english"
+    audio.mkdir(parents=True)
+    first = sound([(1, 0.2, 0.4), (2, 0.5, 0.7)], 3.0, 8000)
+    second = sound([(3, 1.0, 1.2), (4, 1.3, 1.5)], 3.0, 8000)
+    for name in ("sw_4390", "en_4156"):
+        sphere(audio / f"{name}.sph", np.stack([first, second], axis=1))
+    texts = root / "LDC2002T43" / "reference" / "english"
+    texts.mkdir(parents=True)
+    for name in ("sw_4390", "en_4156"):
+        (texts / f"{name}.txt").write_text(
+            "#Language: eng\n#File id: 5017\n# 121 131 #BEGIN\n\n"
+            f'0.10 0.80 A: <contraction e_form="[we=>we][\'re=>are]">{word(1)} %{word(2)}, {{breath}}\n\n'
+            f"0.90 1.60 B: {word(3)} (( {word(4)} ))\n1.70 1.90 B: {{laugh}}\nno turn\n"
+        )
+
+
+def test_eval2000_is_the_test_set_of_switchboard(tmp_path: Path) -> None:
+    conversations(tmp_path / "root")
+    hub5(tmp_path / "root")
+    corpus = prepare("switchboard", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    test = [segment for segment in corpus.segments if segment.split == "test"]
+    assert [(one.article, one.text, one.start, one.end, one.speaker) for one in test if "sw" in one.article] == [
+        ("sw_4390", f"{word(1)} {word(2)},", 0.1, 0.8, "sw_4390-A"),
+        ("sw_4390", words(3, 4), 0.9, 1.6, "sw_4390-B"),
+    ]
+    assert {one.article for one in test} == {"sw_4390", "en_4156"}
+    assert "sw_4390.txt:9: is no line START END SIDE" in report(tmp_path / "out")["warnings"]["sw_4390"][0]
+    subsets = {unit.name: unit.content.subset for unit in switchboard.articles(tmp_path / "root")}
+    assert subsets == {"sw2001": "", "en_4156": "eval2000 CallHome", "sw_4390": "eval2000 Switchboard"}
+
+
 def test_switchboard_with_the_free_table_and_damage(tmp_path: Path) -> None:
     root = tmp_path / "root"
     conversations(root)
