@@ -5,6 +5,7 @@ Words are tones, so that what a segment's text says can be heard in its audio.
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sounding import RATE, heard, sound, word, write_sound
 from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
 from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
+from cwjax.data.corpora.registry import libriheavy as libriheavy_reader
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.data.prepared.build import prepare
@@ -161,6 +163,25 @@ def test_libriheavy(tmp_path: Path) -> None:
     assert first.licence == "public domain"
     assert {first.split, second.split, test.split} == {"test"}, "one recording is in one split, whatever the lists say"
     assert clean_libriheavy("’Tis[FN#12]  “so”") == '\'Tis "so"'
+
+
+def test_libriheavy_reads_one_tree_of_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "root"
+    libriheavy(root)
+    (root / "raw").mkdir()
+    for path in root.glob("*.jsonl.gz"):
+        shutil.copy(path, root / "raw")
+    shutil.copy(root / "libriheavy_cuts_test_clean.jsonl.gz", root / "libriheavy_cuts_test_clean_large.jsonl.gz")
+    corpus = prepare("libriheavy", root, tmp_path / "out")
+    assert len({segment.id for segment in corpus.segments}) == len(corpus.segments) == 3
+    assert "the lists in raw are not read" in caplog.text
+    assert (
+        "libriheavy_cuts_test_clean_large.jsonl.gz: 1 of its cuts are left out, for an earlier list has them"
+        in caplog.text
+    )
+    for path in root.glob("*.jsonl.gz"):
+        path.rename(root / "raw" / path.name)
+    assert {unit.audio for unit in libriheavy_reader.articles(root)} == {(corpus.segments[0].audio,), ()}
 
 
 def test_libriheavy_without_the_book_and_with_damage(tmp_path: Path) -> None:

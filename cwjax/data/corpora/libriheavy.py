@@ -1,8 +1,8 @@
 """Libriheavy (Kang et al. 2023): LibriVox with transcripts, of Libri-light's recordings of audio books.
 
-`libriheavy_cuts_*.jsonl.gz` lists the utterances, a cut of lhotse's a line: where it lies in its recording, the book's
-text with case and punctuation, and the text before it. The recordings are Libri-light's FLAC files, wherever below the
-root `small/`, `medium/` and `large/` lie.
+`libriheavy_cuts_*.jsonl.gz`, in the root or in one folder below it, lists the utterances, a cut of lhotse's a line:
+where it lies in its recording, the book's text with case and punctuation, and the text before it. The recordings are
+Libri-light's FLAC files, wherever below the root `small/`, `medium/` and `large/` lie.
 """
 
 import gzip
@@ -51,14 +51,33 @@ def looks_like(root: Path) -> bool:
 
 
 def _lists(root: Path) -> list[Path]:
-    return sorted([*root.glob("libriheavy_cuts_*.jsonl.gz"), *root.glob("*/libriheavy_cuts_*.jsonl.gz")])
+    """The lists of one folder: of the root, else of that below it which comes first."""
+    return next(iter(_trees(root).values()), [])
+
+
+def _trees(root: Path) -> dict[Path, list[Path]]:
+    """The lists by their folders: the distribution has the same cuts in several forms."""
+    found = [*root.glob("libriheavy_cuts_*.jsonl.gz"), *root.glob("*/libriheavy_cuts_*.jsonl.gz")]
+    trees: dict[Path, list[Path]] = {}
+    for path in sorted(found, key=lambda path: (len(path.parts), path)):
+        trees.setdefault(path.parent, []).append(path)
+    return trees
+
+
+def remarks(root: Path) -> Iterator[str]:
+    """Which lists are not read."""
+    others = [path.relative_to(root).as_posix() for path in list(_trees(root))[1:]]
+    if others:
+        yield f"the lists in {', '.join(others)} are not read: {_lists(root)[0].parent} holds the same cuts"
 
 
 def articles(root: Path) -> Iterator[Unit]:
     """Runs of cuts of one recording, and as a unit that cannot be read whatever is no cut."""
     seen: Counter[str] = Counter()
+    tested: set[str] = set()
     for path in _lists(root):
-        for recording, group in groupby(_cuts(path), key=lambda cut: cut if isinstance(cut, str) else cut.recording):
+        cuts = _cuts(path) if _split(_subset(path)) == "train" else _without_doubles(path, tested)
+        for recording, group in groupby(cuts, key=lambda cut: cut if isinstance(cut, str) else cut.recording):
             cuts = tuple(group)
             seen[recording] += 1
             name = recording if seen[recording] == 1 else f"{recording}~{seen[recording]}"
@@ -66,12 +85,29 @@ def articles(root: Path) -> Iterator[Unit]:
                 yield Unit(name, (), recording)
             else:
                 audio = _find_audio(root, cuts[0].source)
-                yield Unit(f"{path.name}/{name}", (audio,), (_split(path), cuts))
+                yield Unit(f"{path.name}/{name}", (audio,), (_subset(path), cuts))
 
 
-def _split(path: Path) -> str:
-    name = path.name.removeprefix("libriheavy_cuts_")
-    return "validation" if name.startswith("dev") else "test" if name.startswith("test") else "train"
+def _subset(path: Path) -> str:
+    return path.name.removeprefix("libriheavy_cuts_").removesuffix(".jsonl.gz")
+
+
+def _split(subset: str) -> str:
+    return "validation" if subset.startswith("dev") else "test" if subset.startswith("test") else "train"
+
+
+def _without_doubles(path: Path, seen: set[str]) -> Iterator[Cut | str]:
+    """The cuts of a list whose identifiers are not among those `seen`, which grow; the rest are counted."""
+    doubles = 0
+    for cut in _cuts(path):
+        if isinstance(cut, Cut) and cut.id in seen:
+            doubles += 1
+            continue
+        if isinstance(cut, Cut):
+            seen.add(cut.id)
+        yield cut
+    if doubles:
+        yield f"{path}: {doubles} of its cuts are left out, for an earlier list has them"
 
 
 def _cuts(path: Path) -> Iterator[Cut | str]:
@@ -132,7 +168,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     """
     if isinstance(unit.content, str):
         raise CwjaxError(unit.content)
-    split, cuts = unit.content
+    subset, cuts = unit.content
     utterances = [
         ListedUtterance(
             id=cut.id,
@@ -150,7 +186,8 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
         utterances=utterances,
         licence=LICENCE,
         source=SOURCE,
-        split=split,
+        split=_split(subset),
+        subset=subset,
         reader=cuts[0].speaker,
         finds_previous=False,
     )

@@ -1,6 +1,7 @@
 """What every corpus reader offers: units that can be read on their own, and what reading one gives.
 
-A reader is a module (`CorpusReader` names its functions); `cwjax.data.corpora.registry` lists them all. A unit that
+A reader is a module (`CorpusReader` names its functions; it may also have `remarks(root)`, lines that whoever prepares
+the corpus should read at the start); `cwjax.data.corpora.registry` lists them all. A unit that
 cannot be used is a `CwjaxError` of `read`, which is named in the report and ends nothing.
 """
 

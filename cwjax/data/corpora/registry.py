@@ -1,12 +1,23 @@
 """The kinds of corpora that can be prepared, by name."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
-from cwjax.data.corpora import common_voice, gigaspeech, libriheavy, librispeech, manifest, subtitles, switchboard
 from cwjax.data.corpora.reader import CorpusReader
+from cwjax.data.corpora.registry import (
+    common_voice,
+    gigaspeech,
+    libriheavy,
+    librispeech,
+    manifest,
+    subtitles,
+    switchboard,
+)
 from cwjax.data.corpora.swc import reader as swc_corpus
 from cwjax.errors import CwjaxError
+
+log = logging.getLogger(__name__)
 
 CorpusName = Literal[
     "swc", "librispeech", "libriheavy", "common_voice", "switchboard", "gigaspeech", "manifest", "subtitles"
@@ -37,7 +48,7 @@ def reader(name: CorpusName) -> CorpusReader:
 
 
 def require_corpus(name: CorpusName, root: Path) -> None:
-    """Checks that a folder holds a corpus of a kind.
+    """Checks that a folder holds a corpus of a kind, and logs what its reader has to remark on it.
 
     Raises:
         CwjaxError: it does not; the message says what it looks like instead.
@@ -45,6 +56,8 @@ def require_corpus(name: CorpusName, root: Path) -> None:
     if not root.is_dir():
         raise CwjaxError(f"{root}: no such folder; give the folder that holds the extracted corpus")
     if reader(name).looks_like(root):
+        for remark in getattr(READERS[name], "remarks", lambda _: ())(root):
+            log.warning("%s: %s", root, remark)
         return
     wanted = f"{root}: does not look like a {READERS[name].TITLE}"
     others = [other for other in READERS if other != name and READERS[other].looks_like(root)]
