@@ -18,6 +18,7 @@ from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
 from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
 from cwjax.data.corpora.registry import libriheavy as libriheavy_reader
+from cwjax.data.corpora.registry import librispeech as librispeech_reader
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.data.prepared.build import prepare
@@ -93,6 +94,33 @@ def test_librispeech(tmp_path: Path) -> None:
     assert later.context.previous == ""
     assert json.loads((tmp_path / "out" / "index.jsonl").read_text().splitlines()[-1])["licence"] == "CC BY 4.0"
     assert report(tmp_path / "out")["articles"]["LibriSpeech/train-clean-100/19/198"]["reader"] == "Kara Shallenberg"
+
+
+def test_librispeech_keeps_its_subsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    librispeech(tmp_path / "root")
+    seen = {}
+    as_reading = librispeech_reader.as_reading
+    monkeypatch.setattr(
+        librispeech_reader,
+        "as_reading",
+        lambda root, article, *rest: seen.setdefault(article.identifier, article) and as_reading(root, article, *rest),
+    )
+    for unit in librispeech_reader.articles(tmp_path / "root"):
+        librispeech_reader.read(tmp_path / "root", unit, LIMITS)
+    assert {name: (one.split, one.subset) for name, one in seen.items()} == {
+        "19-198": ("train", "train-clean-100"),
+        "110-2": ("validation", "dev-clean"),
+        "7-8": ("test", "test-other"),
+    }
+
+
+def test_nothing_of_librispeech_test_sets_is_too_long(tmp_path: Path) -> None:
+    librispeech(tmp_path / "root")
+    corpus = prepare(
+        "librispeech", tmp_path / "root", tmp_path / "out", replace(LIMITS, max_duration=0.9, min_duration=0.2)
+    )
+    assert set(by_id(corpus)) == {"110-2-0000", "7-8-0005"}
+    assert report(tmp_path / "out")["dropped"].keys() == {"too_long"}
 
 
 def test_librispeech_names_what_is_wrong(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
         licence=LICENCE,
         source=SOURCE,
         split=SPLITS.get(chapter.subset.partition("-")[0], ""),
+        subset=chapter.subset,
         reader=chapter.reader,
         finds_previous=False,
     )
