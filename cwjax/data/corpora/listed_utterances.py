@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
+from cwjax.data.corpora.languages import whisper_language
 from cwjax.data.corpora.reader import Piece, Reading, Span
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.cuts import TimedWord
@@ -72,7 +73,7 @@ class ListedArticle:
     Attributes:
         identifier: of the article, book chapter or conversation.
         utterances: in the order in which they were said.
-        language: ISO 639-1 code.
+        language: a code or an English name.
         licence, source: for attribution.
         split: if the corpus has splits.
         subset: the corpus's own name of the part that holds the article.
@@ -100,11 +101,15 @@ def as_reading(
     Left out are those whose file is missing ("no_audio"), whose times are no times or outside the file ("times"),
     longer than the model's window unless they are of a validation or test set, which can be decoded in windows
     ("too_long"), shorter than anything said ("duration"), without a letter ("no_letters") or with more text than anyone
-    says in the time ("too_fast").
+    says in the time ("too_fast"), or in a language that Whisper does not know ("language").
 
-    Raises CwjaxError if there is no utterance, none of the audio can be read, or the times are milliseconds.
+    Raises CwjaxError if there is no utterance, none in a language of Whisper's, none of the audio can be read, or the
+    times are milliseconds.
     """
+    languages = _languages(article)
     durations, problems = _durations(root, article)
+    for name in sorted(name for name, code in languages.items() if not code):
+        problems.append(_unknown(article, name))
     _require_seconds(root, article, durations)
     offsets = dict(zip(durations, accumulate(durations.values(), initial=0.0), strict=False))
     pieces: list[Piece] = []
@@ -113,7 +118,8 @@ def as_reading(
     for one in article.utterances:
         duration = durations.get(one.audio, math.nan)
         end = duration if one.end == math.inf or duration < one.end <= duration + OVERSHOOT else one.end
-        reason = _fault(one, end, duration, limits, one.split or article.split)
+        language = languages[one.language or article.language]
+        reason = _fault(one, end, duration, limits, one.split or article.split) if language else "language"
         if reason:
             seconds = end - one.start
             dropped[reason] += max(seconds, 0.0) if math.isfinite(seconds) else 0.0
@@ -135,7 +141,7 @@ def as_reading(
             text=one.text,
             utterances=(Utterance(0.0, round(end_there - start_there, 4), one.text),),
             context=context,
-            language=one.language or article.language,
+            language=language,
             speaker=one.speaker,
             licence=one.licence or article.licence,
             source=one.source or article.source,
@@ -145,6 +151,20 @@ def as_reading(
         previous = latest_text(f"{context.previous} {one.text}".strip(), limits.previous_characters)
         previous_end, previous_audio = max(previous_end, end_there), one.audio
     return Reading(tuple(pieces), dict(dropped), reader=article.reader, warnings=(*warnings, *problems))
+
+
+def _languages(article: ListedArticle) -> dict[str, str]:
+    """Whisper's codes of the languages that an article names, empty where Whisper has none, but not for all."""
+    names = dict.fromkeys(one.language or article.language for one in article.utterances)
+    languages = {name: whisper_language(name) for name in names}
+    if names and not any(languages.values()):
+        raise CwjaxError(_unknown(article, next(iter(names))))
+    return languages
+
+
+def _unknown(article: ListedArticle, name: str) -> str:
+    cure = "give another code, or leave it out"
+    return f"{article.identifier}: its language {name!r} is none that Whisper knows; {cure}"
 
 
 def _durations(root: Path, article: ListedArticle) -> tuple[dict[str, float], list[str]]:
