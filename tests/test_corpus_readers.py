@@ -567,7 +567,7 @@ def test_own_table_names_what_is_wrong(tmp_path: Path) -> None:
         {"audio": "nowhere.wav", "text": "lost"},
         {"audio": "b.wav", "article": "ms", "start": 400, "end": 900, "text": word(1)},
         {"audio": "b.wav", "article": "ms", "start": 1400, "end": 1900, "text": word(2)},
-        {"audio": "b.wav", "article": "odd", "text": word(2), "split": "dev"},
+        {"audio": "b.wav", "article": "odd", "text": word(2), "split": "holdout"},
     ]
     lines = [json.dumps(row) for row in rows]
     (root / "list.jsonl").write_text("\n".join([*lines[:3], "{no json", "[1]", *lines[3:]]) + "\n")
@@ -580,7 +580,7 @@ def test_own_table_names_what_is_wrong(tmp_path: Path) -> None:
     assert "start is 'soon'" in said["warnings"]["list.jsonl: b.wav"][0]
     reasons = said["failures"]
     assert "not milliseconds" in reasons["list.jsonl: ms"]
-    assert "its split is 'dev'" in reasons["list.jsonl: odd"]
+    assert "its split is 'holdout'" in reasons["list.jsonl: odd"]
     assert "no such audio file" in reasons["list.jsonl: nowhere.wav"]
     assert {name.rpartition(":")[2] for name in reasons if "root/list.jsonl:" in name} == {"4", "5"}
 

@@ -1,36 +1,48 @@
 """Your own recordings, listed in a table: `*.jsonl`, `*.csv` or `*.tsv` at the root, a line an utterance.
 
-| column | what |
-|---|---|
-| audio | file, relative to the root or absolute |
-| text | what is said |
-| start, end | seconds in the file; without them the whole file |
-| context | what you would say about the recording |
-| title, section, lead, categories, keywords | the same in parts; lists are divided by ";", sections by ">" |
-| id, article, speaker, channel, language, split, licence, source | where known; language is "en" if not said |
+| column | also called | what |
+|---|---|---|
+| audio | audio_filepath, audio_path, file_name | file, absolute or relative to the table |
+| text | transcript, transcription, sentence | what is said |
+| start, end | offset, duration | seconds in the file; without them the whole file |
+| context | | what you would say about the recording |
+| title, section, lead, categories, keywords | | the same in parts; lists are divided by ";", sections by ">" |
+| id, article, speaker, channel, language, split, licence, source | lang, license | where known |
 
-Only `audio` and `text` are needed. Utterances of one article, else of one file, belong together.
+Only `audio` and `text` are needed; a language is "en" if not said. Utterances of one article, else of one file, belong
+together. So NeMo's manifests (also `*.json` with a line an utterance) are read, and folders of Hugging Face's
+(`metadata.csv` or `metadata.jsonl`, also in `train/`, `validation/` and `test/`, which are splits then).
 """
 
-import csv
-import json
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.prepared.splits import SPLITS
+from cwjax.data.corpora.tables import ENDINGS, Row, plain, table_rows
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
-TITLE = "table of your own (a .jsonl, .csv or .tsv with the columns audio and text)"
+TITLE = "table of your own (a .jsonl, .csv or .tsv with the columns audio and text), NeMo manifest or audio folder"
 NEEDED = ("audio", "text")
-
-Row = dict[str, Any]
+ALIASES = {
+    "audio_filepath": "audio", "audio_path": "audio", "file_name": "audio", "transcript": "text",
+    "transcription": "text", "sentence": "text", "offset": "start", "lang": "language", "license": "licence",
+    "speaker_id": "speaker",
+}  # fmt: skip
+CONTEXT_COLUMNS = ("context", "title", "section", "lead", "categories", "keywords")
+SPLITS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test", "": "",
+}  # fmt: skip
+"""Splits by the names that people give them."""
+LOOKED_AT = 1000
+"""Rows at the start of a table in which its columns are looked for."""
 
 
 def looks_like(root: Path) -> bool:
@@ -39,51 +51,92 @@ def looks_like(root: Path) -> bool:
 
 
 def _tables(root: Path) -> list[Path]:
-    """The tables whose first line has the columns that are needed."""
-    found = []
-    for path in sorted(path for path in root.iterdir() if path.suffix in (".jsonl", ".csv", ".tsv")):
-        first = next(_rows(path), None)
-        if isinstance(first, dict) and all(name in first for name in NEEDED):
-            found.append(path)
-    return found
+    """The tables with the columns that are needed."""
+    return [path for path in _candidates(root) if any(set(NEEDED) <= row.fields.keys() for row in _start(path))]
 
 
-def _rows(path: Path) -> Iterator[Row | str]:
-    """The rows of a table, and for a line that is none the reason."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            if path.suffix != ".jsonl":
-                yield from csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-                return
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    yield f"{path}:{number}: is no JSON ({error})"
-                else:
-                    yield row if isinstance(row, dict) else f"{path}:{number}: is no JSON object"
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        yield f"{path}: cannot be read after line {number} ({error})"
+def _candidates(root: Path) -> list[Path]:
+    listed = [path for path in root.iterdir() if path.name.endswith(ENDINGS)]
+    folders = [path for depth in ("*", "*/*") for path in root.glob(f"{depth}/metadata.*") if path.suffix in ENDINGS]
+    return sorted(path for path in (*listed, *folders) if path.is_file() and not _is_one_json(path))
+
+
+def _is_one_json(path: Path) -> bool:
+    """Whether a `.json` is no list of lines but a single value, which may be too large to be read."""
+    with path.open("rb") as file:
+        return path.suffix == ".json" and not file.readline(1 << 16).rstrip().endswith(b"}")
+
+
+def _start(path: Path) -> list[Row]:
+    return [row for row in islice(map(_named, table_rows(path)), LOOKED_AT) if isinstance(row, Row)]
+
+
+def _named(row: Row | str) -> Row | str:
+    """The row with its columns by the names that are used here."""
+    if isinstance(row, str):
+        return row
+    fields = {ALIASES.get(name, name): value for name, value in row.fields.items()}
+    return row._replace(fields=row.fields | fields)
+
+
+def remarks(root: Path) -> Iterator[str]:
+    """Tables that are not read, and those that say nothing about their recordings."""
+    tables = _tables(root)
+    for path in _candidates(root):
+        if path not in tables and path.suffix != ".json":
+            yield f"{path.name} is not read: it has no columns audio and text"
+        elif path in tables and not any(row.fields.get(name) for row in _start(path) for name in CONTEXT_COLUMNS):
+            yield (
+                f"{path.name} says nothing about its recordings ({', '.join(CONTEXT_COLUMNS)}): "
+                "the only context is what was said before"
+            )
 
 
 def articles(root: Path) -> Iterator[Unit]:
-    """The rows of every article, and as a unit that cannot be read every line that is no row.
-
-    Raises CwjaxError if a table lacks a column.
-    """
+    """The rows of every article, and as a unit that cannot be read every line that is no row."""
     for path in _tables(root):
-        by_article: dict[str, list[Row]] = defaultdict(list)
-        for row in _rows(path):
+        # Only numbers are kept of what comes later: a table may have millions of rows.
+        left: Counter[int] = Counter()
+        splits: dict[int, str] = {}
+        for row in map(_named, table_rows(path)):
+            if isinstance(row, Row):
+                article, split = _article(path, root, row)
+                left[hash((article, split))] += 1
+                splits.setdefault(hash(article), split)
+        waiting: dict[tuple[str, str], list[Row]] = {}
+        for row in map(_named, table_rows(path)):
             if isinstance(row, str):
                 yield Unit(row.partition(": ")[0], (), row)
-            else:
-                by_article[str(row.get("article") or row.get("audio") or "")].append(row)
-        for article, rows in by_article.items():
-            audio = tuple(dict.fromkeys(str(row["audio"]) for row in rows if row.get("audio")))
-            yield Unit(f"{path.name}: {article}", audio, (article, tuple(rows)))
+                continue
+            article, split = key = _article(path, root, row)
+            waiting.setdefault(key, []).append(row)
+            left[hash(key)] -= 1
+            if not left[hash(key)]:
+                name = article if split == splits[hash(article)] else f"{article} [{split or 'no split'}]"
+                yield _unit(root, path, name, split, waiting.pop(key))
+        for (name, split), rows in waiting.items():
+            yield _unit(root, path, name, split, rows)
+
+
+def _article(path: Path, root: Path, row: Row) -> tuple[str, str]:
+    """To what a row belongs: an article in a split."""
+    split = plain(row.fields.get("split")) or (path.parent.name if path.parent != root else "")
+    if split not in SPLITS and not row.fields.get("split"):
+        split = ""
+    return plain(row.fields.get("article")) or plain(row.fields.get("audio")), SPLITS.get(split, split)
+
+
+def _unit(root: Path, path: Path, name: str, split: str, rows: list[Row]) -> Unit:
+    folder = path.parent.relative_to(root).as_posix()
+    audio = dict.fromkeys(_audio(folder, row) for row in rows if row.fields.get("audio"))
+    return Unit(f"{path.relative_to(root).as_posix()}: {name}", tuple(audio), (folder, name, split, tuple(rows)))
+
+
+def _audio(folder: str, row: Row) -> str:
+    """Path of a row's audio file, relative to the root or absolute."""
+    value = row.fields["audio"]
+    name = plain(value.get("path") if isinstance(value, dict) else value)
+    return name if folder == "." else (Path(folder) / name).as_posix()
 
 
 def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
@@ -93,72 +146,60 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     """
     if isinstance(unit.content, str):
         raise CwjaxError(unit.content)
-    name, rows = unit.content
+    folder, name, split, rows = unit.content
     utterances: list[ListedUtterance] = []
-    problems: list[str] = []
+    problems = [row.warning for row in rows if row.warning]
     for row in rows:
         try:
-            utterances.append(_utterance(unit.name, name, row))
+            if split not in SPLITS:
+                raise CwjaxError(f"{row.place}: its split is {split!r}; use train, validation or test, or none")
+            utterances.append(_utterance(folder, name, row))
         except CwjaxError as error:
             problems.append(str(error))
     if not utterances:
-        raise CwjaxError(problems[0])
+        raise CwjaxError(problems[-1])
     utterances.sort(key=lambda one: (one.audio, one.start))
-    first = rows[0]
-    split = _text(first, "split")
-    if split and split not in SPLITS:
-        raise CwjaxError(f"{unit.name}: its split is {split!r}; use one of {', '.join(SPLITS)}, or none")
-    article = ListedArticle(
-        identifier=name,
-        utterances=utterances,
-        language=_text(first, "language") or "en",
-        licence=_text(first, "licence"),
-        source=_text(first, "source"),
-        split=split,
-        reader=_text(first, "speaker"),
-    )
+    article = ListedArticle(name, utterances, split=split, reader=plain(rows[0].fields.get("speaker")))
     return as_reading(root, article, limits, problems)
 
 
-def _utterance(unit: str, article: str, row: Row) -> ListedUtterance:
-    audio, start, end = _text(row, "audio"), _seconds(unit, row, "start", 0.0), _seconds(unit, row, "end", math.inf)
-    if not audio:
-        raise CwjaxError(f"{unit}: a row has no audio: {str(row)[:80]}")
-    said = _text(row, "context")
-    title = _text(row, "title")
+def _utterance(folder: str, article: str, row: Row) -> ListedUtterance:
+    start, duration = _seconds(row, "start", 0.0), _seconds(row, "duration", math.inf)
+    end = _seconds(row, "end", start + duration)
+    if not row.fields.get("audio"):
+        raise CwjaxError(f"{row.place}: the row has no audio: {str(row.fields)[:80]}")
+    audio = _audio(folder, row)
+    if isinstance(row.fields["audio"], str) and plain(row.fields["audio"]) != " ".join(row.fields["audio"].split()):
+        raise CwjaxError(f"{row.place}: the name of its audio holds what no file's name does: {audio!r}")
+    said, title = (plain(row.fields.get(name)) for name in ("context", "title"))
     context = ContextMaterial(
         title=title or said,
         section=tuple(_parts(row, "section", ">")),
-        lead=_text(row, "lead") or (said if title else ""),
+        lead=plain(row.fields.get("lead")) or (said if title else ""),
         categories=tuple(_parts(row, "categories", ";")),
         keywords=tuple(_parts(row, "keywords", ";")),
     )
-    channel = _seconds(unit, row, "channel", math.nan)
+    channel = _seconds(row, "channel", math.nan)
     return ListedUtterance(
-        id=_text(row, "id") or f"{article}/{round(start * 1000):08d}",
+        id=plain(row.fields.get("id")) or f"{article}/{round(start * 1000):08d}",
         audio=audio,
         start=start,
         end=end,
-        text=_text(row, "text"),
-        speaker=_text(row, "speaker"),
+        text=plain(row.fields.get("text")),
         channel=None if math.isnan(channel) else int(channel),
         context=context,
+        **{name: plain(row.fields.get(name)) for name in ("speaker", "language", "licence", "source", "subset")},
     )
 
 
-def _text(row: Row, column: str) -> str:
-    value = row.get(column)
-    return " ".join(str(value).split()) if value is not None else ""
-
-
 def _parts(row: Row, column: str, divider: str) -> list[str]:
-    value = row.get(column)
-    parts = value if isinstance(value, list) else str(value or "").split(divider)
-    return [" ".join(str(part).split()) for part in parts if str(part).strip()]
+    value = row.fields.get(column)
+    parts = value if isinstance(value, list) else str("" if value is None else value).split(divider)
+    return list(filter(None, map(plain, parts)))
 
 
-def _seconds(unit: str, row: Row, column: str, otherwise: float) -> float:
-    value = row.get(column)
+def _seconds(row: Row, column: str, otherwise: float) -> float:
+    value: Any = row.fields.get(column)
     if value is None or value == "":
         return otherwise
     try:
@@ -166,5 +207,5 @@ def _seconds(unit: str, row: Row, column: str, otherwise: float) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or number < 0:
-        raise CwjaxError(f"{unit}: {column} is {value!r}, which is no number of seconds (or no channel)")
+        raise CwjaxError(f"{row.place}: {column} is {value!r}, which is no number of seconds (or no channel)")
     return number
