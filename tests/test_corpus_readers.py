@@ -281,6 +281,45 @@ def test_common_voice(tmp_path: Path) -> None:
     assert segments["common_voice_de_50"].context.categories == ()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_common_voice_in_whatever_encoding_and_with_what_each_row_says(tmp_path: Path, encoding: str) -> None:
+    folder = common_voice(tmp_path / "root")
+    for table in folder.glob("*.tsv"):
+        rows = table.read_text().replace('"tone1.', "größer.").splitlines()
+        if table.name == "train.tsv":
+            rows[1:2] = [rows[1].replace("\tde\t", "\tnb-NO\t"), rows[2].replace("\tde\t", "\teo\t")]
+        table.write_text("\n".join(rows), encoding=encoding)
+    corpus = prepare("common_voice", tmp_path / "root", tmp_path / "out")
+    first = by_id(corpus)["common_voice_de_0"]
+    assert (first.text, first.language) == ("tone0 größer.", "no")
+    assert by_id(corpus)["common_voice_de_10"].language == "de"
+    warnings = " ".join(report(tmp_path / "out")["warnings"]["cv-corpus-17.0-2024-03-15/de/train.tsv:1-3"])
+    assert "its language 'eo' is none that Whisper knows" in warnings
+    assert ("train.tsv:2: is not UTF-8" in warnings) == (encoding == "cp1252")
+
+
+def test_common_voice_in_a_language_that_whisper_lacks(tmp_path: Path) -> None:
+    folder = common_voice(tmp_path / "root")
+    for table in folder.glob("*.tsv"):
+        table.write_text(table.read_text().replace("\tde\t", "\teo\t"))
+    with pytest.raises(
+        CwjaxError, match=r"none of 3 articles can be read; the first: .*its language 'eo' is none that"
+    ):
+        prepare("common_voice", tmp_path / "root", tmp_path / "out")
+
+
+def test_that_common_voice_says_nothing_of_itself_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    common_voice(tmp_path / "new")
+    require_corpus("common_voice", tmp_path / "new")
+    common_voice(tmp_path / "old", ("client_id", "path", "sentence"))
+    require_corpus("common_voice", tmp_path / "old")
+    said = [record.getMessage() for record in caplog.records]
+    assert "no context but the domain of some sentences" in said[0]
+    assert "no context at all" in said[1]
+
+
 def test_common_voice_of_an_old_release_and_with_damage(tmp_path: Path) -> None:
     folder = common_voice(tmp_path / "root", ("client_id", "path", "sentence", "up_votes", "down_votes", "accent"))
     for table in ("dev", "test"):

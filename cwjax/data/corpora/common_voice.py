@@ -5,15 +5,16 @@ release to release and are found by their heads. No sentence has a document arou
 where the release knows one.
 """
 
-import csv
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from cwjax.data.corpora.languages import unknown_language, whisper_language
 from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.tables import decoded_lines, plain
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
@@ -33,6 +34,8 @@ class Clip(NamedTuple):
     text: str
     speaker: str
     domain: str
+    locale: str
+    warning: str
 
 
 def looks_like(root: Path) -> bool:
@@ -53,6 +56,13 @@ def _tables(folder: Path) -> dict[Path, str]:
     return tables or ({validated: ""} if validated.is_file() else {})
 
 
+def remarks(root: Path) -> Iterator[str]:
+    """What the tables say about their sentences."""
+    for folder in _language_folders(root):
+        known = any("sentence_domain" in _columns(table) for table in _tables(folder))
+        yield f"{folder.name} has no context {'but the domain of some sentences' if known else 'at all'}"
+
+
 def articles(root: Path) -> Iterator[Unit]:
     """Some hundred clips at a time.
 
@@ -60,7 +70,12 @@ def articles(root: Path) -> Iterator[Unit]:
     """
     for folder in _language_folders(root):
         for table, split in _tables(folder).items():
-            clips, language, first = _clips(table), _language(folder, table), 1
+            clips, language, first = _clips(table), folder.resolve().name, 1
+            head = tuple(islice(clips, 1))
+            if head and not whisper_language(spoken := head[0].locale or language):
+                yield Unit(table.relative_to(root).as_posix(), (), unknown_language(str(table), spoken))
+                continue
+            clips = chain(head, clips)
             while rows := tuple(islice(clips, CLIPS_PER_UNIT)):
                 place = folder.relative_to(root)
                 audio = tuple((place / "clips" / clip.file).as_posix() for clip in rows)
@@ -69,45 +84,50 @@ def articles(root: Path) -> Iterator[Unit]:
                 first += len(rows)
 
 
-def _clips(table: Path) -> Iterator[Clip]:
+def _columns(table: Path) -> list[str]:
+    return next(_rows(table), ([], ""))[0]
+
+
+def _rows(table: Path) -> Iterator[tuple[list[str], str]]:
+    """Fields, and what is odd about the line. Quotation marks belong to the sentences, and need not come in pairs."""
     try:
-        with table.open(encoding="utf-8", newline="") as lines:
-            # Quotation marks belong to the sentences, and need not come in pairs.
-            rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            columns = rows.fieldnames or []
-            text = next((name for name in TEXT_COLUMNS if name in columns), TEXT_COLUMNS[0])
-            for name in ("client_id", "path", text):
-                if name not in columns:
-                    raise CwjaxError(f"{table}: has no column {name!r}; is it a table of Common Voice?")
-            for row in rows:
-                yield Clip(
-                    _file(row["path"]), row[text] or "", row["client_id"] or "", row.get("sentence_domain") or ""
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        with table.open("rb") as file:
+            for line in decoded_lines(table, file):
+                yield line.text.rstrip("\r\n").split("\t"), line.warning
+    except OSError as error:
         raise CwjaxError(f"{table}: cannot be read ({error}); unpack it again") from None
 
 
-def _file(path: str | None) -> str:
+def _clips(table: Path) -> Iterator[Clip]:
+    rows = _rows(table)
+    columns = next(rows, ([], ""))[0]
+    text = next((name for name in TEXT_COLUMNS if name in columns), TEXT_COLUMNS[0])
+    for name in ("client_id", "path", text):
+        if name not in columns:
+            raise CwjaxError(f"{table}: has no column {name!r}; is it a table of Common Voice?")
+    for fields, warning in rows:
+        row = dict(zip(columns, map(plain, fields), strict=False))
+        if row.get("path"):
+            domain, locale = row.get("sentence_domain", ""), row.get("locale", "")
+            yield Clip(_file(row["path"]), row.get(text, ""), row["client_id"], domain, locale, warning)
+
+
+def _file(path: str) -> str:
     """The clip's name; old releases leave its ending out."""
-    name = Path(path or "").name
+    name = Path(path).name
     return name if Path(name).suffix else f"{name}.mp3"
-
-
-def _language(folder: Path, table: Path) -> str:
-    """ISO 639-1 code: the locale of the first row, without its region, else the folder's name."""
-    with table.open(encoding="utf-8", newline="") as lines:
-        row = next(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), {})
-    return (row.get("locale") or folder.resolve().name).split("-")[0].lower()
 
 
 def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     """Reads clips, each an article of its own.
 
-    Raises CwjaxError if none of them is there.
+    Raises CwjaxError if none of them is there, or Whisper does not know their language.
     """
+    if isinstance(unit.content, str):
+        raise CwjaxError(unit.content)
     language, split, clips = unit.content
     readings: list[Reading] = []
-    problems: list[str] = []
+    problems = [clip.warning for clip in clips if clip.warning]
     for clip, audio in zip(clips, unit.audio, strict=True):
         name = Path(clip.file).stem
         domains = tuple(part.strip() for part in clip.domain.replace("|", ",").split(",") if part.strip())
@@ -116,19 +136,22 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
             audio=audio,
             start=0.0,
             end=float("inf"),
-            text=" ".join(clip.text.split()),
+            text=clip.text,
             speaker=clip.speaker,
             context=ContextMaterial(categories=domains),
         )
-        article = ListedArticle(name, (utterance,), language, LICENCE, SOURCE, split, finds_previous=False)
+        article = ListedArticle(
+            name, (utterance,), clip.locale or language, LICENCE, SOURCE, split, finds_previous=False
+        )
         try:
             readings.append(as_reading(root, article, limits))
         except CwjaxError as error:
             problems.append(str(error))
     if not readings:
-        raise CwjaxError(problems[0])
+        raise CwjaxError(problems[-1])
     dropped: dict[str, float] = {}
     for one in readings:
         for reason, seconds in one.dropped.items():
             dropped[reason] = dropped.get(reason, 0.0) + seconds
+    problems += [warning for one in readings for warning in one.warnings]
     return Reading(tuple(piece for one in readings for piece in one.pieces), dropped, warnings=tuple(problems))

@@ -28,3 +28,8 @@ def whisper_language(name: str) -> str:
     except langcodes.LanguageTagError:
         return ""
     return next((code for code in (OTHERWISE.get(one, one) for one in codes) if code in known), "")
+
+
+def unknown_language(what: str, name: str) -> str:
+    """Why something is left out for its language."""
+    return f"{what}: its language {name!r} is none that Whisper knows; give another code, or leave it out"

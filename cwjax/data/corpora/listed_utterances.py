@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
-from cwjax.data.corpora.languages import whisper_language
+from cwjax.data.corpora.languages import unknown_language, whisper_language
 from cwjax.data.corpora.reader import Piece, Reading, Span
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.cuts import TimedWord
@@ -109,7 +109,7 @@ def as_reading(
     languages = _languages(article)
     durations, problems = _durations(root, article)
     for name in sorted(name for name, code in languages.items() if not code):
-        problems.append(_unknown(article, name))
+        problems.append(unknown_language(article.identifier, name))
     _require_seconds(root, article, durations)
     offsets = dict(zip(durations, accumulate(durations.values(), initial=0.0), strict=False))
     pieces: list[Piece] = []
@@ -158,13 +158,8 @@ def _languages(article: ListedArticle) -> dict[str, str]:
     names = dict.fromkeys(one.language or article.language for one in article.utterances)
     languages = {name: whisper_language(name) for name in names}
     if names and not any(languages.values()):
-        raise CwjaxError(_unknown(article, next(iter(names))))
+        raise CwjaxError(unknown_language(article.identifier, next(iter(names))))
     return languages
-
-
-def _unknown(article: ListedArticle, name: str) -> str:
-    cure = "give another code, or leave it out"
-    return f"{article.identifier}: its language {name!r} is none that Whisper knows; {cure}"
 
 
 def _durations(root: Path, article: ListedArticle) -> tuple[dict[str, float], list[str]]:

@@ -36,7 +36,7 @@ def table_rows(path: Path) -> Iterator[Row | str]:
     """The rows of a table, and for what is none the reason, with the number of the line."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            lines = _decoded(path, file)
+            lines = decoded_lines(path, file)
             if path.name.endswith(JSON_ENDINGS):
                 yield from _json_rows(path, lines)
             else:
@@ -45,13 +45,15 @@ def table_rows(path: Path) -> Iterator[Row | str]:
         yield f"{path}: cannot be read ({error})"
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """A line of a file, counted from 1, and what is odd about it."""
+
     number: int
     text: str
     warning: str = ""
 
 
-def _decoded(path: Path, file: BinaryIO) -> Iterator[_Line]:
+def decoded_lines(path: Path, file: BinaryIO) -> Iterator[Line]:
     """Lines as text: in the encoding that a byte order mark says, else as UTF-8, and what is none as Windows-1252."""
     start = file.read(4)
     bom = next((mark for mark in _BOMS if start.startswith(mark)), b"")
@@ -59,18 +61,18 @@ def _decoded(path: Path, file: BinaryIO) -> Iterator[_Line]:
     encoding, is_warned = _BOMS.get(bom, "utf-8"), False
     if encoding != "utf-8":
         text = codecs.getreader(encoding)(file, errors="replace")
-        yield from (_Line(number, line) for number, line in enumerate(text, 1))
+        yield from (Line(number, line) for number, line in enumerate(text, 1))
         return
     for number, line in enumerate(file, 1):
         try:
-            yield _Line(number, line.decode())
+            yield Line(number, line.decode())
         except UnicodeDecodeError:
             warning = f"{path}:{number}: is not UTF-8 and is read as Windows-1252, as are lines like it after it"
-            yield _Line(number, line.decode("cp1252", errors="replace"), "" if is_warned else warning)
+            yield Line(number, line.decode("cp1252", errors="replace"), "" if is_warned else warning)
             is_warned = True
 
 
-def _json_rows(path: Path, lines: Iterator[_Line]) -> Iterator[Row | str]:
+def _json_rows(path: Path, lines: Iterator[Line]) -> Iterator[Row | str]:
     for line in lines:
         if not line.text.strip():
             continue
@@ -86,14 +88,14 @@ def _json_rows(path: Path, lines: Iterator[_Line]) -> Iterator[Row | str]:
                 yield f"{path}:{line.number}: is no JSON object"
 
 
-def _divided_rows(path: Path, lines: Iterator[_Line]) -> Iterator[Row | str]:
+def _divided_rows(path: Path, lines: Iterator[Line]) -> Iterator[Row | str]:
     """Rows of a table with a head."""
     head = next(lines, None)
     if head is None:
         return
     divider = max(",;\t", key=head.text.count)
     columns = [name.strip().lower() for name in _fields(head.text, divider) or []]
-    waiting: list[_Line] = []
+    waiting: list[Line] = []
     while waiting or (line := next(lines, None)) is not None:
         line = waiting.pop(0) if waiting else line
         if not line.text.strip():
