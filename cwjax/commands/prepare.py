@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from cwjax.data.corpora.registry import READERS
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
@@ -52,14 +52,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     meanings = _meanings()
     for field in dataclasses.fields(SegmentationSettings):
-        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        is_tuple = isinstance(field.default, tuple)
+        shown = " ".join(map(str, field.default)) if is_tuple else field.default
+        how: dict[str, Any] = {"action": "store_true", "default": None}
+        if field.default is not False:
+            how = {"metavar": "NAME" if isinstance(field.default, str) else "N"}
+            how |= {"type": float, "nargs": len(shown.split())} if is_tuple else {"type": type(field.default)}
         limits.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=_LIMIT + field.name,
-            metavar="N",
-            type=int if isinstance(field.default, int) else float,
-            nargs=len(field.default) if isinstance(field.default, tuple) else None,
-            help=f"{meanings[field.name]} ({shown})".replace("%", "%%"),
+            help=(meanings[field.name] + (f" ({shown})" if shown else "")).replace("%", "%%"),
+            **how,
         )
 
 

@@ -1,4 +1,4 @@
-"""The limits by which articles are cut into segments."""
+"""The limits by which articles are cut into segments, and the choices of what is read."""
 
 from dataclasses import dataclass
 
@@ -31,6 +31,9 @@ class SegmentationSettings:
         min_rate, max_rate: an article's milliseconds per character.
         previous_gap: longest pause to what counts as said directly before.
         previous_characters: of the text said before that are kept, the latest.
+        language: of the subtitles to take where a recording has them in several; by code or English name.
+        subset: of the corpus to read, where it has some (gigaspeech: XS, S, M, L or XL).
+        keep_marks: keep names of speakers, sounds and dashes in subtitles.
     """
 
     max_duration: float = 30.0
@@ -54,6 +57,9 @@ class SegmentationSettings:
     max_rate: float = 110.0
     previous_gap: float = 5.0
     previous_characters: int = 1000
+    language: str = ""
+    subset: str = ""
+    keep_marks: bool = False
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.max_duration <= 2 * self.pad:

@@ -1,30 +1,46 @@
-"""Your own recordings with subtitles: audio files, each with an `.srt` or `.vtt` of the same name beside it.
+"""Your own recordings with subtitles: audio files, each with an `.srt`, `.vtt` or `.ass` of the same name beside it.
 
 `talk.ogg` goes with `talk.srt`, or `talk.de.srt` if it is German; without a language it is English. What you would say
-about the recording may stand in `talk.txt`; else the file's name is its title.
+about the recording may stand in `talk.txt`; else the file's name is its title. Marks that nobody says, such as "JOHN:",
+"(Applause)" and the dash before a change of speakers, are left out (`--keep-marks` keeps them).
 """
 
 import html
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pysubs2
+
+from cwjax.data.corpora.languages import whisper_language
 from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.tables import decoded_lines
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
-TITLE = "folder of your own (audio files with .srt or .vtt beside them)"
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".mkv", ".webm", ".aiff")
+TITLE = "folder of your own (audio files with .srt, .vtt or .ass beside them)"
+AUDIO_ENDINGS = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".mkv", ".webm", ".mov", ".aiff",
+)  # fmt: skip
+SUBTITLE_ENDINGS = (".srt", ".vtt", ".ass", ".ssa")
+"""The first that is there and can be read is taken."""
+TOUCHING = 0.1
+"""Seconds between subtitles that follow each other at once, as those that roll do."""
 
-_TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
-_CUE_TIMES = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
-_LANGUAGE = re.compile(r"\.([a-z]{2})(?:-[A-Za-z]+)?$")
-_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-_NOISE = re.compile(r"\[[^\[\]]*\]|[♪♫]+")
+_TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
+_CUE_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)\b")
+_TAG_OF_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z]{2,4})?")
+_FLAGS = ("sdh", "cc", "forced", "default", "hi")
+_VOICE = re.compile(r"<v(?:\.[^\s<>]{0,100})? {1,9}([^\s<>][^<>]{0,200})>")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
+_NOISE = re.compile(r"\[[^\[\]]*\]|\([^()]{1,80}\)|（[^（）]{1,80}）|［[^［］]{1,80}］")
+_CHANGE = re.compile(r"^(?:>>+|[-–—](?=\s|[^\W\d]))\s*")
+_NAME = re.compile(r"([^:]{1,40}):(?:\s+|$)")
 
 
 class Cue(NamedTuple):
@@ -42,46 +58,75 @@ def looks_like(root: Path) -> bool:
 
 
 def _subtitle_files(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.suffix.lower() in (".srt", ".vtt"))
+    return (path for path in root.rglob("*") if path.suffix.lower() in SUBTITLE_ENDINGS)
 
 
 def articles(root: Path) -> Iterator[Unit]:
-    """Every file of subtitles; its audio is looked for when it is read."""
+    """Every recording with its subtitles, and every file of subtitles without one."""
+    beside: dict[tuple[Path, Path | None], list[tuple[Path, str]]] = defaultdict(list)
+    folders: dict[Path, dict[str, Path]] = {}
     for path in sorted(_subtitle_files(root)):
-        audio = _audio_beside(path)
+        if path.parent not in folders:
+            folders[path.parent] = {other.name.lower(): other for other in path.parent.iterdir()}
+        audio, language = _audio_beside(path, folders[path.parent])
+        beside[audio or path, audio].append((path.relative_to(root), language))
+    for (_, audio), files in beside.items():
+        files.sort(key=lambda one: (SUBTITLE_ENDINGS.index(one[0].suffix.lower()), one))
         names = (audio.relative_to(root).as_posix(),) if audio else ()
-        yield Unit(path.relative_to(root).as_posix(), names)
+        yield Unit(files[0][0].as_posix(), names, tuple((path.as_posix(), language) for path, language in files))
 
 
-def _stem(subtitles: Path) -> str:
-    """The name without its ending and language."""
-    return _LANGUAGE.sub("", subtitles.stem)
-
-
-def _audio_beside(subtitles: Path) -> Path | None:
-    for stem in (subtitles.stem, _stem(subtitles)):
+def _audio_beside(subtitles: Path, folder: dict[str, Path]) -> tuple[Path | None, str]:
+    """The recording of a file of subtitles, and the language that its name says."""
+    stem, tags = subtitles.stem, []
+    while True:
         for ending in AUDIO_ENDINGS:
-            if (audio := subtitles.with_name(stem + ending)).is_file():
-                return audio
-    return None
+            if audio := folder.get(f"{stem}{ending}".lower()):
+                return audio, next((tag for tag in tags if tag.lower() not in _FLAGS), "")
+        stem, _, tag = stem.rpartition(".")
+        if not stem or not (tag.lower() in _FLAGS or _TAG_OF_LANGUAGE.fullmatch(tag) or whisper_language(tag)):
+            return None, ""
+        tags.append(tag)
 
 
 def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
-    """Makes segments of a file's subtitles.
+    """Makes segments of a recording's subtitles.
 
-    Raises CwjaxError if the audio is missing, or the file holds no subtitles.
+    Raises CwjaxError if the audio is missing, no file holds subtitles, or they are in several languages of which none
+    was chosen.
     """
-    path = root / unit.name
+    first = root / unit.name
     if not unit.audio:
-        raise CwjaxError(f"{path}: has no audio beside it ({_stem(path)}.wav, .flac, .ogg, .mp3 or the like)")
-    cues = read_cues(path)
-    described = path.with_name(f"{_stem(path)}.txt")
+        raise CwjaxError(f"{first}: has no audio beside it ({first.stem}.wav, .flac, .ogg, .mp3 or the like)")
+    languages = dict.fromkeys(whisper_language(language or "en") or language for _, language in unit.content)
+    wanted = whisper_language(limits.language) if limits.language else ""
+    if len(languages) > 1 and wanted not in languages:
+        raise CwjaxError(
+            f"{root / unit.audio[0]}: has subtitles in several languages ({', '.join(languages)}); choose one with "
+            "--language"
+        )
+    language = wanted if wanted in languages else next(iter(languages))
+    problems: list[str] = []
+    cues: list[Cue] = []
+    for path, spoken in unit.content:
+        if (whisper_language(spoken or "en") or spoken) != language:
+            continue
+        if cues:
+            problems.append(f"{root / path}: is not read, for another file of the same subtitles is")
+            continue
+        try:
+            cues = read_cues(root / path, limits.keep_marks)
+        except CwjaxError as error:
+            problems.append(str(error))
+    if not cues:
+        raise CwjaxError(problems[0])
+    audio = root / unit.audio[0]
+    described = audio.with_suffix(".txt")
     description = ""
     if described.is_file():
         description = " ".join(described.read_text(encoding="utf-8", errors="replace").split())
-    context = ContextMaterial(title=_stem(path).replace("_", " "), lead=description)
-    article = path.relative_to(root).with_suffix("").as_posix()
-    language = _LANGUAGE.search(path.stem)
+    context = ContextMaterial(title=audio.stem.replace("_", " "), lead=description)
+    article = audio.relative_to(root).with_suffix("").as_posix()
     utterances = [
         ListedUtterance(
             id=f"{article}/{round(cue.start * 1000):08d}",
@@ -94,39 +139,102 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
         )
         for cue in cues
     ]
-    return as_reading(root, ListedArticle(article, utterances, language[1] if language else "en"), limits)
+    return as_reading(root, ListedArticle(article, utterances, language), limits, problems)
 
 
-def read_cues(path: Path) -> list[Cue]:
-    """The subtitles of a SubRip or WebVTT file in which something is said, in order.
+def read_cues(path: Path, keep_marks: bool = False) -> list[Cue]:
+    """The subtitles of a file in which something is said, in order.
 
-    A line that is repeated from the subtitle before, as in subtitles that roll, is left out.
+    Where subtitles roll, each repeating the last line of the one before, every line is given once.
 
-    Raises CwjaxError if the file cannot be read or holds no subtitles.
+    Args:
+        path: SubRip, WebVTT or SubStation Alpha.
+        keep_marks: whether to keep names of speakers, sounds and dashes at changes of speakers.
+
+    Raises:
+        CwjaxError: the file cannot be read or holds no subtitles.
     """
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CwjaxError(f"{path}: cannot be read as UTF-8 ({error}); save it again as UTF-8") from None
+        with path.open("rb") as file:
+            lines = [line.text.rstrip("\r\n") for line in decoded_lines(path, file)]
+        kind = path.suffix.lower()[1:]
+        if kind in ("srt", "vtt"):
+            kind, lines = "srt", list(_as_subrip(lines))
+        events = pysubs2.SSAFile.from_string("\n".join(lines), format_=kind, keep_html_tags=True)
+    except (OSError, ValueError, pysubs2.exceptions.Pysubs2Error) as error:
+        raise CwjaxError(f"{path}: cannot be read as subtitles ({error})") from None
+    events = sorted((one for one in events if not one.is_comment), key=lambda one: one.start)
     cues: list[Cue] = []
-    earlier: list[str] = []
-    for block in re.split(r"\n\s*\n", content.replace("\r\n", "\n").replace("\r", "\n")):
-        lines = block.strip().split("\n")
-        place = next((number for number, line in enumerate(lines[:2]) if _CUE_TIMES.match(line)), None)
-        if place is None:
-            continue
-        times = _CUE_TIMES.match(lines[place]).groups()
-        start, end = _seconds(*times[:4]), _seconds(*times[4:])
-        voice = _VOICE.search(block)
-        said = [" ".join(_NOISE.sub(" ", html.unescape(_TAG.sub("", line))).split()) for line in lines[place + 1 :]]
-        text = " ".join(line for line in said if line and line not in earlier)
-        earlier = said
-        if text:
-            cues.append(Cue(start, end, voice[1].strip() if voice else "", text))
+    for event, lines in zip(events, _unrolled(events), strict=True):
+        voice = _VOICE.search(event.text)
+        speaker = voice[1].strip() if voice else event.name.strip()
+        if not keep_marks:
+            lines, name = _without_marks(lines)
+            speaker = speaker or name
+        if text := " ".join(filter(None, lines)):
+            cues.append(Cue(event.start / 1000, event.end / 1000, speaker, text))
     if not cues:
-        raise CwjaxError(f"{path}: holds no subtitles; is it SubRip or WebVTT?")
-    return sorted(cues)
+        raise CwjaxError(f"{path}: holds no subtitles; is it SubRip, WebVTT or SubStation Alpha?")
+    return cues
 
 
-def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
-    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction}")
+def _unrolled(events: Sequence[pysubs2.SSAEvent]) -> list[list[str]]:
+    """The lines of subtitles, without those repeated from the one before if that is the way of the whole file."""
+    said = [list(filter(None, map(_plain, event.text.split("\\N")))) for event in events]
+    repeated = [0] * len(said)
+    for place in range(1, len(said)):
+        before, lines = said[place - 1], said[place]
+        if events[place].start - events[place - 1].end < 1000 * TOUCHING:
+            sizes = range(min(len(before), len(lines)), 0, -1)
+            repeated[place] = next((size for size in sizes if before[-size:] == lines[:size]), 0)
+    rolls = sum(map(bool, repeated)) >= len(said) / 3
+    return [lines[size:] if rolls else lines for lines, size in zip(said, repeated, strict=True)]
+
+
+def _as_subrip(lines: Iterable[str]) -> Iterator[str]:
+    """SubRip or WebVTT as SubRip in which every subtitle has a number and whole times, and nothing else stands."""
+    held: list[str] = []  # what was said since the last times, and the number or name of the next subtitle
+    count, is_webvtt, skips = 0, False, False
+    for line in lines:
+        is_webvtt = is_webvtt or (not count and line.startswith("WEBVTT"))
+        if times := _CUE_TIMES.fullmatch(line):
+            count, skips = count + 1, False
+            if held and held[-1].strip():
+                stands_alone = len(held) < 2 or not held[-2].strip()
+                if held[-1].strip().isdecimal() or (is_webvtt and stands_alone):
+                    held.pop()
+            elif "".join(held).strip() and [one.strip() for one in held if one.strip()][-1] == str(count):
+                held = held[: max(place for place, one in enumerate(held) if one.strip())]
+            yield from (*held, "", "1", f"{_time(*times.groups()[:5])} --> {_time(*times.groups()[5:])}")
+            held = []
+            continue
+        if not line.strip():
+            skips = False
+        elif is_webvtt and _NO_CUE.match(line) and (not count or (held and not held[-1].strip())):
+            skips = True
+        if not skips:
+            held.append(line)
+    yield from (*held, "", "1")  # without which a last line that is a number would be lost
+
+
+def _time(sign: str, hours: str | None, minutes: str, seconds: str, fraction: str | None) -> str:
+    if sign:
+        return "00:00:00,000"
+    return f"{int(hours or 0):02d}:{int(minutes):02d}:{int(seconds):02d},{(fraction or '').ljust(3, '0')}"
+
+
+def _plain(line: str) -> str:
+    """A line without what is for the screen."""
+    return " ".join(html.unescape(_TAG.sub("", line)).replace("♪", " ").replace("♫", " ").split())
+
+
+def _without_marks(lines: list[str]) -> tuple[list[str], str]:
+    """What is said, and who says it if that is marked at the start."""
+    speaker, kept = "", []
+    for line in lines:
+        line = _CHANGE.sub("", _NOISE.sub(" ", line).strip())
+        name = _NAME.match(line)
+        if name and name[1].isupper():
+            speaker, line = speaker or name[1], line[name.end() :]
+        kept.append(" ".join(line.split()))
+    return kept, speaker
