@@ -17,6 +17,7 @@ from sounding import RATE, heard, sound, word, write_sound
 from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
 from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
+from cwjax.data.corpora.registry import gigaspeech as gigaspeech_reader
 from cwjax.data.corpora.registry import libriheavy as libriheavy_reader
 from cwjax.data.corpora.registry import librispeech as librispeech_reader
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
@@ -552,6 +553,60 @@ def test_gigaspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(path.read_text()[:1200])
     with pytest.raises(CwjaxError, match=r"GigaSpeech.json: is damaged"):
         prepare("gigaspeech", tmp_path / "root", tmp_path / "again")
+
+
+def subset_of_gigaspeech(root: Path, subset: str) -> list[tuple[str, str]]:
+    units = list(gigaspeech_reader.articles(root))
+    readings = [gigaspeech_reader.read(root, unit, replace(LIMITS, subset=subset)) for unit in units]
+    return [(one.segment.text, one.segment.context.previous) for reading in readings for one in reading.pieces]
+
+
+def test_a_subset_of_gigaspeech(tmp_path: Path) -> None:
+    gigaspeech(tmp_path)
+    path = tmp_path / "GigaSpeech.json"
+    content = json.loads(path.read_text())
+    del content["audios"][2]
+    for segment, subsets in zip(
+        content["audios"][0]["segments"], (["{XL}", "{L}", "{M}"], ["{XL}"], ["{XL}", "{L}"]), strict=True
+    ):
+        segment["subsets"], segment["text_tn"] = subsets, f"{segment['sid'][-1]} IS SAID"
+    path.write_text(json.dumps(content))
+    dev = (word(4).capitalize(), "")
+    assert subset_of_gigaspeech(tmp_path, "M") == [("0 is said", ""), dev]
+    assert subset_of_gigaspeech(tmp_path, "l") == [("0 is said", ""), ("2 is said", ""), dev], "one between is left out"
+    assert subset_of_gigaspeech(tmp_path, "XS") == [dev]
+    assert subset_of_gigaspeech(tmp_path, "")[2] == ("2 is said", "0 is said 1 is said")
+    with pytest.raises(CwjaxError, match="subset is 'huge'; use one of XS, S, M, L, XL"):
+        subset_of_gigaspeech(tmp_path, "huge")
+
+
+def test_entries_of_gigaspeech_that_are_none(tmp_path: Path) -> None:
+    gigaspeech(tmp_path / "root")
+    path = tmp_path / "root" / "GigaSpeech.json"
+    content = json.loads(path.read_text())
+    content["audios"] = [5, None, "x", *content["audios"], {"aid": "none"}, {"aid": "odd", "segments": [3]}]
+    path.write_text(json.dumps(content))
+    corpus = prepare("gigaspeech", tmp_path / "root", tmp_path / "out")
+    assert len(corpus.segments) == 3
+    failures = report(tmp_path / "out")["failures"]
+    assert {"GigaSpeech.json:0", "GigaSpeech.json:1", "GigaSpeech.json:2", "none", "odd"} < failures.keys()
+
+
+def test_the_list_of_gigaspeech_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording of many blocks is decoded again a few times, not once for every block."""
+    monkeypatch.setattr(gigaspeech_reader, "BLOCK", 100)
+    tries = []
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, text: str, place: int = 0) -> tuple:
+            tries.append(len(text) - place)
+            return super().raw_decode(text, place)
+
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+    text = json.dumps({"note": "x" * 50_000, "audios": [{"aid": "long", "title": "x" * 200_000}, {"aid": "next"}]})
+    (tmp_path / "GigaSpeech.json").write_text(text)
+    assert [unit.name for unit in gigaspeech_reader.articles(tmp_path)] == ["long", "next"]
+    assert sum(tries) < 4 * len(text)
 
 
 def own_files(root: Path, table: str = "list.jsonl") -> None:

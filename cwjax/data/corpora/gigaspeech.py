@@ -14,15 +14,20 @@ from cwjax.data.corpora.capitals import as_sentences
 from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.tables import plain
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
 TITLE = "GigaSpeech (GigaSpeech.json)"
 LICENCE = "GigaSpeech terms of access"
 LIST_FILE = "GigaSpeech.json"
+SUBSETS = ("XS", "S", "M", "L", "XL")
+"""Each is part of the next."""
+SPLITS = {"DEV": "validation", "TEST": "test"}
 BLOCK = 1 << 20
 """Characters read at a time."""
 
+_BEGIN, _BETWEEN = re.compile(r'"audios"\s{0,9}:\s{0,9}\['), re.compile(r"[\s,]*")
 _MARKS = {"<COMMA>": ",", "<PERIOD>": ".", "<QUESTIONMARK>": "?", "<EXCLAMATIONPOINT>": "!"}
 _NO_SPEECH = re.compile(r"<(?:SIL|MUSIC|NOISE|OTHER)>")
 
@@ -38,30 +43,32 @@ def articles(root: Path) -> Iterator[Unit]:
     Raises CwjaxError if the list is damaged.
     """
     for number, audio in enumerate(_audios(root / LIST_FILE)):
-        path = str(audio.get("path", ""))
-        yield Unit(str(audio.get("aid", f"{LIST_FILE}:{number}")), (path,), audio)
+        if isinstance(audio, dict):
+            yield Unit(plain(audio.get("aid")) or f"{LIST_FILE}:{number}", (plain(audio.get("path")),), audio)
+        else:
+            yield Unit(f"{LIST_FILE}:{number}", (), audio)
 
 
-def _audios(path: Path) -> Iterator[dict[str, Any]]:
+def _audios(path: Path) -> Iterator[Any]:
     """The recordings of the list, one after the other."""
     decoder = json.JSONDecoder()
     try:
         with path.open(encoding="utf-8") as file:
             buffer, place = file.read(BLOCK), 0
-            while not (match := re.search(r'"audios"\s*:\s*\[', buffer)):
-                block = file.read(BLOCK)
+            while not (match := _BEGIN.search(buffer)):
+                block = file.read(max(BLOCK, len(buffer)))
                 if not block:
                     raise CwjaxError(f'{path}: has no "audios"; is it the list of GigaSpeech?')
                 buffer += block
             place = match.end()
             while True:
-                begin = re.compile(r"[\s,]*").match(buffer, place).end()
+                begin = _BETWEEN.match(buffer, place).end()
                 try:
                     if buffer[begin : begin + 1] == "]":
                         return
                     audio, place = decoder.raw_decode(buffer, begin)
                 except ValueError as error:
-                    block = file.read(BLOCK)
+                    block = file.read(max(BLOCK, len(buffer)))  # so that the longest entry is decoded but a few times
                     if not block:
                         raise CwjaxError(f"{path}: is damaged ({error}); fetch it again") from None
                     buffer, place = buffer[begin:] + block, 0
@@ -72,16 +79,25 @@ def _audios(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
-    """Makes segments of a recording's.
+    """Makes segments of a recording's that are in the wanted subset, in the validation or in the test set.
 
     Raises CwjaxError if the recording is missing, or described otherwise than in GigaSpeech.
     """
-    audio = unit.content
+    audio, wanted = unit.content, limits.subset.upper()
+    if wanted and wanted not in SUBSETS:
+        raise CwjaxError(f"subset is {limits.subset!r}; use one of {', '.join(SUBSETS)}")
     try:
-        title, category = str(audio.get("title") or ""), str(audio.get("category") or "")
-        context = ContextMaterial(title=" ".join(title.split()), categories=(category,) if category else ())
-        utterances = [
-            ListedUtterance(
+        title, category = plain(audio.get("title")), plain(audio.get("category"))
+        context = ContextMaterial(title=title, categories=(category,) if category else ())
+        subsets_of = [{one.strip("{}") for one in segment.get("subsets", ())} for segment in audio["segments"]]
+        split = next((split for name, split in SPLITS.items() if any(name in one for one in subsets_of)), "train")
+        utterances: list[ListedUtterance] = []
+        is_gap = False
+        for segment, subsets in zip(audio["segments"], subsets_of, strict=True):
+            if wanted and wanted not in subsets and split == "train":
+                is_gap = True
+                continue
+            one = ListedUtterance(
                 id=str(segment["sid"]),
                 audio=unit.audio[0],
                 start=float(segment["begin_time"]),
@@ -89,16 +105,17 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
                 text=clean(segment["text_tn"]),
                 speaker=_speaker(unit.name, segment.get("speaker")),
                 context=context,
+                subset=next((name for name in (*SPLITS, *SUBSETS) if name in subsets), ""),
+                gap_before=is_gap,
             )
-            for segment in audio["segments"]
-        ]
-        subsets = {subset for segment in audio["segments"] for subset in segment.get("subsets", ())}
+            utterances.append(one)
+            is_gap = False
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CwjaxError(f"{root / LIST_FILE}: {unit.name} has no {error}; is it the list of GigaSpeech?") from None
-    split = "validation" if "{DEV}" in subsets else "test" if "{TEST}" in subsets else "train"
-    source = str(audio.get("url") or "")
-    article = ListedArticle(unit.name, utterances, licence=LICENCE, source=source, split=split)
-    return as_reading(root, article, limits)
+    if not utterances and audio["segments"]:
+        return Reading(())
+    source = plain(audio.get("url"))
+    return as_reading(root, ListedArticle(unit.name, utterances, "en", LICENCE, source, split), limits)
 
 
 def _speaker(article: str, name: Any) -> str:
