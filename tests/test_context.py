@@ -121,3 +121,14 @@ def test_keywords_stand_among_those_of_other_articles() -> None:
     assert draw_context(bare, only, np.random.default_rng(0), lambda _: bare) == "Bees."
     spoken = segment(text="Bees hive")
     assert "Bees hive," not in draw_context(spoken, only, np.random.default_rng(0), lambda _: spoken)
+
+
+def test_a_corpus_of_keywords_has_a_right_context() -> None:
+    only = replace(segment(), context=ContextMaterial(keywords=("hive", "smoker")))
+    assert describe_for_evaluation(only) == "keywords: hive, smoker."
+    for kind in ("title", "section", "lead", "categories", "previous", "joined"):
+        assert describe(only, kind) == "keywords: hive, smoker."
+    assert describe_for_evaluation(replace(only, context=ContextMaterial(categories=("Insects",)))) == "Insects."
+    assert describe_for_evaluation(replace(only, context=ContextMaterial())) == ""
+    spoken = replace(only, text="smoker")
+    assert describe_for_evaluation(spoken) == "keywords: hive."

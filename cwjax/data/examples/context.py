@@ -68,13 +68,22 @@ def describe(segment: Segment, kind: ContextKind) -> str:
         "previous": [material.title, " ".join(material.previous.split()[-PREVIOUS_WORDS:])],
         "joined": [material.title, *material.section, material.lead, *material.categories],
     }[kind]
-    return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
+    return _sentences(parts, segment)
 
 
 def describe_for_evaluation(segment: Segment) -> str:
     """Everything a careful user would say: title, section path and lead."""
     material = segment.context
-    parts = [material.title, *material.section, material.lead]
+    return _sentences([material.title, *material.section, material.lead], segment)
+
+
+def _sentences(parts: list[str], segment: Segment) -> str:
+    """Parts without leaks; of a corpus that has none of them, subject headings, or else keywords."""
+    material = segment.context
+    if not any(parts):
+        parts = list(material.categories)
+        if not parts and (keywords := without_leaks(list(material.keywords), segment.text)):
+            return f"keywords: {', '.join(keywords)}."
     return " ".join(_sentence(part) for part in without_leaks(parts, segment.text))
 
 
