@@ -31,7 +31,7 @@ SUBTITLE_ENDINGS = (".srt", ".vtt", ".ass", ".ssa")
 TOUCHING = 0.1
 """Seconds between subtitles that follow each other at once, as those that roll do."""
 
-_TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
+_TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION|WEBVTT)\b")
 _TAG_OF_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z]{2,4})?")

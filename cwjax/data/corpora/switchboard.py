@@ -32,9 +32,9 @@ DEV_UTTERANCES = 4000
 
 _TRANSCRIPT = re.compile(r"sw(\d{4})([AB])-ms98-a-trans\.text")
 _SOUND = re.compile(r"\[(?:noise|vocalized-noise|laughter|silence)\]|<[be]_aside>", re.IGNORECASE)
-_LAUGHED = re.compile(r"\[laughter-([^\]\s]+)\]")
-_MEANT = re.compile(r"\[[^\]\s/]+/([^\]\s]+)\]")
-_CUT_SHORT = re.compile(r"\[[^\]\s]*\]")
+_LAUGHED = re.compile(r"\[laughter-([^\[\]\s]+)\]")
+_MEANT = re.compile(r"\[[^\[\]\s/]+/([^\[\]\s]+)\]")
+_CUT_SHORT = re.compile(r"\[[^\[\]\s]*\]")
 _VARIANT = re.compile(r"_\d+\b")
 
 

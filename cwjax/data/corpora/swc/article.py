@@ -35,12 +35,11 @@ SHORTEST_KEYWORD = 6
 AUDIO_NAME = re.compile(r"audio([1-9]\d{0,3}|)\.(?:ogg|oga|opus|flac|wav|mp3)", re.IGNORECASE)
 
 _ARTICLE_FILES = ("info.json", "wiki.txt", "audiometa.txt")
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _CATEGORY = re.compile(r"\[\[\s*(?:Category|Kategorie|Categorie)\s*:\s*([^\[\]|\n]{1,300})", re.IGNORECASE)
 _LINK = re.compile(r"\[\[([^\[\]|\n]{1,300})(?:\|([^\[\]|\n]{1,300}))?\]\]")
 _NAMESPACE = re.compile(r"\s*:|[^:]*:\S")
-_READER_LINK = re.compile(r"\[\[([^\[\]|]+)(?:\|[^\[\]]*)?\]\]|\[\w+://\S+\s+([^\[\]]+)\]")
-_READER_FIELD = re.compile(r"^\s*\|\s*user_name\s*=[ \t]*(\S.*)$", re.MULTILINE)
+_READER_LINK = re.compile(r"\[\[([^\[\]|]+)(?:\|[^\[\]]*)?\]\]|\[\w{1,20}://[^\s\[\]]+\s{1,9}([^\s\[\]][^\[\]]*)\]")
+_READER_FIELD = re.compile(r"^[ \t]*\|[ \t]*user_name[ \t]*=[ \t]*(\S.*)$", re.MULTILINE)
 _READER_PREFIX = re.compile(r"^(?:[^:]*:)*(?:user|benutzer|benutzerin|gebruiker)(?: talk)?:", re.IGNORECASE)
 
 
@@ -136,7 +135,7 @@ def read_article(folder: Path, root: Path | None = None, *, require_audio: bool 
     document = read_document(folder / ALIGNMENT_FILE)
     info = _read_info(folder / "info.json")
     properties, meta_offsets = _read_meta(document)
-    wikitext = _COMMENT.sub("", _read_optional_text(folder / "wiki.txt"))
+    wikitext = _read_wikitext(folder / "wiki.txt")
 
     tokens = read_tokens(document, folder / ALIGNMENT_FILE)
     if not any(is_spoken(form) for number, form, *_ in tokens.norms if tokens.places[number].kind != "extra"):
@@ -188,13 +187,20 @@ def reader_key(reader: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def _read_optional_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+def _read_wikitext(path: Path) -> str:
+    """A text without its comments, empty if there is no such file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    kept: list[str] = []
+    place = 0
+    while (begin := text.find("<!--", place)) >= 0 and (end := text.find("-->", begin + 4)) >= 0:
+        kept.append(text[place:begin])
+        place = end + 3
+    return "".join([*kept, text[place:]])
 
 
 def _described_reader(path: Path) -> str:
     """The reader whom the description page of the audio names."""
-    match = _READER_FIELD.search(_COMMENT.sub("", _read_optional_text(path)))
+    match = _READER_FIELD.search(_read_wikitext(path))
     return match[1].strip() if match else ""
 
 
