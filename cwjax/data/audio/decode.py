@@ -21,6 +21,7 @@ import soundfile
 import soxr
 
 from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.data.audio.members import is_sound_file, open_sound_file
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ LENIENT = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]
 """What keeps PyAV from failing over the letters of titles; since its version 19 it does not."""
 
 Source = str | Path | BinaryIO
-"""A file's path, or a binary file that can seek, which is read from its start."""
+"""A file's path, which may go into an archive (`members`), or a binary file that can seek, read from its start."""
 Blocks = Iterator[tuple[int, np.ndarray]]
 """Sampling rates and frames, (frames, channels) float32."""
 
@@ -164,7 +165,7 @@ def name_of(source: Source) -> str:
 
 
 def _require_readable(source: Source) -> None:
-    if isinstance(source, str | Path) and not Path(source).is_file():
+    if isinstance(source, str | Path) and not is_sound_file(source):
         raise CwjaxError(f"{source}: no such audio file; check the path")
     try:
         with _stream(source) as file:
@@ -205,7 +206,7 @@ def _stream(source: Source | _Pipe) -> Iterator[BinaryIO]:
     if isinstance(source, _Pipe):
         yield source
     elif isinstance(source, str | Path):
-        with open(source, "rb") as file:
+        with open_sound_file(source) as file:
             yield _Lenient(file)
     else:
         source.seek(0)

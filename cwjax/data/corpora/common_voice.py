@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cwjax.data.corpora.languages import unknown_language, whisper_language
-from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
+from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_one_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.tables import decoded_lines, plain
@@ -80,7 +80,7 @@ def articles(root: Path) -> Iterator[Unit]:
                 place = folder.relative_to(root)
                 audio = tuple((place / "clips" / clip.file).as_posix() for clip in rows)
                 name = f"{(place / table.name).as_posix()}:{first}-{first + len(rows) - 1}"
-                yield Unit(name, audio, (language, split, rows))
+                yield Unit(name, audio, (language, table.stem, split, rows))
                 first += len(rows)
 
 
@@ -125,9 +125,8 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     """
     if isinstance(unit.content, str):
         raise CwjaxError(unit.content)
-    language, split, clips = unit.content
-    readings: list[Reading] = []
-    problems = [clip.warning for clip in clips if clip.warning]
+    language, subset, split, clips = unit.content
+    listed: list[ListedArticle] = []
     for clip, audio in zip(clips, unit.audio, strict=True):
         name = Path(clip.file).stem
         domains = tuple(part.strip() for part in clip.domain.replace("|", ",").split(",") if part.strip())
@@ -140,18 +139,9 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
             speaker=clip.speaker,
             context=ContextMaterial(categories=domains),
         )
-        article = ListedArticle(
-            name, (utterance,), clip.locale or language, LICENCE, SOURCE, split, finds_previous=False
+        listed.append(
+            ListedArticle(
+                name, (utterance,), clip.locale or language, LICENCE, SOURCE, split, subset, finds_previous=False
+            )
         )
-        try:
-            readings.append(as_reading(root, article, limits))
-        except CwjaxError as error:
-            problems.append(str(error))
-    if not readings:
-        raise CwjaxError(problems[-1])
-    dropped: dict[str, float] = {}
-    for one in readings:
-        for reason, seconds in one.dropped.items():
-            dropped[reason] = dropped.get(reason, 0.0) + seconds
-    problems += [warning for one in readings for warning in one.warnings]
-    return Reading(tuple(piece for one in readings for piece in one.pieces), dropped, warnings=tuple(problems))
+    return as_one_reading(root, listed, limits, [clip.warning for clip in clips if clip.warning])

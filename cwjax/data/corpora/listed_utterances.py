@@ -6,7 +6,7 @@ Every utterance becomes a segment of its own; short ones are joined when they ar
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -151,6 +151,32 @@ def as_reading(
         previous = latest_text(f"{context.previous} {one.text}".strip(), limits.previous_characters)
         previous_end, previous_audio = max(previous_end, end_there), one.audio
     return Reading(tuple(pieces), dict(dropped), reader=article.reader, warnings=(*warnings, *problems))
+
+
+def as_one_reading(
+    root: Path, articles: Iterable[ListedArticle], limits: SegmentationSettings, warnings: Sequence[str] = ()
+) -> Reading:
+    """The readings of many small articles as one; those that cannot be used are among its warnings.
+
+    Raises CwjaxError, the last of theirs, if none can.
+    """
+    pieces: list[Piece] = []
+    dropped: Counter[str] = Counter()
+    problems = list(warnings)
+    usable = False
+    for article in articles:
+        try:
+            reading = as_reading(root, article, limits)
+        except CwjaxError as error:
+            problems.append(str(error))
+        else:
+            usable = True
+            pieces += reading.pieces
+            dropped.update(reading.dropped)
+            problems += reading.warnings
+    if not usable:
+        raise CwjaxError(problems[-1] if problems else "holds no utterance")
+    return Reading(tuple(pieces), dict(dropped), warnings=tuple(problems))
 
 
 def _languages(article: ListedArticle) -> dict[str, str]:

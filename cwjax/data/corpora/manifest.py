@@ -68,15 +68,15 @@ def _is_one_json(path: Path) -> bool:
 
 
 def _start(path: Path) -> list[Row]:
-    return [row for row in islice(map(_named, table_rows(path)), LOOKED_AT) if isinstance(row, Row)]
+    return [row for row in islice(map(named, table_rows(path)), LOOKED_AT) if isinstance(row, Row)]
 
 
-def _named(row: Row | str) -> Row | str:
+def named(row: Row | str) -> Row | str:
     """The row with its columns by the names that are used here."""
     if isinstance(row, str):
         return row
-    fields = {ALIASES.get(name, name): value for name, value in row.fields.items()}
-    return row._replace(fields=row.fields | fields)
+    meant = {ALIASES[name]: value for name, value in row.fields.items() if name in ALIASES}
+    return row._replace(fields=meant | row.fields)
 
 
 def remarks(root: Path) -> Iterator[str]:
@@ -98,13 +98,13 @@ def articles(root: Path) -> Iterator[Unit]:
         # Only numbers are kept of what comes later: a table may have millions of rows.
         left: Counter[int] = Counter()
         splits: dict[int, str] = {}
-        for row in map(_named, table_rows(path)):
+        for row in map(named, table_rows(path)):
             if isinstance(row, Row):
                 article, split = _article(path, root, row)
                 left[hash((article, split))] += 1
                 splits.setdefault(hash(article), split)
         waiting: dict[tuple[str, str], list[Row]] = {}
-        for row in map(_named, table_rows(path)):
+        for row in map(named, table_rows(path)):
             if isinstance(row, str):
                 yield Unit(row.partition(": ")[0], (), row)
                 continue
@@ -133,9 +133,11 @@ def _unit(root: Path, path: Path, name: str, split: str, rows: list[Row]) -> Uni
 
 
 def _audio(folder: str, row: Row) -> str:
-    """Path of a row's audio file, relative to the root or absolute."""
-    value = row.fields["audio"]
+    """Path of a row's audio file, relative to the root or absolute; NeMo's tarred manifests number their archives."""
+    value = row.fields.get("audio")
     name = plain(value.get("path") if isinstance(value, dict) else value)
+    if row.fields.get("shard_id") is not None:
+        name = f"audio_{plain(row.fields['shard_id'])}.tar/{name}"
     return name if folder == "." else (Path(folder) / name).as_posix()
 
 
@@ -153,7 +155,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
         try:
             if split not in SPLITS:
                 raise CwjaxError(f"{row.place}: its split is {split!r}; use train, validation or test, or none")
-            utterances.append(_utterance(folder, name, row))
+            utterances.append(utterance(row, name, _audio(folder, row)))
         except CwjaxError as error:
             problems.append(str(error))
     if not utterances:
@@ -163,12 +165,15 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     return as_reading(root, article, limits, problems)
 
 
-def _utterance(folder: str, article: str, row: Row) -> ListedUtterance:
+def utterance(row: Row, article: str, audio: str) -> ListedUtterance:
+    """The utterance that a row describes, whose columns have the names of this module.
+
+    Raises CwjaxError if it has no audio, or times that are no numbers.
+    """
     start, duration = _seconds(row, "start", 0.0), _seconds(row, "duration", math.inf)
     end = _seconds(row, "end", start + duration)
     if not row.fields.get("audio"):
         raise CwjaxError(f"{row.place}: the row has no audio: {str(row.fields)[:80]}")
-    audio = _audio(folder, row)
     if isinstance(row.fields["audio"], str) and plain(row.fields["audio"]) != " ".join(row.fields["audio"].split()):
         raise CwjaxError(f"{row.place}: the name of its audio holds what no file's name does: {audio!r}")
     said, title = (plain(row.fields.get(name)) for name in ("context", "title"))

@@ -8,11 +8,14 @@ from cwjax.data.corpora.reader import CorpusReader
 from cwjax.data.corpora.registry import (
     common_voice,
     gigaspeech,
+    huggingface,
+    lhotse,
     libriheavy,
     librispeech,
     manifest,
     subtitles,
     switchboard,
+    webdataset,
 )
 from cwjax.data.corpora.swc import reader as swc_corpus
 from cwjax.errors import CwjaxError
@@ -20,7 +23,17 @@ from cwjax.errors import CwjaxError
 log = logging.getLogger(__name__)
 
 CorpusName = Literal[
-    "swc", "librispeech", "libriheavy", "common_voice", "switchboard", "gigaspeech", "manifest", "subtitles"
+    "swc",
+    "librispeech",
+    "libriheavy",
+    "common_voice",
+    "switchboard",
+    "gigaspeech",
+    "manifest",
+    "subtitles",
+    "lhotse",
+    "webdataset",
+    "huggingface",
 ]
 
 READERS: dict[CorpusName, CorpusReader] = {
@@ -32,6 +45,9 @@ READERS: dict[CorpusName, CorpusReader] = {
     "gigaspeech": gigaspeech,
     "manifest": manifest,
     "subtitles": subtitles,
+    "lhotse": lhotse,
+    "webdataset": webdataset,
+    "huggingface": huggingface,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
 from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.data.audio.members import sound_size
 from cwjax.data.corpora.reader import Unit
 from cwjax.data.corpora.registry import CorpusName, reader
 from cwjax.data.prepared.corpus import AudioFormat
@@ -61,8 +62,8 @@ def survey_corpus(corpus: CorpusName, root: Path) -> Survey:
 def _sizes(root: Path, audio: Iterable[str]) -> Iterator[tuple[Path, int]]:
     """The audio files that exist, with their sizes."""
     for name in audio:
-        with contextlib.suppress(OSError):
-            yield root / name, (root / name).stat().st_size
+        with contextlib.suppress(OSError, ValueError, CwjaxError):
+            yield root / name, sound_size(root / name)
 
 
 def grouped(corpus: CorpusName, root: Path, survey: Survey) -> Iterator[tuple[Unit, ...]]:
