@@ -17,9 +17,11 @@ from sounding import RATE, heard, sound, word, write_sound
 from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
 from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
+from cwjax.data.corpora.registry import fisher as fisher_reader
 from cwjax.data.corpora.registry import gigaspeech as gigaspeech_reader
 from cwjax.data.corpora.registry import libriheavy as libriheavy_reader
 from cwjax.data.corpora.registry import librispeech as librispeech_reader
+from cwjax.data.corpora.registry import tedlium as tedlium_reader
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.data.prepared.build import prepare
@@ -741,7 +743,213 @@ def test_subtitles_of_more_than_an_hour(tmp_path: Path) -> None:
     assert read_cues(tmp_path / "x.srt")[0][:2] == (3723.004, 3725.5)
 
 
+def tedlium(root: Path) -> None:
+    base = root / "TEDLIUM_release-3"
+    for split, talk, numbers in (
+        ("train", "AaronHuey_2010X", (1, 2, 3, 4)),
+        ("dev", "BlaiseA_2003", (5,)),
+        ("test", "C_1", ()),
+    ):
+        folder = base / "legacy" / split
+        (folder / "stm").mkdir(parents=True)
+        said = [(number, 0.2 + 0.5 * place) for place, number in enumerate(numbers)]
+        recording(folder / "sph" / f"{talk}.wav", *said).rename(folder / "sph" / f"{talk}.sph")
+        lines = []
+        if numbers:
+            lines.append(f"{talk} 1 {talk} 0.10 0.95 <o,f0,male> {words(*numbers[:2])} {{NOISE}} <unk>")
+        if len(numbers) > 2:
+            lines.append(f"{talk} 1 inter_segment_gap 0.95 1.00 <o,,unknown> ignore_time_segment_in_scoring")
+            lines.append(f"{talk} 1 {talk} 1.10 1.45 <o,f0,male> {word(3)}(2)")
+            lines.append(f"{talk} 1 {talk} 1.45 2.00 <o,f0,male> {word(4)}")
+        (folder / "stm" / f"{talk}.stm").write_text("\n".join(lines) + "\n")
+    (base / "legacy/train/stm/AaronHuey_2010X.stm").open("a").write("no line at all\n")
+    (base / "data" / "stm").mkdir(parents=True)
+    shutil.copy(base / "legacy/train/stm/AaronHuey_2010X.stm", base / "data/stm")
+
+
+def test_tedlium(tmp_path: Path) -> None:
+    tedlium(tmp_path / "root")
+    corpus = prepare("tedlium", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    assert [(one.text, one.split, one.speaker, one.context.title, one.context.previous) for one in corpus.segments] == [
+        (words(1, 2), "train", "AaronHuey", "Aaron Huey", ""),
+        (word(3), "train", "AaronHuey", "Aaron Huey", ""),
+        (word(4), "train", "AaronHuey", "Aaron Huey", word(3)),
+        (word(5), "validation", "BlaiseA", "Blaise A", ""),
+    ]
+    said = report(tmp_path / "out")
+    assert "C_1.stm: holds no utterance" in " ".join(said["failures"].values())
+    assert "AaronHuey_2010X.stm:5: is no line TALK CHANNEL" in str(said["warnings"])
+    assert tedlium_reader.clean("i 'm here <unk> and it 's the(2) dogs ' day") == "i'm here and it's the dogs ' day"
+
+
+def fisher(root: Path, count: int = 20, lines: int = 2) -> None:
+    audio, trans = root / "fe_03_p1_sph1" / "audio" / "000", root / "fe_03_p1_tran" / "data" / "trans" / "000"
+    for folder in (audio, trans, root / "fe_03_p1_tran" / "doc"):
+        folder.mkdir(parents=True)
+    sides = np.stack([sound([(1, 0.2, 0.4)], 3.0, 8000), sound([(2, 1.0, 1.2)], 3.0, 8000)], axis=1)
+    for number in range(1, count + 1):
+        name = f"fe_03_{number:05d}"
+        if number < 4:
+            sphere(audio / f"{name}.sph", sides)
+        more = "".join(f"2.{place} 2.9 A: so\n" for place in range(lines - 2))
+        (trans / f"{name}.txt").write_text(
+            f"# {name}.sph\n# Transcribed at the LDC\n\n0.10 0.50 A: {word(1)} [laughter]\n\n"
+            f"0.90 1.30 B: (( {word(2)} ))\n{more}"
+        )
+    (root / "fe_03_p1_tran/doc/fe_03_p1_calldata.tbl").write_text(
+        "CALL_ID,DATE_TIME,TOPICID,SIG_GRADE,CNV_GRADE,APIN,ASX.DL,APHNUM,APHSET,APHTYP,BPIN\n"
+        "00001,20021212_23:59,ENG01,4,3,2602,f.a,x,1,1,1790\n"
+    )
+    (root / "fe_03_p1_tran/doc/fe_03_topics.sgm").write_text(
+        '<topic id=ENG01 title="Professional sports on TV.">\nDo either of you have\na favorite TV sport?\n</topic>\n'
+    )
+
+
+def test_fisher(tmp_path: Path) -> None:
+    fisher(tmp_path / "root")
+    corpus = prepare("fisher", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    first, second = (one for one in corpus.segments if one.article == "fe_03_00001")
+    assert (first.speaker, second.speaker, first.split) == ("2602", "1790", "validation")
+    assert (first.context.title, first.context.lead) == (
+        "Professional sports on TV.",
+        "Do either of you have a favorite TV sport?",
+    )
+    assert (second.context.previous, first.start, first.end) == (word(1), 0.1, 0.5)
+    assert len(report(tmp_path / "out")["failures"]) == 17
+
+
+def test_fisher_is_divided_by_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fisher(tmp_path, count=40)
+    splits = [unit.content.split for unit in fisher_reader.articles(tmp_path)]
+    assert splits == ["validation"] * 4 + ["test"] * 4 + ["train"] * 32
+    monkeypatch.setattr(fisher_reader, "EVALUATED_UTTERANCES", 5)
+    splits = [unit.content.split for unit in fisher_reader.articles(tmp_path)]
+    assert splits == ["validation"] * 3 + ["test"] * 3 + ["train"] * 34, "two utterances each"
+
+
+def mls(root: Path, name: str = "mls_german", ending: str = "flac") -> None:
+    folder = root / name
+    rows = {
+        "train": [("10_20_000000", (1,), 5.0), ("10_20_000001", (3,), 90.0), ("10_20_000002", (2,), 6.0)],
+        "dev": [("11_21_000000", (4,), 0.0)],
+        "test": [("12_22_000000", (5,), 0.0)],
+    }
+    for split, utterances in rows.items():
+        for one, numbers, _ in utterances:
+            path = folder / split / "audio" / "/".join(one.split("_")[:2]) / f"{one}.{ending}"
+            recording(path.with_suffix(".flac" if ending == "flac" else ".ogg"), (numbers[0], 0.3), seconds=1.0)
+            if ending == "opus":
+                path.with_suffix(".ogg").rename(path)
+        lines = [f"{one}\t{words(*numbers)}" for one, numbers, _ in utterances]
+        (folder / split / "transcripts.txt").write_text("\n".join([*lines, "no utterance"]) + "\n")
+        (folder / split / "segments.txt").write_text(
+            "".join(f"{one}\thttp://x/{split}.mp3\t{start}\t{start + 1}\n" for one, _, start in utterances)
+        )
+    (folder / "metainfo.txt").write_text(
+        " SPEAKER   |   GENDER   | PARTITION  |  MINUTES   |  BOOK ID   |   TITLE   |  CHAPTER\n"
+        "  10  |  M  | train | 1.5 | 20 | Faust | Prolog \n  11 | F | dev | 1 | 21 | Emil | Eins\n"
+        "  11 | F | dev | 1 | 21 | Emil | Zwei\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "ending"), [("mls_german", "flac"), ("mls_german_opus", "opus")])
+def test_mls(tmp_path: Path, name: str, ending: str) -> None:
+    mls(tmp_path / "root", name, ending)
+    corpus = prepare("mls", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    segments = by_id(corpus)
+    first, later, second = (segments[f"10_20_{number:06d}"] for number in range(3))
+    assert (first.language, first.split, first.speaker, first.licence) == ("de", "train", "10", "CC BY 4.0")
+    assert (first.context.title, first.context.section) == ("Faust", ("Prolog",))
+    assert (second.context.previous, later.context.previous) == (words(1), ""), "one ends where the other begins"
+    assert segments["11_21_000000"].context.section == (), "one of two chapters"
+    assert {one.split for one in corpus.segments} == {"train", "validation", "test"}
+    assert "transcripts.txt:4: is no line READER_BOOK_NUMBER" in " ".join(report(tmp_path / "out")["failures"].values())
+
+
+def peoples_speech(root: Path) -> None:
+    for split, part, number in (("train", "clean_sa", 1), ("validation", "validation", 2), ("test", "test", 3)):
+        recording(root / split / part / "a_b" / "c_0.flac", (number, 0.3), seconds=1.0)
+        data = {"duration_ms": [1000, 1000], "label": [word(number), "lost"], "name": ["a_b/c_0.flac", "a_b/none.flac"]}
+        line = json.dumps({"identifier": "a_b", "training_data": data})
+        (root / split / f"{part}.json").write_text(f'{line}\n{{"identifier": "x", "training_data": {{}}}}\n[\n')
+
+
+def test_peoples_speech(tmp_path: Path) -> None:
+    peoples_speech(tmp_path / "root")
+    corpus = prepare("peoples_speech", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    assert [(one.text, one.split, one.licence) for one in corpus.segments] == [
+        (word(1), "train", "CC BY-SA 4.0"),
+        (word(2), "validation", "CC BY 4.0"),
+        (word(3), "test", "CC BY 4.0"),
+    ]
+    said = report(tmp_path / "out")
+    assert "clean_sa.json:2: is no recording" in " ".join(said["failures"].values())
+    assert "none.flac" in str(said["warnings"])
+
+
+NLP = "token|speaker|ts|endTs|punctuation|case|tags|wer_tags\n"
+
+
+def earnings(root: Path, timed: bool = True) -> None:
+    base = root / "earnings21"
+    recording(base / "media" / "43.wav", *((number, 0.5 * number) for number in range(1, 7)))
+    lines = [
+        f"{word(1)}|0|{0.5 if timed else ''}|{0.7 if timed else ''}||UC|[]|[]",
+        f"{word(2)}|0|||.|LC|[]|[]",
+        f"{word(3)}|0|{1.5 if timed else ''}|{1.7 if timed else ''}|,|LC|['1:ORG']|['1']",
+        "<inaudible>|0||||LC|[]|[]",
+        f"{word(4)}|0|||.|LC|[]|[]",
+        f"{word(5)}|1|||.|LC|[]|[]",
+        f"{word(6)}|1|{3.0 if timed else ''}|{3.2 if timed else ''}|.|LC|[]|[]",
+    ]
+    for folder in ("nlp_references", "timestamps") if timed else ("nlp_references",):
+        path = base / "transcripts" / folder / "43.nlp"
+        path.parent.mkdir(parents=True)
+        kept = lines if folder == "timestamps" or not timed else [line.replace("|0|0.5|0.7", "|0||") for line in lines]
+        path.write_text(NLP + "\n".join(kept) + "\n")
+    names = base / "contexts" / "participant_names"
+    names.mkdir(parents=True)
+    (names / "43.names.txt").write_text("Brett Ponton - President and CEO\nRick Nelson - Stephens\n")
+    (base / "contexts" / "43.txt").write_text("cumulus 1\nmedia 3\n")
+    (base / "earnings21-file-metadata.csv").write_text(
+        "file_id,audio_length,sample_rate,company_name,financial_quarter,sector\n"
+        "43,4,16000,Monro Inc,3,Consumer Goods\n"
+    )
+
+
+def test_earnings_with_contexts(tmp_path: Path) -> None:
+    earnings(tmp_path / "root")
+    corpus = prepare("earnings", tmp_path / "root", tmp_path / "out")
+    require_sound(corpus)
+    assert [(one.text, one.split, one.speaker) for one in corpus.segments] == [
+        (f"{word(1)} {word(2)}.", "test", "43/0"),
+        (f"{word(3)}, {word(4)}. {word(5)}.", "test", "43/0"),
+        (f"{word(6)}.", "test", "43/1"),
+    ], "nobody knows where the fourth word ends and the fifth begins"
+    context = corpus.segments[0].context
+    assert (context.title, context.categories) == ("Earnings call of Monro Inc", ("Consumer Goods",))
+    assert context.lead == "Participants: Brett Ponton - President and CEO; Rick Nelson - Stephens."
+    assert context.keywords == ("Brett Ponton", "Rick Nelson", "cumulus", "media")
+
+
+def test_earnings_without_times_are_one_utterance(tmp_path: Path) -> None:
+    earnings(tmp_path / "root", timed=False)
+    corpus = prepare("earnings", tmp_path / "root", tmp_path / "out", replace(LIMITS, max_duration=2.0))
+    require_sound(corpus)
+    (segment,) = corpus.segments
+    assert (segment.start, segment.end, segment.split) == (0.0, 4.0, "test")
+
+
 WRITERS = {
+    "tedlium": tedlium,
+    "fisher": fisher,
+    "mls": mls,
+    "peoples_speech": peoples_speech,
+    "earnings": earnings,
     "librispeech": librispeech,
     "libriheavy": libriheavy,
     "common_voice": common_voice,
