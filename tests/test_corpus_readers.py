@@ -14,14 +14,15 @@ import pytest
 import soundfile
 from sounding import RATE, heard, sound, word, write_sound
 
+from cwjax.data.corpora import fisher as fisher_reader
+from cwjax.data.corpora import gigaspeech as gigaspeech_reader
+from cwjax.data.corpora import libriheavy as libriheavy_reader
+from cwjax.data.corpora import librispeech as librispeech_reader
+from cwjax.data.corpora import switchboard
+from cwjax.data.corpora import tedlium as tedlium_reader
 from cwjax.data.corpora.gigaspeech import clean as clean_gigaspeech
 from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
-from cwjax.data.corpora.registry import READERS, require_corpus, switchboard
-from cwjax.data.corpora.registry import fisher as fisher_reader
-from cwjax.data.corpora.registry import gigaspeech as gigaspeech_reader
-from cwjax.data.corpora.registry import libriheavy as libriheavy_reader
-from cwjax.data.corpora.registry import librispeech as librispeech_reader
-from cwjax.data.corpora.registry import tedlium as tedlium_reader
+from cwjax.data.corpora.registry import READERS, require_corpus
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.data.prepared.build import prepare

@@ -19,7 +19,7 @@ from tones import sound, utterances
 import cwjax.commands.transcribe
 import cwjax.processes
 from cwjax.cli import main
-from cwjax.commands import convert, evaluate, prepare, push, score
+from cwjax.commands import align, convert, evaluate, prepare, push, score
 from cwjax.commands.transcribe_options import decoding_options, parse_options
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def nothing_is_done(monkeypatch, tmp_path):
         decoding_options(options)
         reach()
 
-    for command in (convert, evaluate, prepare, push, score):
+    for command in (align, convert, evaluate, prepare, push, score):
         monkeypatch.setattr(command, "run", reach)
     monkeypatch.setattr(cwjax.commands.transcribe, "transcribe", transcribe)
     monkeypatch.setattr("cwjax.training.plan.planned_sizes", reach)

@@ -11,7 +11,8 @@ import soundfile
 from sounding import RATE, heard, sound, word
 
 from cwjax.data.audio.decode import audio_duration, read_audio
-from cwjax.data.corpora.registry import READERS, CorpusName, huggingface, lhotse, require_corpus, webdataset
+from cwjax.data.corpora import huggingface, lhotse, webdataset
+from cwjax.data.corpora.registry import READERS, CorpusName, require_corpus
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.cuts import Cut, Recording, Supervision, TimedWord, write_cuts
 from cwjax.data.prepared.build import prepare

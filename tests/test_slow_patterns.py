@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cwjax.data.corpora.registry import switchboard, telephone
+from cwjax.data.corpora import switchboard, telephone
 from cwjax.data.corpora.swc import article
 
 SECONDS = 3.0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from cwjax.data.corpora import subtitles
 from cwjax.data.corpora.reader import Reading
-from cwjax.data.corpora.registry import subtitles
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
 from cwjax.errors import CwjaxError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from cwjax.data.corpora.registry import manifest, require_corpus
+from cwjax.data.corpora import manifest
+from cwjax.data.corpora.registry import require_corpus
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError

@@ -78,7 +78,8 @@ def articles(root: Path) -> Iterator[Unit]:
             clips = chain(head, clips)
             while rows := tuple(islice(clips, CLIPS_PER_UNIT)):
                 place = folder.relative_to(root)
-                audio = tuple((place / "clips" / clip.file).as_posix() for clip in rows)
+                clips_folder = (place / "clips").as_posix()
+                audio = tuple(f"{clips_folder}/{clip.file}" for clip in rows)
                 name = f"{(place / table.name).as_posix()}:{first}-{first + len(rows) - 1}"
                 yield Unit(name, audio, (language, table.stem, split, rows))
                 first += len(rows)
@@ -105,17 +106,18 @@ def _clips(table: Path) -> Iterator[Clip]:
     for name in ("client_id", "path", text):
         if name not in columns:
             raise CwjaxError(f"{table}: has no column {name!r}; is it a table of Common Voice?")
+    wanted = ("path", text, "client_id", "sentence_domain", "locale")
+    places = [columns.index(name) if name in columns else -1 for name in wanted]
     for fields, warning in rows:
-        row = dict(zip(columns, map(plain, fields), strict=False))
-        if row.get("path"):
-            domain, locale = row.get("sentence_domain", ""), row.get("locale", "")
-            yield Clip(_file(row["path"]), row.get(text, ""), row["client_id"], domain, locale, warning)
+        path, *said = (plain(fields[place]) if 0 <= place < len(fields) else "" for place in places)
+        if path:
+            yield Clip(_file(path), *said, warning)
 
 
 def _file(path: str) -> str:
     """The clip's name; old releases leave its ending out."""
-    name = Path(path).name
-    return name if Path(name).suffix else f"{name}.mp3"
+    name = path.rpartition("/")[2]
+    return name if "." in name else f"{name}.mp3"
 
 
 def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:

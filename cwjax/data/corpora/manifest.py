@@ -75,6 +75,8 @@ def named(row: Row | str) -> Row | str:
     """The row with its columns by the names that are used here."""
     if isinstance(row, str):
         return row
+    if row.fields.keys().isdisjoint(ALIASES):
+        return row
     meant = {ALIASES[name]: value for name, value in row.fields.items() if name in ALIASES}
     return row._replace(fields=meant | row.fields)
 
@@ -95,12 +97,13 @@ def remarks(root: Path) -> Iterator[str]:
 def articles(root: Path) -> Iterator[Unit]:
     """The rows of every article, and as a unit that cannot be read every line that is no row."""
     for path in _tables(root):
+        folder = path.parent.relative_to(root).as_posix()
         # Only numbers are kept of what comes later: a table may have millions of rows.
         left: Counter[int] = Counter()
         splits: dict[int, str] = {}
         for row in map(named, table_rows(path)):
             if isinstance(row, Row):
-                article, split = _article(path, root, row)
+                article, split = _article(folder, row)
                 left[hash((article, split))] += 1
                 splits.setdefault(hash(article), split)
         waiting: dict[tuple[str, str], list[Row]] = {}
@@ -108,28 +111,28 @@ def articles(root: Path) -> Iterator[Unit]:
             if isinstance(row, str):
                 yield Unit(row.partition(": ")[0], (), row)
                 continue
-            article, split = key = _article(path, root, row)
+            article, split = key = _article(folder, row)
             waiting.setdefault(key, []).append(row)
             left[hash(key)] -= 1
             if not left[hash(key)]:
                 name = article if split == splits[hash(article)] else f"{article} [{split or 'no split'}]"
-                yield _unit(root, path, name, split, waiting.pop(key))
+                yield _unit(folder, path.name, name, split, waiting.pop(key))
         for (name, split), rows in waiting.items():
-            yield _unit(root, path, name, split, rows)
+            yield _unit(folder, path.name, name, split, rows)
 
 
-def _article(path: Path, root: Path, row: Row) -> tuple[str, str]:
-    """To what a row belongs: an article in a split."""
-    split = plain(row.fields.get("split")) or (path.parent.name if path.parent != root else "")
-    if split not in SPLITS and not row.fields.get("split"):
-        split = ""
-    return plain(row.fields.get("article")) or plain(row.fields.get("audio")), SPLITS.get(split, split)
+def _article(folder: str, row: Row) -> tuple[str, str]:
+    """To what a row belongs: an article in a split, which may be that of the table's folder."""
+    fields = row.fields
+    split = plain(fields.get("split"))
+    split = SPLITS.get(split, split) or SPLITS.get(folder.rpartition("/")[2], "")
+    return plain(fields.get("article")) or plain(fields.get("audio")), split
 
 
-def _unit(root: Path, path: Path, name: str, split: str, rows: list[Row]) -> Unit:
-    folder = path.parent.relative_to(root).as_posix()
+def _unit(folder: str, table: str, name: str, split: str, rows: list[Row]) -> Unit:
     audio = dict.fromkeys(_audio(folder, row) for row in rows if row.fields.get("audio"))
-    return Unit(f"{path.relative_to(root).as_posix()}: {name}", tuple(audio), (folder, name, split, tuple(rows)))
+    table = table if folder == "." else f"{folder}/{table}"
+    return Unit(f"{table}: {name}", tuple(audio), (folder, name, split, tuple(rows)))
 
 
 def _audio(folder: str, row: Row) -> str:

@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from cwjax.data.corpora.reader import CorpusReader
-from cwjax.data.corpora.registry import (
+from cwjax.data.corpora import (
     common_voice,
     earnings,
     fisher,
@@ -22,6 +21,7 @@ from cwjax.data.corpora.registry import (
     tedlium,
     webdataset,
 )
+from cwjax.data.corpora.reader import CorpusReader
 from cwjax.data.corpora.swc import reader as swc_corpus
 from cwjax.errors import CwjaxError
 

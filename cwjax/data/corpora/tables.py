@@ -95,7 +95,7 @@ def _divided_rows(path: Path, lines: Iterator[Line]) -> Iterator[Row | str]:
         return
     divider = max(",;\t", key=head.text.count)
     columns = [name.strip().lower() for name in _fields(head.text, divider) or []]
-    waiting: list[Line] = []
+    waiting: list[Line] = []  # lines that were looked at as parts of the row before
     while waiting or (line := next(lines, None)) is not None:
         line = waiting.pop(0) if waiting else line
         if not line.text.strip():
@@ -123,6 +123,8 @@ def _divided_rows(path: Path, lines: Iterator[Line]) -> Iterator[Row | str]:
 
 def _fields(text: str, divider: str) -> list[str] | None:
     """The fields of a row, None if its quotation marks are none of a table's."""
+    if '"' not in text:
+        return text.rstrip("\r\n").split(divider)
     try:
         return next(csv.reader([text], delimiter=divider, strict=True), [])
     except csv.Error:
@@ -137,4 +139,6 @@ def _looks_like_a_row(text: str, divider: str, columns: list[str]) -> bool:
 def plain(value: Any) -> str:
     """A value as a line of text that any file can hold, empty for none."""
     text = "" if value is None else str(value)
+    if text.isprintable():  # as nearly all are: no surrogate, no control character, no break of a line
+        return " ".join(text.split())
     return " ".join(text.replace("\0", " ").encode(errors="replace").decode().split())
