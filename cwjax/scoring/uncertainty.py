@@ -3,10 +3,10 @@
 Sentences of one speaker or one recording fail together, so the independent trials are *clusters* of utterances. Every
 figure is a ratio of sums over clusters, shares no less than error rates, and its interval is the studentised
 bootstrap's (Davison & Hinkley 1997, section 5.2), which keeps its 95 % with skewed errors. Where errors, or what is
-right, are in a few clusters only, resamples often have none, and what the bootstrap calls 95 % covers 76 to 87 %: there
-the interval is Wilson's (1927) for a sample smaller by the clusters' design effect (Kish 1965), with Student's
-quantile. A difference of two rates on the same utterances has the interval of the symmetric studentised bootstrap, and
-the p-value of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
+right, are in a few clusters only, resamples often lack what makes the difference: what the bootstrap calls 95 % covers
+76 to 87 %, or reaches absurdly far. There the interval is Wilson's (1927) for a sample smaller by the clusters' design
+effect (Kish 1965), with Student's quantile. A difference of two rates on the same utterances has the interval of the
+symmetric studentised bootstrap, and the p-value of the wild cluster bootstrap (Cameron, Gelbach & Miller 2008).
 """
 
 import math
@@ -17,7 +17,7 @@ from scipy import stats
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-TELLING = 10
+TELLING = 20
 """Clusters with something wrong, and with something right, from which on a bootstrap can tell how rare that is."""
 FEWEST = 6
 """Clusters from which on that of a difference has enough different resamples; with fewer, Student's t."""
