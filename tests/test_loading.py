@@ -237,7 +237,7 @@ def test_what_an_extra_brings_is_named(smallest, copy, tmp_path):
         told.format("--explain", "matplotlib", "charts"),
     )
     assert run("train", "--config", "configs/demo.py") == (1, told.format("train", "tyro", "train"))
-    assert run("prepare", "--help") == (1, told.format("prepare", "lxml", "prepare"))
+    assert run("prepare", "--help") == (1, told.format("prepare", "langcodes", "prepare"))
     (copy / "tokenizer/tokenizer.json").rename(copy / "tokenizer/vocab.json")
     status, line = run(*transcribe, copy)
     assert status == 1
