@@ -7,7 +7,6 @@ a logistic regression turns scores into probabilities, on voices and words that 
 import dataclasses
 import itertools
 import logging
-import os
 import random
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from flax import nnx
 
 from cwjax.data.audio.log_mel import SAMPLING_RATE, log_mel
 from cwjax.evaluation.spotting import calibrate, measure
+from cwjax.machine import available_cores
 from cwjax.models.phrase_spotter import PhraseSpotter, SpotterConfig, path_scores
 from cwjax.spotting.batches import Batch, BatchSettings, batches, make_batch
 from cwjax.spotting.mixing import Mixture, draw_mixture, mix
@@ -131,7 +131,7 @@ def mixed_batches(
     samples = jnp.asarray(spoken.samples)
     mix_windows = jax.jit(partial(mix, length=round(seconds * SAMPLING_RATE)))
     drawn = partial(_draw_batch, settings=settings, seconds=seconds)
-    workers = max(1, (os.cpu_count() or 1) - 2)
+    workers = max(1, available_cores() - 2)
     given = (spoken.sentences, words)
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin_drawing, given) as pool:
         ahead = deque(pool.submit(drawn, number) for number in range(3 * workers))
