@@ -4,14 +4,15 @@
     cwjax align --root DIR/robbed --output DIR/aligned --model openai/whisper-base
     python benchmarks/align_articles.py score --directory DIR
 
-`make` lets eSpeak NG say every form of the articles' `aligned.swc` at the time it has there, stretched to its length,
-and takes the times of half of the words away, in runs of 1 to 30. `score` says how many of those were placed again,
+`make` lets eSpeak NG say the phrases of the articles' `aligned.swc`, every word stretched to the time it has there, and
+takes the times of half of the words away, in runs of 1 to 30. `score` says how many of those were placed again,
 and how far from their times.
 """
 
 import argparse
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import librosa
@@ -28,6 +29,8 @@ from cwjax.demo.espeak import Voice, synthesize
 from cwjax.errors import CwjaxError
 
 LONGEST_RUN = 30
+PAUSE, LONGEST_PHRASE = 0.1, 12
+"""Seconds between phrases that are said by themselves, and words of one."""
 NOISE = 0.0005
 TAIL = 2.0
 """Seconds of sound after the last time."""
@@ -72,18 +75,36 @@ def speech(forms: list[tuple[int, str, int | None, int | None]], language: str) 
     """All spoken forms at their times, in faint noise."""
     timed = [(form, start / 1000, end / 1000) for _, form, start, end in forms if start is not None]
     sound = np.zeros(round((max(end for *_, end in timed) + TAIL) * SAMPLING_RATE), np.float32)
-    voice = Voice(language, "m3")
-    for form, start, end in timed:
-        try:
-            said = synthesize(form, voice)
-        except CwjaxError:  # nothing in it can be spoken
-            continue
-        samples = said.samples.astype(np.float32) / 2**15
-        samples = librosa.resample(samples, orig_sr=said.sampling_rate, target_sr=SAMPLING_RATE)
-        first, count = round(start * SAMPLING_RATE), max(1, round((end - start) * SAMPLING_RATE))
-        stretched = librosa.effects.time_stretch(samples, rate=len(samples) / count)[:count]
-        sound[first : first + len(stretched)] += stretched
+    phrases: list[list[tuple[str, float, float]]] = []
+    for form in timed:
+        if not phrases or not 0 <= form[1] - phrases[-1][-1][2] < PAUSE or len(phrases[-1]) == LONGEST_PHRASE:
+            phrases.append([])
+        phrases[-1].append(form)
+    for phrase in phrases:
+        say(phrase, Voice(language, "m3"), sound)
     return sound + np.random.default_rng(0).normal(0, NOISE, len(sound)).astype(np.float32)
+
+
+def say(phrase: list[tuple[str, float, float]], voice: Voice, sound: np.ndarray) -> None:
+    """Adds a phrase, from each word that eSpeak NG has a time for to the next stretched to the time it shall have."""
+    text, offsets = " ".join(form for form, *_ in phrase), {}
+    for number in range(len(phrase)):
+        offsets[sum(len(one) + 1 for one, *_ in phrase[:number])] = number
+    try:
+        said = synthesize(text, voice)
+    except CwjaxError:  # nothing in it can be spoken
+        return
+    samples = librosa.resample(
+        said.samples.astype(np.float32) / 2**15, orig_sr=said.sampling_rate, target_sr=SAMPLING_RATE
+    )
+    marks = [(word.start, phrase[offsets[word.offset]][1]) for word in said.words if word.offset in offsets]
+    marks = [(0.0, phrase[0][1]), *marks[1:], (said.duration, phrase[-1][2])]
+    for (begin, first), (end, last) in pairwise(marks):
+        piece = samples[round(begin * SAMPLING_RATE) : round(end * SAMPLING_RATE)]
+        place, count = round(first * SAMPLING_RATE), round((last - first) * SAMPLING_RATE)
+        if len(piece) and count > 0:
+            stretched = librosa.effects.time_stretch(piece, rate=len(piece) / count, n_fft=512)[:count]
+            sound[place : place + len(stretched)] += stretched
 
 
 def score(directory: Path) -> None:

@@ -211,6 +211,7 @@ def test_a_passage_read_twice_is_placed_once():
     placement, (found,) = aligned(text, read)
     require_nothing_lost(text, placement, [read], [found])
     assert placement.is_placed.all()
+    assert placement.start[60] == pytest.approx(read.words[60].start)  # in the longer of the two readings
     twice = sum(end - start for start, end, reason in found.left_out if reason == EXTRA)
     assert twice == pytest.approx(sum(len(word) for word in words[60:100]) * SECONDS_A_LETTER, rel=0.1)
 

@@ -40,7 +40,10 @@ SHORTEST_PAUSE = 0.05
 PAUSE_LEVEL = 0.3
 """Seconds of a pause, and its level as a share of the way from the noise to what is loud, in decibels."""
 BATCH_SIZE = 8
-OPTIONS = DecodingOptions(word_timestamps=True, independent_windows=True, condition_on_previous_text=False)
+OPTIONS = DecodingOptions(
+    word_timestamps=True, independent_windows=True, condition_on_previous_text=False, temperature=(0.0, 0.6), best_of=1
+)
+"""A window that is decoded badly is decoded once more: what is still wrong then matches nothing."""
 
 Interval = tuple[float, float]
 """Seconds from the start of the recording."""
