@@ -5,8 +5,8 @@
     python benchmarks/align_articles.py score --directory DIR
 
 `make` lets eSpeak NG say the phrases of the articles' `aligned.swc`, every word stretched to the time it has there, and
-takes the times of half of the words away, in runs of 1 to 30. `score` says how many of those were placed again,
-and how far from their times.
+takes the times of half of the words away, in runs of any length up to the longest. `score` says how many of those were
+placed again, and how far from their times.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from cwjax.data.cuts import read_cuts
 from cwjax.demo.espeak import Voice, synthesize
 from cwjax.errors import CwjaxError
 
-LONGEST_RUN = 30
 PAUSE, LONGEST_PHRASE = 0.1, 12
 """Seconds between phrases that are said by themselves, and words of one."""
 NOISE = 0.0005
@@ -42,14 +41,15 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "score"))
     parser.add_argument("--articles", type=Path, nargs="+", default=[])
     parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--longest-run", type=int, default=30, help="words in a row that are robbed (30)")
     options = parser.parse_args()
     if options.what == "score":
         score(options.directory)
     for folder in options.articles if options.what == "make" else ():
-        make(folder, options.directory)
+        make(folder, options.directory, options.longest_run)
 
 
-def make(folder: Path, directory: Path) -> None:
+def make(folder: Path, directory: Path, longest_run: int) -> None:
     """Writes the article with sound, whole and robbed of times."""
     whole, robbed = directory / "whole" / folder.name, directory / "robbed" / folder.name
     shutil.copytree(folder, whole, dirs_exist_ok=True)
@@ -63,7 +63,7 @@ def make(folder: Path, directory: Path) -> None:
     tokens = [token for token in document.iter("t") if any(form.get("start") for form in token.iterfind("n"))]
     draw, place, is_taken = random.Random(0), 0, False
     while place < len(tokens):
-        length = draw.randint(1, LONGEST_RUN)
+        length = draw.randint(1, longest_run)
         for form in (form for token in tokens[place : place + length] for form in token.iterfind("n") if is_taken):
             for edge in ("start", "end"):
                 form.attrib.pop(edge, None)
@@ -81,17 +81,19 @@ def speech(forms: list[tuple[int, str, int | None, int | None]], language: str) 
             phrases.append([])
         phrases[-1].append(form)
     for phrase in phrases:
-        say(phrase, Voice(language, "m3"), sound)
+        say(phrase, language, sound)
     return sound + np.random.default_rng(0).normal(0, NOISE, len(sound)).astype(np.float32)
 
 
-def say(phrase: list[tuple[str, float, float]], voice: Voice, sound: np.ndarray) -> None:
-    """Adds a phrase, from each word that eSpeak NG has a time for to the next stretched to the time it shall have."""
+def say(phrase: list[tuple[str, float, float]], language: str, sound: np.ndarray) -> None:
+    """Adds a phrase at about its speed, from each word that eSpeak NG has a time for to the next stretched to fit."""
     text, offsets = " ".join(form for form, *_ in phrase), {}
     for number in range(len(phrase)):
         offsets[sum(len(one) + 1 for one, *_ in phrase[:number])] = number
     try:
-        said = synthesize(text, voice)
+        said = synthesize(text, Voice(language))
+        rate = said.duration / max(phrase[-1][2] - phrase[0][1], 1e-3)
+        said = synthesize(text, Voice(language, speed_wpm=round(np.clip(Voice.speed_wpm * rate, 80, 450))))
     except CwjaxError:  # nothing in it can be spoken
         return
     samples = librosa.resample(

@@ -25,8 +25,11 @@ LIKE = 0.7
 """Likeness of the words that a run of placed words begins and ends with."""
 SLOWEST, SLOW = 4.0, 0.6
 """A word may take so many times as long as it is expected to, and so many seconds more."""
-LONGEST_HOLE = 8
-"""Words in a row of which nothing was heard that may be placed by the time there is for them."""
+LONGEST_HOLE, LONGEST_KNOWN_HOLE = 8, 30
+"""Words in a row of which nothing was heard that may be placed by the time there is for them, and between two words
+whose times are known."""
+LONGEST_BETWEEN = 200
+"""Words heard between two words whose times are known that are aligned with what is written there."""
 LEAST, MOST, SLACK = 0.5, 2.0, 0.2
 """Shares of the expected time that may be there for these, and seconds more or less."""
 
@@ -225,12 +228,25 @@ class _Placing:
         for name in ("recording", "start", "end", "likeness"):
             getattr(placement, name)[fixed] = getattr(known, name)[fixed]
         placement.chain = placement.recording.copy()  # an article is read in its order
-        for number, heard in enumerate(self._recordings):
-            here = np.flatnonzero(fixed & (known.recording == number))
-            middles = np.maximum.accumulate((heard.start + heard.end) / 2) if len(heard) else np.zeros(0)
-            first, last = (np.searchsorted(middles, times[here]) for times in (known.start, known.end))
-            placement.first[here] = np.where(last > first, first, -1)
-            placement.last[here] = np.where(last > first, last, -1)
+        for number in range(len(self._recordings)):
+            self._align_between(number, np.flatnonzero(fixed & (known.recording == number)))
+
+    def _align_between(self, recording: int, words: np.ndarray) -> None:
+        """Aligns what was heard between words whose times are known with what is written there."""
+        placement, heard = self.placement, self._recordings[recording]
+        middles = np.maximum.accumulate((heard.start + heard.end) / 2) if len(heard) else np.zeros(0)
+        first, last = (np.searchsorted(middles, times[words]) for times in (placement.start, placement.end))
+        placement.first[words] = np.where(last > first, first, -1)
+        placement.last[words] = np.where(last > first, last, -1)
+        gaps = zip(words[:-1].tolist(), words[1:].tolist(), last[:-1].tolist(), first[1:].tolist(), strict=True)
+        for before, after, begin, end in gaps:
+            between = slice(before + 1, after)
+            if after - before < 2 or placement.is_placed[between].any() or not 0 < end - begin < LONGEST_BETWEEN:
+                continue
+            self._align(recording, recording, [begin, before + 1], [end, after])
+            limits = placement.end[before], placement.start[after]
+            for times in (placement.start, placement.end):
+                np.clip(times[between], *limits, out=times[between])
 
     def fill_holes(self, known: Placement | None = None) -> None:
         """Places words of which nothing was heard between two that were, if there is as much time as they take."""
@@ -241,8 +257,11 @@ class _Placing:
         holes = np.flatnonzero(np.diff(placed) > 1)
         for before, after in zip(placed[holes].tolist(), placed[holes + 1].tolist(), strict=True):
             in_row = placement.first[after] == placement.last[before]  # nothing else was heard between them
-            in_row |= known is not None and bool(known.is_placed[[before, after]].all())
-            if not in_row or placement.chain[before] != placement.chain[after] or after - before > LONGEST_HOLE + 1:
+            is_sure = known is not None and bool(known.is_placed[[before, after]].all())
+            longest = LONGEST_KNOWN_HOLE if is_sure else LONGEST_HOLE
+            if placement.chain[before] != placement.chain[after] or after - before > longest + 1:
+                continue
+            if not in_row and not is_sure:
                 continue
             words, recording = slice(before + 1, after), placement.recording[before]
             start, end, needed = placement.end[before], placement.start[after], expected[before + 1 : after].sum()
