@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import sys
+import tempfile
 import threading
 
 import numpy as np
@@ -66,6 +67,15 @@ class Pipe:
 
     def read(self, size: int = -1) -> bytes:
         return self._content.read(min(size, 1000) if size > 0 else size)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3", "ogg"])
+def test_files_that_are_open_for_writing_too_are_read(tmp_path, suffix) -> None:
+    path = tmp_path / f"talk.{suffix}"
+    soundfile.write(path, pcm16(20_000), 16_000)
+    with tempfile.SpooledTemporaryFile() as file:
+        file.write(path.read_bytes())
+        np.testing.assert_array_equal(Recording.open(file).samples, Recording.open(path).samples)
 
 
 def test_bytes_files_and_pipes_are_what_the_file_is(tmp_path) -> None:

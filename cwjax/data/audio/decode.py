@@ -234,7 +234,7 @@ def _container(
     with _stream(source) as stream:
         try:
             options = {"protocol_whitelist": "none", **(options or {})}
-            container = av.open(stream, format=format, options=options, **LENIENT)
+            container = av.open(stream, "r", format, options=options, **LENIENT)
         except (av.FFmpegError, ValueError) as error:
             raise _damaged(source, getattr(error, "strerror", None) or str(error)) from None
         with container:
