@@ -425,7 +425,7 @@ def test_phrases_take_no_more_windows_at_once(transcriber, heard, monkeypatch) -
     try:
         found = transcriber.transcribe(samples, "", options)
     finally:
-        transcriber._engine._most_windows = 1 << 30
+        transcriber.engine._most_windows = 1 << 30
     assert sizes[:3] == [2, 1, 1]
     assert [one.tokens for one in found.segments] == [one.tokens for one in expected.segments]
     assert [one.text for one in found.phrases] == [one.text for one in expected.phrases]

@@ -6,7 +6,7 @@ Legend: C layers with context attention, A audio positions (20 ms), S context to
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,21 @@ def explain(
     Raises:
         CwjaxError: the audio cannot be read, or the model takes no context.
     """
+    recording = Recording.open(audio)
+    steps = explain_by_steps(transcriber, recording, context, transcript, separate_windows)
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            return end.value
+        if progress is not None:
+            progress(done, recording.duration)
+
+
+def explain_by_steps(
+    transcriber: Transcriber, recording: Recording, context: str, transcript: Transcript, separate_windows: bool = False
+) -> Generator[float, None, Explanation]:
+    """As `explain`, window by window: yields the seconds done."""
     programs, length = transcriber.programs, transcriber.contexts.chunk_tokens
     chunks = split_context(context, programs.processor, length) if context.strip() else ()
     words, owners = (), np.empty(0, int)
@@ -119,7 +134,6 @@ def explain(
         ids, mask = encode_chunks(chunks, programs.processor, length)
         words, owners = locate_words(chunks, programs.processor.context_tokenizer, ids.shape)
         encoded = programs.encode_context(ids, mask)
-    recording = Recording.open(audio)
     max_log_mel = programs.max_log_mel(recording)
     separate = separate_windows or not transcriber.knows_timestamps
     windows = []
@@ -131,8 +145,7 @@ def explain(
             samples = recording.window(first, programs.frames)[None]
             contributions = programs.context_contributions(samples, [max_log_mel], [frames], [separate], encoded)[:, 0]
         windows.append(explain_window(start, positions, contributions, owners, len(words)))
-        if progress is not None:
-            progress(windows[-1].end, recording.duration)
+        yield windows[-1].end
     return Explanation(context, words, transcriber.context_layers if chunks else (), tuple(windows))
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,11 +49,15 @@ class Engine:
     Args:
         programs: the model.
         phrases: the model's lists of phrases; None where no job has any.
+
+    Attributes:
+        on_batch: is told the number of windows of every batch.
     """
 
     def __init__(self, programs: Programs, phrases: Phrases | None = None):
         self.programs = programs
         self._phrases = phrases
+        self.on_batch: Callable[[int], None] | None = None
         self._most_windows = 1 << 30  # that memory is not known to be too small for
         self._works: list[Work] = []
         self._lock = threading.Lock()
@@ -134,6 +138,8 @@ class Engine:
                 for pair in batch:  # only the guilty shall fail
                     self._do_batch([pair])
             return
+        if self.on_batch is not None:
+            self.on_batch(len(batch))
         for (work, job), result in zip(batch, results, strict=True):
             try:
                 work.receive(job, result)

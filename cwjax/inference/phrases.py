@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Phrases:
 
     def __init__(self, find_spotter: Callable[[], PhraseSpotter | None]):
         self._find_spotter = find_spotter
+        self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, ...], PhraseList | None] = OrderedDict()
 
     @cached_property
@@ -100,12 +102,13 @@ class Phrases:
         Raises:
             CwjaxError: this model has no spotter, or there are too many phrases.
         """
-        if phrases not in self._kept:
-            self._kept[phrases] = self._encode(phrases)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(phrases)
-        return self._kept[phrases]
+        with self._lock:
+            if phrases not in self._kept:
+                self._kept[phrases] = self._encode(phrases)
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(phrases)
+            return self._kept[phrases]
 
     def _encode(self, phrases: tuple[str, ...]) -> PhraseList | None:
         written: dict[str, dict[str, None]] = {}

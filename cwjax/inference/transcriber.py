@@ -61,7 +61,7 @@ class Transcriber:
         self.context_layers = config.context.layers_of(config.whisper.encoder_layers) if config.context else ()
         self._warns_of_context = context_is_inert(config, parameters)
         self.phrases = Phrases(find_spotter)
-        self._engine = Engine(self.programs, self.phrases)
+        self.engine = Engine(self.programs, self.phrases)
         self.knows_timestamps = knows_timestamps
 
     def use(self, parameters: Parameters) -> None:
@@ -105,11 +105,11 @@ class Transcriber:
                             yield Event(request, error=error)
                         else:
                             if threaded:
-                                self._engine.add(running[id(request)])
+                                self.engine.add(running[id(request)])
                 if not running:
                     return
                 if not threaded and events.empty():
-                    self._engine.step(list(running.values()))
+                    self.engine.step(list(running.values()))
                     continue
                 event = events.get()
                 if event.is_last:
@@ -118,6 +118,25 @@ class Transcriber:
         finally:
             for work in running.values():
                 work.cancel()
+
+    def start(self, request: Request, emit: Callable[[Event], None], batch_size: int = BATCH_SIZE) -> Transcription:
+        """Begins with a request on the engine's thread, which others share. What a recording needs before its first
+        window is computed on the thread that calls, which may be any.
+
+        Args:
+            request: a recording.
+            emit: is called with its events, on the engine's thread.
+            batch_size: most windows of a batch that begins with one of its own.
+
+        Returns: what is begun, of which `cancel` ends it at the next window, without an event.
+
+        Raises:
+            CwjaxError: the audio cannot be read, or an option does not go with the model.
+        """
+        work = self._begin(request, emit, batch_size)
+        work.prepare()
+        self.engine.add(work)
+        return work
 
     def _begin(self, request: Request, emit: Callable[[Event], None], batch_size: int) -> Transcription:
         recording = opened(request.audio)

@@ -120,6 +120,7 @@ class Transcription:
         self._longest = programs.frames
         if options.chunk_length is not None:
             self._longest = min(self._longest, frames_of(options.chunk_length))
+        self._stretches: Stretches | None = None
         self._strands: list[_Strand] | None = None
         self._segments: list[Segment] = []
 
@@ -165,10 +166,16 @@ class Transcription:
         self.finished = True
         self._recording.end()
 
+    def prepare(self) -> None:
+        """Finds out what of the recording is to be transcribed: seconds of work for hours of sound, which keep nobody
+        waiting if done before the engine has it."""
+        if self._stretches is None:
+            kind = GrowingStretches if isinstance(self._recording, GrowingRecording) else Stretches
+            self._stretches = kind(self._recording, self._programs, self._options, self._longest)
+
     def _begin(self) -> None:
         """What has to be known before the first window."""
-        kind = GrowingStretches if isinstance(self._recording, GrowingRecording) else Stretches
-        self._stretches = kind(self._recording, self._programs, self._options, self._longest)
+        self.prepare()
         self._skipped = self._stretches.skipped
         given = self._request.context, self._options, self._programs, self._contexts, self._phrases
         self._windows = Windows(self._stretches, *given)
