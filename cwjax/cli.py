@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from cwjax import __version__
-from cwjax.commands import align, convert, evaluate, push, score
+from cwjax.commands import convert, evaluate, push, score, serve
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS, missing_package, require_package
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
     evaluate.add_options(commands.add_parser("evaluate", help="measure what a model makes of contexts and phrases"))
     score.add_options(commands.add_parser("score", help="error rates of any system's output, with intervals"))
+    serve.add_options(commands.add_parser("serve", help="let OpenAI's clients and browsers transcribe with a model"))
     convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
     push.add_options(commands.add_parser("push", help="upload a model to the Hugging Face hub"))
     try:
@@ -60,13 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
-        runs = {
-            "align": align.run,
-            "evaluate": evaluate.run,
-            "score": score.run,
-            "convert": convert.run,
-            "push": push.run,
-        }
+        runs = {"evaluate": evaluate.run, "score": score.run, "convert": convert.run, "push": push.run}
+        runs["serve"] = serve.run
         if arguments[:1] == ["prepare"]:
             from cwjax.commands import prepare
 

@@ -18,6 +18,10 @@ EXTRAS = {
     "espeakng_loader": "demo",
     "contractions": "scoring",
     "pyarrow": "suites",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
 }
 """Package -> extra; an extra may bring those of others, too."""
 

@@ -374,3 +374,23 @@ def test_voice_activity_keeps_the_text_before_each_window(transcriber: Transcrib
     assert script.tokens.text(script.asked[1].previous) == " the first"
     assert [round(segment.start) for segment in transcript.segments] == [0, 42]
     assert sum(one.end - one.start for one in transcript.skipped) == pytest.approx(50, abs=1)
+
+
+def test_a_recording_is_looked_through_on_the_thread_that_begins(transcriber: Transcriber, monkeypatch) -> None:
+    (request,) = requests_of(transcriber, 1)
+    expected = transcriber.transcribe(request.audio, request.context, request.options)
+    threads, events, over = [], [], threading.Event()
+    look = transcriber.programs.max_log_mel
+    monkeypatch.setattr(
+        transcriber.programs, "max_log_mel", lambda audio: threads.append(threading.current_thread()) or look(audio)
+    )
+
+    def take(event: Event) -> None:
+        events.append(event)
+        if event.is_last:
+            over.set()
+
+    transcriber.start(request, take)
+    over.wait()
+    assert threads == [threading.current_thread()]
+    assert tokens_of(events[-1].transcript) == tokens_of(expected)

@@ -1,0 +1,178 @@
+// The page: chooses or records sound, asks the API, shows what it answers.
+import { ApiError, models, transcribe } from "./ask.js";
+import { Result } from "./result.js";
+import { decoded, record } from "./sound.js";
+
+const EXAMPLES = [
+  "A yacht race on the open sea.",
+  "A shop where everything must go at half price.",
+  "A walk in the forest; names: Ada, Bo.",
+];
+const find = (id) => document.getElementById(id);
+const audio = find("audio");
+const result = new Result(audio);
+let file = null;
+let running = null;
+let stop = null;
+
+function status(text) {
+  find("status").textContent = text;
+}
+
+function fail(error) {
+  const text = error.name === "NotAllowedError" ? "the browser does not let this page use the microphone" : error.message;
+  find("error").textContent = text;
+  find("error").hidden = false;
+  if (error.status === 401) {
+    find("key-line").hidden = false;
+    find("key").focus();
+  }
+}
+
+function take(chosen) {
+  if (!chosen) return;
+  file = chosen;
+  find("chosen").textContent = `${file.name}, ${(file.size / 1e6).toFixed(1)} MB`;
+  if (audio.src) URL.revokeObjectURL(audio.src);
+  audio.src = URL.createObjectURL(file);
+  audio.hidden = false;
+  find("go").disabled = false;
+  find("error").hidden = true;
+  find("result").hidden = true;
+  status("ready to transcribe");
+}
+
+function fields() {
+  const found = [
+    ["model", "whisper-1"],
+    ["response_format", "verbose_json"],
+    ["timestamp_granularities[]", "word"],
+    ["timestamp_granularities[]", "segment"],
+    ["include[]", "without_context"],
+    ["include[]", "context_words"],
+    ["context", find("context").value],
+    ["context_scale", find("scale").value],
+    ["language", find("language").value.trim()],
+  ];
+  const phrases = find("phrases").value.split(/[,\n]/).map((one) => one.trim());
+  return [...found, ...phrases.filter(Boolean).map((one) => ["keywords[]", one])];
+}
+
+async function ask(signal) {
+  let text = "";
+  const told = ({ text: more, done, total, waiting }) => {
+    if (waiting) status(waiting);
+    if (more) text += more;
+    if (!total) return;
+    find("progress").hidden = false;
+    find("progress").value = done / total;
+    status(`transcribing, ${Math.round(done)} of ${Math.round(total)} s${text ? `: …${text.slice(-60)}` : ""}`);
+  };
+  const key = find("key").value;
+  try {
+    return await transcribe(file, fields(), key, signal, told);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code !== "unreadable_audio") throw error;
+    status("the server cannot read this file; the browser tries");
+    const sound = await decoded(file).catch(() => {
+      throw error;
+    });
+    return await transcribe(sound, fields(), key, signal, told);
+  }
+}
+
+async function run() {
+  if (!file || running) return;
+  running = new AbortController();
+  find("error").hidden = true;
+  find("go").disabled = true;
+  find("cancel").hidden = false;
+  status("sending");
+  try {
+    result.show(await ask(running.signal));
+    status("done");
+    sessionStorage.setItem("key", find("key").value);
+  } catch (error) {
+    status(error.name === "AbortError" ? "stopped" : "failed");
+    if (error.name !== "AbortError") fail(error);
+  } finally {
+    running = null;
+    find("go").disabled = false;
+    find("cancel").hidden = true;
+    find("progress").hidden = true;
+  }
+}
+
+async function toggleRecording() {
+  const button = find("record");
+  if (stop) {
+    const done = stop;
+    stop = null;
+    button.textContent = "Record";
+    button.setAttribute("aria-pressed", "false");
+    find("level").hidden = true;
+    take(await done());
+    return;
+  }
+  button.disabled = true;
+  try {
+    if (!navigator.mediaDevices) throw new Error("browsers record only over https, or from this machine itself");
+    stop = await record((loudness) => (find("level").value = loudness));
+    find("error").hidden = true;
+    find("level").hidden = false;
+    button.textContent = "Stop recording";
+    button.setAttribute("aria-pressed", "true");
+    status("recording");
+  } catch (error) {
+    fail(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function save(format) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([result.file(format)], { type: "text/plain" }));
+  link.download = `${file.name.replace(/\.[^.]*$/, "")}.${format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+async function introduce() {
+  const [model] = await models(find("key").value);
+  const lacks = [model.takes_context ? "" : "takes no context", model.spots_phrases ? "" : "has no phrase spotter"];
+  find("model").textContent = `The model is ${model.id}${lacks.some(Boolean) ? `, which ${lacks.filter(Boolean).join(" and ")}` : ""}.`;
+}
+
+find("key").value = sessionStorage.getItem("key") ?? "";
+for (const example of EXAMPLES) {
+  const chip = document.createElement("button");
+  chip.type = "button";
+  chip.textContent = example;
+  chip.addEventListener("click", () => (find("context").value = example));
+  find("examples").append(chip);
+}
+find("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  run();
+});
+find("context").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
+});
+find("cancel").addEventListener("click", () => running?.abort());
+find("record").addEventListener("click", toggleRecording);
+find("file").addEventListener("change", ({ target }) => take(target.files[0]));
+find("scale").addEventListener("input", ({ target }) => (find("scale-value").textContent = Number(target.value).toFixed(1)));
+find("key").addEventListener("change", () => introduce().catch(fail));
+for (const button of document.querySelectorAll(".save")) {
+  button.addEventListener("click", () => save(button.dataset.format));
+}
+const drop = find("drop");
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", kind === "dragover");
+    if (kind === "drop") take(event.dataTransfer.files[0]);
+  });
+}
+introduce().catch(fail);

@@ -1,0 +1,63 @@
+// Sound in the browser: a recording from the microphone, and files that the server cannot read, as WAV at 16 kHz.
+const RATE = 16000;
+
+export function wav(samples) {
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (at, letters) => [...letters].forEach((one, place) => view.setUint8(at + place, one.charCodeAt(0)));
+  text(0, "RIFF");
+  view.setUint32(4, 36 + 2 * samples.length, true);
+  text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true);
+  view.setUint16(22, 1, true);
+  view.setUint32(24, RATE, true);
+  view.setUint32(28, 2 * RATE, true);
+  view.setUint16(32, 2, true);
+  view.setUint16(34, 16, true);
+  text(36, "data");
+  view.setUint32(40, 2 * samples.length, true);
+  samples.forEach((value, place) => {
+    view.setInt16(44 + 2 * place, Math.round(32767 * Math.max(-1, Math.min(1, value))), true);
+  });
+  return new Blob([view], { type: "audio/wav" });
+}
+
+// A file that the browser can decode, its channels mixed.
+export async function decoded(file) {
+  const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
+  const mix = new Float32Array(sound.length);
+  for (let channel = 0; channel < sound.numberOfChannels; channel++) {
+    sound.getChannelData(channel).forEach((value, place) => (mix[place] += value / sound.numberOfChannels));
+  }
+  return new File([wav(mix)], `${file.name}.wav`, { type: "audio/wav" });
+}
+
+// Records until `stop` is called, which gives a file. `heard` is told the loudness of every block.
+export async function record(heard) {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+  const context = new AudioContext({ sampleRate: RATE });
+  const blocks = [];
+  try {
+    await context.audioWorklet.addModule("/static/recorder.js");
+  } catch (error) {
+    stream.getTracks().forEach((track) => track.stop());
+    throw error;
+  }
+  const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
+  node.port.onmessage = ({ data }) => {
+    blocks.push(data);
+    heard(data.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+  };
+  context.createMediaStreamSource(stream).connect(node);
+  return async function stop() {
+    stream.getTracks().forEach((track) => track.stop());
+    await context.close();
+    const samples = new Float32Array(blocks.reduce((sum, block) => sum + block.length, 0));
+    let at = 0;
+    for (const block of blocks) {
+      samples.set(block, at);
+      at += block.length;
+    }
+    return new File([wav(samples)], "recording.wav", { type: "audio/wav" });
+  };
+}

@@ -1,0 +1,103 @@
+"""Uvicorn with the application, from the start to a graceful end."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from cwjax.errors import CwjaxError
+from cwjax.serving.app import Access, Limits, build_app
+from cwjax.serving.served import Served
+from cwjax.serving.state import State
+from cwjax.serving.warm_up import warm_up
+
+log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A place to listen at, before the model is loaded.
+
+    Raises:
+        CwjaxError: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CwjaxError(f"cannot listen at {host}, port {port} ({reason}); choose another by --port") from None
+    return listening
+
+
+class Server:
+    """A server that runs until it is told to stop.
+
+    Args:
+        served: the model.
+        limits: what it takes.
+        access: who may ask.
+        with_page: whether the page is served.
+        warm: whether to warm up first.
+    """
+
+    def __init__(self, served: Served, limits: Limits, access: Access, with_page: bool = True, warm: bool = True):
+        self._served, self._limits, self._access = served, limits, access
+        self._with_page, self._warm = with_page, warm
+        self._stopped: Callable[[], None] | None = None
+        self.ready = threading.Event()
+
+    def run(self, listening: socket.socket) -> None:
+        """Serves at a bound socket, until a signal or `stop`."""
+        asyncio.run(self._serve(listening))
+
+    def stop(self) -> None:
+        """Ends gracefully, from any thread."""
+        if self._stopped is not None:
+            self._stopped()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        state, loop = State(), asyncio.get_running_loop()
+        app = build_app(self._served, self._limits, self._access, state, self._with_page)
+        config = uvicorn.Config(
+            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        )
+        server = _Uvicorn(config, lambda: loop.call_soon_threadsafe(state.stop))
+        self._stopped = server.end
+        warming = asyncio.ensure_future(self._become_ready(state))
+        host, port = listening.getsockname()[:2]
+        log.info("%s at http://%s:%d", self._served.id, f"[{host}]" if ":" in host else host, port)
+        await server.serve([listening])
+        warming.cancel()
+        self._stopped = None
+        self._served.transcriber.engine.stop()
+
+    async def _become_ready(self, state: State) -> None:
+        try:
+            if self._warm:
+                await asyncio.to_thread(warm_up, self._served, self._limits.batch_size)
+        except Exception:
+            log.exception("warming up failed; the first requests will take longer")
+        state.ready = True
+        self.ready.set()
+        log.info("ready")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Ends when what is at work is done; at a second signal at once. Its process then ends as usual."""
+
+    def __init__(self, config: uvicorn.Config, on_end: Callable[[], None]):
+        super().__init__(config)
+        self._on_end = on_end
+
+    def end(self) -> None:
+        self.force_exit, self.should_exit = self.should_exit, True
+        self._on_end()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.end()

@@ -1,0 +1,350 @@
+"""The page in a real browser, with a tiny model behind it."""
+
+# ruff: noqa: E402 - what may not be installed is imported after the look whether it is
+
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+for package in ("starlette", "uvicorn", "python_multipart", "prometheus_client", "playwright"):
+    pytest.importorskip(package, reason=f"the page's tests need {package}: pip install 'cwjax[test]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("the page's tests need a chromium, such as Debian's", allow_module_level=True)
+
+from playwright.sync_api import Page, expect, sync_playwright
+from served import let_spot, running, served, spoken, tone_model, wav
+
+from cwjax.inference.writers import FORMATS, SubtitleLayout
+from cwjax.serving.app import Access
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+CONTEXT, OTHER = "the wind in the sail", "price market"
+SOUND = spoken(20, seed=6)
+PATIENCE = 120_000
+"""Milliseconds; programs are compiled meanwhile."""
+
+
+@pytest.fixture(scope="module")
+def transcriber(tmp_path_factory):
+    return tone_model(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def server(transcriber):
+    with running(served(transcriber)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    microphone = tmp_path_factory.mktemp("microphone") / "tones.wav"
+    microphone.write_bytes(SOUND)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone}",
+                "--autoplay-policy=no-user-gesture-required",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, what it asked for, and what it complained of."""
+
+    def __init__(self, page: Page, server):
+        self.page, self.requests, self.complaints = page, [], []
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(server.url)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error" and "status of 4" not in text:
+            self.complaints.append(text)
+
+    def choose(self, content: bytes = SOUND, name: str = "talk.wav") -> None:
+        self.page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": content})
+
+    def transcribe(self, context: str) -> None:
+        self.page.fill("#context", context)
+        self.page.fill("#language", "en")
+        self.page.click("#go")
+        expect(self.page.locator("#status")).to_have_text(re.compile("done|failed"), timeout=PATIENCE)
+
+    def words(self, side: str) -> list[str]:
+        return self.page.locator(f"#{side} .word").all_text_contents()
+
+    def posted(self) -> list:
+        return [one for one in self.requests if one.method == "POST"]
+
+
+@pytest.fixture
+def watched(browser, server):
+    context = browser.new_context(permissions=["microphone"], accept_downloads=True)
+    watched = Watched(context.new_page(), server)
+    yield watched
+    assert not watched.complaints
+    assert {re.match(r"blob:|data:|" + re.escape(server.url), one.url) is not None for one in watched.requests} == {
+        True
+    }
+    context.close()
+
+
+def expected_words(transcriber, context: str) -> list[str]:
+    found = transcriber.transcribe(SOUND, context, language="en", word_timestamps=True)
+    return [word.text.strip() for segment in found.segments for word in segment.words]
+
+
+def test_a_file_is_transcribed_without_and_with_context(watched, transcriber):
+    page = watched.page
+    expect(page.locator("#go")).to_be_disabled()
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    expect(page.locator("#status")).to_have_text("done")
+    mine, plain = expected_words(transcriber, CONTEXT), expected_words(transcriber, "")
+    assert watched.words("with") == mine
+    assert watched.words("without") == plain
+    assert mine != plain
+    changed = page.locator("#with .word.changed").all_text_contents()
+    kept = [word for word in watched.words("with") if word not in changed]
+    assert changed or len(mine) < len(plain)
+    assert set(kept) <= set(plain)
+    assert page.locator("#changes li").count() >= 1
+    assert page.locator("#used .used").all_text_contents() == CONTEXT.split()
+    shares = page.locator("#used .used").evaluate_all(
+        "all => all.map(one => Number(one.style.getPropertyValue('--share')))"
+    )
+    assert max(shares) == 1
+    assert min(shares) > 0
+    tint = page.locator("#used .used").first.evaluate("one => getComputedStyle(one).backgroundColor")
+    assert tint not in ("rgba(0, 0, 0, 0)", "transparent"), "the tint is allowed by the page's own policy"
+    assert "In the whole recording: " in page.locator("#strongest").text_content()
+    page.locator("#with .word").nth(1).hover()
+    assert page.locator("#strongest").text_content().startswith(f"While “{mine[1]}” was said")
+
+
+def test_words_play(watched):
+    page = watched.page
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    word = page.locator("#with .word").nth(2)
+    start = float(word.get_attribute("data-start"))
+    assert start > 1
+    word.click()
+    page.wait_for_function(f"() => Math.abs(document.querySelector('audio').currentTime - {start}) < 0.5")
+    expect(word).to_have_attribute("aria-current", "true")
+    page.evaluate("document.querySelector('audio').pause()")
+
+
+def test_an_edited_context_needs_no_new_file(watched, transcriber):
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    first = watched.words("with")
+    watched.transcribe(OTHER)
+    expect(watched.page.locator("#status")).to_have_text("done")
+    assert watched.words("with") == expected_words(transcriber, OTHER) != first
+    assert len(watched.posted()) == 2
+    watched.page.click("#examples button >> nth=0")
+    assert watched.page.input_value("#context").startswith("A yacht race")
+
+
+def test_saved_files_are_those_of_the_command(watched, transcriber):
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    page = watched.page
+    saved = {}
+    for name in ("srt", "vtt", "json", "txt"):
+        with page.expect_download() as download:
+            page.click(f".save[data-format={name}]")
+        assert download.value.suggested_filename == f"talk.{name}"
+        saved[name] = Path(download.value.path()).read_text(encoding="utf-8")
+    content = json.loads(saved["json"])
+    assert [one["word"] for one in content["words"]] == watched.words("with")
+    found = transcriber.transcribe(SOUND, CONTEXT, language="en", word_timestamps=True)
+    whole = replace(found, segments=tuple(replace(one, words=None) for one in found.segments if one.text.strip()))
+    for name in ("srt", "vtt", "txt"):
+        assert saved[name] == FORMATS[name](whole, SubtitleLayout())
+
+
+def test_phrases_stand_where_they_were_heard(watched, transcriber, monkeypatch):
+    let_spot(transcriber, monkeypatch)
+    watched.choose()
+    watched.page.fill("#phrases", "Ada, honey")
+    watched.transcribe(CONTEXT)
+    expect(watched.page.locator("#status")).to_have_text("done")
+    heard = watched.page.locator("#heard li").all_text_contents()
+    assert {"Ada" in one or "honey" in one for one in heard} == {True}
+    assert all(one.endswith("50 %") for one in heard)
+    watched.page.locator("#heard .word").first.click()
+    start = float(watched.page.locator("#heard .word").first.get_attribute("data-start"))
+    watched.page.wait_for_function(f"() => Math.abs(document.querySelector('audio').currentTime - {start}) < 1")
+
+
+def test_a_microphone(watched):
+    page = watched.page
+    page.click("#record")
+    expect(page.locator("#status")).to_have_text("recording")
+    expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(6000)
+    page.click("#record")
+    expect(page.locator("#status")).to_have_text("ready to transcribe")
+    watched.transcribe("")
+    expect(page.locator("#status")).to_have_text("done")
+    assert watched.words("with"), "the tones were heard"
+
+
+def test_files_that_only_the_browser_can_read(watched, server):
+    """The server refuses the first, which the browser then sends as WAV."""
+    page = watched.page
+    refused = []
+
+    def refuse_once(route):
+        if not refused:
+            refused.append(route.request)
+            error = {"message": "cannot be read", "type": "invalid_request_error", "param": "file"}
+            body = json.dumps({"error": {**error, "code": "unreadable_audio"}})
+            route.fulfill(status=400, content_type="application/json", body=body)
+        else:
+            route.continue_()
+
+    page.route("**/v1/audio/transcriptions", refuse_once)
+    buffer = io.BytesIO()
+    samples, rate = soundfile.read(io.BytesIO(SOUND), dtype="float32")
+    soundfile.write(buffer, np.stack([samples, samples], 1), rate, format="OGG")
+    watched.choose(buffer.getvalue(), "talk.ogg")
+    watched.transcribe(CONTEXT)
+    expect(page.locator("#status")).to_have_text("done")
+    assert refused
+    assert len(watched.posted()) == 2
+    assert watched.words("with")
+
+
+def test_what_is_no_sound(watched):
+    watched.choose(b"no sound at all", "text.txt")
+    watched.transcribe(CONTEXT)
+    expect(watched.page.locator("#status")).to_have_text("failed")
+    expect(watched.page.locator("#error")).to_contain_text("cannot be read as audio")
+    watched.choose()
+    expect(watched.page.locator("#error")).to_be_hidden()
+    watched.choose(wav(np.zeros(32_000)))
+    watched.transcribe(CONTEXT)
+    expect(watched.page.locator("#with")).to_have_text("Nothing was heard.")
+
+
+def test_dropping_a_file(watched):
+    page = watched.page
+    data = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "dropped.wav", { type: "audio/wav" }));
+            return data;
+        }""",
+        list(SOUND[:50_000]),
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+    expect(page.locator("#chosen")).to_contain_text("dropped.wav")
+
+
+def test_the_keyboard_alone(watched, transcriber):
+    page = watched.page
+    watched.choose()
+    page.focus("#context")
+    page.keyboard.type(CONTEXT)
+    page.fill("#language", "en")
+    page.focus("#context")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#status")).to_have_text("done", timeout=PATIENCE)
+    page.locator("#with .word").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == expected_words(transcriber, CONTEXT)[2]
+    assert page.locator("#with .word[tabindex='0']").count() == 1, "one stop for the tabulator"
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement.textContent") == expected_words(transcriber, CONTEXT)[-1]
+
+
+def test_everything_has_a_name_for_screen_readers(watched):
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    nameless = watched.page.evaluate(
+        """() => [...document.querySelectorAll("input, textarea, button, audio, progress, meter, section")]
+            .filter(one => !(one.labels?.length || one.textContent.trim() || one.getAttribute("aria-label")
+                || one.getAttribute("aria-labelledby")))
+            .map(one => one.outerHTML)"""
+    )
+    assert not nameless
+    assert watched.page.locator("h1").count() == 1
+    assert watched.page.get_attribute("html", "lang") == "en"
+    assert watched.page.get_by_role("status").get_attribute("id") == "status"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phones_and_darkness(browser, server, scheme):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    watched = Watched(context.new_page(), server)
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    page = watched.page
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper))) < 200) == (scheme == "dark")
+    beside = page.evaluate("find => document.querySelector(find).getBoundingClientRect().top", "#with")
+    assert beside > page.evaluate("find => document.querySelector(find).getBoundingClientRect().bottom", "#without")
+    context.close()
+
+
+def test_a_key_is_asked_for(browser, transcriber):
+    with running(served(transcriber), access=Access("Sesame")) as server:
+        context = browser.new_context()
+        watched = Watched(context.new_page(), server)
+        expect(watched.page.locator("#error")).to_contain_text("API key")
+        watched.page.fill("#key", "Sesame")
+        watched.choose()
+        watched.transcribe(CONTEXT)
+        expect(watched.page.locator("#status")).to_have_text("done")
+        context.close()
+
+
+def test_stopping(browser, server, transcriber, monkeypatch):
+    import threading
+
+    go_on = threading.Event()
+    run = transcriber.engine.run
+    monkeypatch.setattr(transcriber.engine, "run", lambda jobs: go_on.wait() and run(jobs))
+    context = browser.new_context()
+    watched = Watched(context.new_page(), server)
+    watched.choose()
+    watched.page.click("#go")
+    watched.page.click("#cancel")
+    expect(watched.page.locator("#status")).to_have_text("stopped")
+    go_on.set()
+    context.close()
+
+
+def test_nothing_from_elsewhere_may_run(server):
+    import httpx
+
+    answer = httpx.get(server.url)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"https?://", answer.text)
+    assert not re.search(r"<[^>]+\son\w+=|<[^>]+\sstyle=|<script>", answer.text), "what the policy forbids"
+    assert httpx.get(f"{server.url}/static/page.js").headers["content-type"].startswith("text/javascript")
+    assert httpx.get(f"{server.url}/static/..%2f..%2fapp.py").status_code == 404
