@@ -11,13 +11,23 @@ import sys
 from collections.abc import Sequence
 
 from cwjax import __version__
-from cwjax.commands import convert, evaluate, push, score, serve
+from cwjax.commands import align, convert, evaluate, push, score, serve
 from cwjax.commands.terminal import TerminalHandler, mute_closed_streams, say_error
 from cwjax.errors import CwjaxError
 from cwjax.extras import EXTRAS, missing_package, require_package
 from cwjax.machine import keep_compiled_programs
 
 log = logging.getLogger(__name__)
+
+_COMMANDS = {
+    "serve": (serve, "let OpenAI's clients and browsers transcribe with a model"),
+    "align": (align, "find when the words of a text are said in long recordings"),
+    "evaluate": (evaluate, "measure what a model makes of contexts and phrases"),
+    "score": (score, "error rates of any system's output, with intervals"),
+    "convert": (convert, "join checkpoints to a model, or take one apart"),
+    "push": (push, "upload a model to the Hugging Face hub"),
+}
+"""Commands whose options are known without importing more than argparse."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,14 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("train", help="train an experiment of configs/", add_help=False)
     preparing = commands.add_parser("prepare", help="make a corpus ready for training")
-    align.add_options(commands.add_parser("align", help="find when the words of a text are said in long recordings"))
     commands.add_parser("plan", help="see whether an experiment fits on some chips, and how fast", add_help=False)
     commands.add_parser("transcribe", help="write down what is said in recordings", add_help=False)
-    evaluate.add_options(commands.add_parser("evaluate", help="measure what a model makes of contexts and phrases"))
-    score.add_options(commands.add_parser("score", help="error rates of any system's output, with intervals"))
-    serve.add_options(commands.add_parser("serve", help="let OpenAI's clients and browsers transcribe with a model"))
-    convert.add_options(commands.add_parser("convert", help="join checkpoints to a model, or take one apart"))
-    push.add_options(commands.add_parser("push", help="upload a model to the Hugging Face hub"))
+    runs = {}
+    for name, (command, help_) in _COMMANDS.items():
+        command.add_options(commands.add_parser(name, help=help_))
+        runs[name] = command.run
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
@@ -61,8 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from cwjax.commands.plan import plan
 
             return plan(arguments[1:])
-        runs = {"evaluate": evaluate.run, "score": score.run, "convert": convert.run, "push": push.run}
-        runs["serve"] = serve.run
         if arguments[:1] == ["prepare"]:
             from cwjax.commands import prepare
 

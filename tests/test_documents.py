@@ -18,12 +18,13 @@ from tones import sound, utterances
 
 import cwjax.commands.transcribe
 import cwjax.processes
-from cwjax.cli import main
-from cwjax.commands import align, convert, evaluate, prepare, push, score
+from cwjax.cli import _COMMANDS, main
+from cwjax.commands import prepare
 from cwjax.commands.transcribe_options import decoding_options, parse_options
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ADDRESS = "http://127.0.0.1:8000"
 PLACEHOLDERS = {"CONFIG": "configs/demo.py", "KIND": "swc"}
 
 
@@ -75,7 +76,8 @@ def nothing_is_done(monkeypatch, tmp_path):
         decoding_options(options)
         reach()
 
-    for command in (align, convert, evaluate, prepare, push, score):
+    monkeypatch.setattr(prepare, "run", reach)
+    for command, _ in _COMMANDS.values():
         monkeypatch.setattr(command, "run", reach)
     monkeypatch.setattr(cwjax.commands.transcribe, "transcribe", transcribe)
     monkeypatch.setattr("cwjax.training.plan.planned_sizes", reach)
@@ -141,7 +143,8 @@ def workplace(tmp_path_factory):
 
     random = np.random.default_rng(0)
     seconds = 2.4
-    soundfile.write(folder / "talk.ogg", sound(utterances(random, seconds), seconds, random), 16000)
+    for name in ("talk.ogg", "audio.ogg"):
+        soundfile.write(folder / name, sound(utterances(random, seconds), seconds, random), 16000)
     return folder
 
 
@@ -157,4 +160,18 @@ EXAMPLES = [
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_an_example_in_python_runs(code, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    exec(compile(code, "example", "exec"), {})
+    with _served_if_needed(code) as address:
+        exec(compile(code.replace(ADDRESS, address), "example", "exec"), {})
+
+
+@contextlib.contextmanager
+def _served_if_needed(code: str) -> Iterator[str]:
+    """The address of a server, where the example wants one."""
+    if ADDRESS not in code:
+        yield ADDRESS
+        return
+    pytest.importorskip("openai", reason="OpenAI's client is not installed")
+    from served import running, served
+
+    with running(served(cwjax.load("runs/demo/model").transcriber)) as server:
+        yield server.url

@@ -117,7 +117,7 @@ def test_cancelling_at_any_moment_ends_within_a_window(transcriber: Transcriber,
             next(stream)
         stream.close()
         before = len(decoded)
-        thread = transcriber._engine._thread
+        thread = transcriber.engine._thread
         if thread is not None:
             thread.join()
         assert len(decoded) <= before + 1
@@ -154,7 +154,7 @@ def test_a_lack_of_memory_halves_the_batch(transcriber: Transcriber, monkeypatch
         return decode(encoded, starts, *others)
 
     monkeypatch.setattr(transcriber.programs, "decode", short_of_memory)
-    engine = transcriber._engine
+    engine = transcriber.engine
     try:
         with caplog.at_level(logging.WARNING):
             found = transcriber.transcribe(samples, "", options, batch_size=8)

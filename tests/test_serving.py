@@ -643,7 +643,7 @@ def test_hanging_up_ends_the_work_at_the_next_window(server, transcriber, gate, 
     gate.batches.clear()
     del jobs
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Recording)], "nothing keeps the recording"
+    assert not [one for one in gc.get_objects() if type(one) is Recording], "nothing keeps the recording"
     wait_for(lambda: file_descriptors() <= before)
 
 
