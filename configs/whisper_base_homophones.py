@@ -18,7 +18,6 @@ config = Config(
         corpus="demo",
         root="data/homophones",
         prepared="data/homophones-30s",
-        packing=True,
         max_target_tokens=160,
         max_context_tokens=20,
         context=ContextProbabilities(title=0.2, section=0.25, lead=0.2, none=0.2, wrong=0.15),

@@ -8,7 +8,7 @@ from cwjax.config import Config, DataSettings, ModelSettings, OptimizerSettings,
 config = Config(
     model=ModelSettings(whisper="openai/whisper-small", text_encoder="google/flan-t5-base"),
     # Half of the targets with timestamps, as Whisper learned them, so that the decoder does not forget them.
-    data=DataSettings(root="data/swc", packing=True, timestamps=0.5),
+    data=DataSettings(root="data/swc", timestamps=0.5),
     freeze=("text_encoder", "audio_encoder", "embeddings"),
     optim=OptimizerSettings(
         learning_rate=1e-5, group_learning_rates={"context": 1e-3}, warmup_steps=500, weight_decay=0.01

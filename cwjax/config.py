@@ -97,16 +97,14 @@ class DataSettings:
     prepared: str = ""
     """Folder of the prepared corpus; empty: `root` with "-prepared" appended."""
     segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
-    """How articles are cut; `max_duration` is the model's window, whatever is set here."""
+    """Which stretches of an article are trusted; `max_duration` is the model's window, whatever is set here."""
     examples: int = 0
-    """Train on the first so many segments only; 0: on all."""
-    packing: bool = False
-    """Join short segments of an article, so that windows hold little padding; for windows of 30 s."""
+    """Train on what is said in the first so many windows only; 0: on all."""
     max_cer: float | None = None
-    """Leave out segments whose text differs more from what a model heard, as a character error rate; the corpus must
+    """Leave out utterances whose text differs more from what a model heard, as a character error rate; the corpus must
     have been scored (`cwjax prepare --score-with MODEL`)."""
     max_edge_cer: float | None = None
-    """The same for the first and the last characters of a segment, where a wrong cut shows."""
+    """The same for the first and the last characters of an utterance, where a wrong cut shows."""
     context: ContextProbabilities = field(default_factory=ContextProbabilities)
     """How often a training example gets which context."""
     timestamps: float = 0.0
@@ -122,7 +120,7 @@ class DataSettings:
     mixing: MixingSettings = field(default_factory=MixingSettings)
     """Noises and rooms that are mixed into the training audio."""
     max_target_tokens: int = 448
-    """Longest target, prompt and end of text included; longer segments are left out and counted."""
+    """Longest target, prompt and end of text included; longer utterances are left out and counted."""
     max_context_tokens: int = 128
     """Contexts are padded or cut to this many text-encoder tokens."""
     reading_threads: int = 2

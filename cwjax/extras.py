@@ -10,7 +10,6 @@ EXTRAS = {
     "orbax": "train",
     "transformers": "train",
     "tyro": "train",
-    "array_record": "prepare",
     "langcodes": "prepare",
     "lxml": "prepare",
     "pysubs2": "prepare",

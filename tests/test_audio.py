@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from segmented import segmented
 
 from cwjax.data.audio.decode import BLOCK_FRAMES, audio_duration, channels_of, read_audio
 from cwjax.data.audio.spans import read_spans
 from cwjax.data.corpora.swc.article import read_article, with_durations
-from cwjax.data.corpora.swc.segmentation import SegmentationSettings, segment_article
+from cwjax.data.corpora.swc.segmentation import SegmentationSettings
 from cwjax.errors import CwjaxError
 
 RATE = 16_000
@@ -440,11 +441,12 @@ def test_segments_hold_the_sound_of_their_words(tmp_path):
     article = read_article(tmp_path / "tones", tmp_path)
     article = with_durations(article, [audio_duration(tmp_path / part.path) for part in article.audio_parts])
     assert article.audio_parts[1].offset == pytest.approx(SECOND_FILE, abs=1e-3)
-    segments = segment_article(article, SegmentationSettings(max_duration=2.5)).segments
-    assert [one.audio for one in segments] == ["tones/audio1.ogg", "tones/audio1.ogg", "tones/audio2.ogg"]
-    for one, words in zip(segments, WORDS, strict=True):
-        samples = read_audio(tmp_path / one.audio)
-        offset = next(part.offset for part in article.audio_parts if part.path == one.audio)
+    found = segmented(article, SegmentationSettings(max_duration=2.5))
+    segments, audio = found.segments, [found.tracks[one.recording].audio for one in found.segments]
+    assert audio == ["tones/audio1.ogg", "tones/audio1.ogg", "tones/audio2.ogg"]
+    for one, path, words in zip(segments, audio, WORDS, strict=True):
+        samples = read_audio(tmp_path / path)
+        offset = next(part.offset for part in article.audio_parts if part.path == path)
         begin = round((one.start - offset) * RATE)
         clip = samples[begin : begin + round(one.duration * RATE)]
         assert len(clip) == round(one.duration * RATE)

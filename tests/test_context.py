@@ -23,7 +23,7 @@ def segment(text: str = "They came back late.", lead: str = LEAD, article: str =
     return Segment(
         id=f"{article}/1",
         article=article,
-        audio="a.ogg",
+        recording=0,
         start=0,
         end=2,
         text=text,

@@ -25,11 +25,16 @@ from cwjax.data.corpora.libriheavy import clean as clean_libriheavy
 from cwjax.data.corpora.registry import READERS, require_corpus
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.subtitles import read_cues
-from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared import build
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 
 LIMITS = SegmentationSettings()
+
+
+def prepare(*arguments) -> PreparedCorpus:
+    """A prepared corpus, every utterance of which is a segment of its own."""
+    return PreparedCorpus.read(build.prepare(*arguments).directory, 0.001)
 
 
 def words(*numbers: int) -> str:
@@ -91,12 +96,12 @@ def test_librispeech(tmp_path: Path) -> None:
     assert (first.split, segments["110-2-0000"].split, segments["7-8-0005"].split) == ("train", "validation", "test")
     assert segments["110-2-0000"].context.section == ("In | Fashion",)
     assert segments["7-8-0005"].context.title == ""
-    # One utterance after the other; what was said before only where the numbers follow each other.
-    assert [(one.start, one.end) for one in (first, second, later)] == [(0, 1), (1, 2), (2, 3)]
+    # What was said before only where the numbers follow each other.
+    assert [(one.start, one.end) for one in (first, second, later)] == [(0, 1)] * 3
     assert (second.context.previous, second.context.previous_is_approximate) == (words(0, 1), True)
     assert (first.context.previous, first.context.previous_is_approximate) == ("", False)
     assert later.context.previous == ""
-    assert json.loads((tmp_path / "out" / "index.jsonl").read_text().splitlines()[-1])["licence"] == "CC BY 4.0"
+    assert first.licence == "CC BY 4.0"
     assert report(tmp_path / "out")["articles"]["LibriSpeech/train-clean-100/19/198"]["reader"] == "Kara Shallenberg"
 
 
@@ -378,15 +383,15 @@ def test_switchboard(tmp_path: Path) -> None:
     conversations(tmp_path / "root")
     corpus = prepare("switchboard", tmp_path / "root", tmp_path / "out")
     require_sound(corpus)
-    one, other, last = corpus.segments
-    assert [segment.text for segment in corpus.segments] == [words(1, 2), words(3, 4), word(5)]
-    assert [segment.speaker for segment in corpus.segments] == ["1001", "1002", "1001"]
-    assert [(segment.start, segment.end) for segment in corpus.segments] == [(0.1, 0.8), (0.9, 1.6), (2.0, 2.6)]
+    one, last, other = corpus.segments
+    assert [segment.text for segment in corpus.segments] == [words(1, 2), word(5), words(3, 4)]
+    assert [segment.speaker for segment in corpus.segments] == ["1001", "1001", "1002"]
+    assert [(segment.start, segment.end) for segment in corpus.segments] == [(0.1, 0.8), (2.0, 2.6), (0.9, 1.6)]
     assert {segment.article for segment in corpus.segments} == {"sw2001"}
     assert one.context.title == "Child care"
     prompt = "Find out what criteria the other caller would use. I see. Do you agree?"
     assert one.context.lead == prompt
-    assert (one.context.previous, other.context.previous, last.context.previous) == ("", words(1, 2), words(1, 2, 3, 4))
+    assert (one.context.previous, other.context.previous, last.context.previous) == ("", "", words(1, 2))
     assert len({segment.split for segment in corpus.segments}) == 1
 
 
@@ -479,7 +484,7 @@ def test_switchboard_with_the_free_table_and_damage(tmp_path: Path) -> None:
     corpus = prepare("switchboard", root, tmp_path / "out")
     assert corpus.segments[0].context.title == "Books, new"
     assert corpus.segments[0].context.lead == "Say what you read."
-    assert [segment.speaker for segment in corpus.segments] == ["11", "12", "11"]
+    assert [segment.speaker for segment in corpus.segments] == ["11", "11", "12"]
     failures = report(tmp_path / "out")["failures"]
     assert "sw02005.sph: cannot be read" in failures["sw2005"]
     assert "compressed with shorten; unpack it with the LDC's sph2pipe" in failures["sw2006"]
@@ -969,15 +974,10 @@ def test_another_corpus_is_recognised(tmp_path: Path, name: str) -> None:
             require_corpus(other, tmp_path / "root")
 
 
-def test_the_model_window_bounds_every_kind(tmp_path: Path) -> None:
+def test_windows_hold_as_much_as_the_model_hears(tmp_path: Path) -> None:
+    """What alone is longer is not lost, for it may be of a test set."""
     own_files(tmp_path / "root")
-    corpus = prepare("manifest", tmp_path / "root", tmp_path / "out", replace(LIMITS, max_duration=1.5))
-    assert all(segment.duration <= 1.5 for segment in corpus.segments)
-    short = prepare(
-        "manifest", tmp_path / "root", tmp_path / "short", replace(LIMITS, max_duration=0.7, min_duration=0.2, pad=0.1)
-    )
-    assert [(segment.text, segment.split) for segment in short.segments if segment.split != "test"] == [
-        (word(3), "train")
-    ]
-    assert [segment.text for segment in short.segments if segment.split == "test"] == [word(7)], "kept, though longer"
-    assert set(report(tmp_path / "short")["dropped"]) == {"too_long"}
+    whole = build.prepare("manifest", tmp_path / "root", tmp_path / "out")
+    assert [(one.text, one.start, one.end) for one in whole.segments] == [(words(1, 2, 3), 0.4, 2.9), (word(7), 0, 0.8)]
+    short = build.prepare("manifest", tmp_path / "root", tmp_path / "out", replace(LIMITS, max_duration=1.5))
+    assert [one.text for one in short.segments] == [words(1, 2), word(3), word(7)]

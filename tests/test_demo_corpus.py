@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 from lxml import etree
+from segmented import segmented
 
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import find_articles, read_article
-from cwjax.data.corpora.swc.segmentation import segment_article
-from cwjax.data.prepared.splits import SPLITS, assign_splits
+from cwjax.data.prepared.splits import SPLITS, Member, article_splits
 from cwjax.demo.corpus import DemoCorpusSettings, plan_articles, write_demo_corpus
 from cwjax.demo.homophones import read_homophones
 from cwjax.errors import CwjaxError
@@ -211,12 +211,12 @@ def test_the_reader_of_the_corpus_reads_it(corpora):
     for folder in find_articles(root):
         article = read_article(folder, root)
         assert [part.path.rsplit("/", 1)[1] for part in article.audio_parts] == ["audio1.ogg", "audio2.ogg"]
-        found = segment_article(article, SegmentationSettings(max_duration=8.0))
+        found = segmented(article, SegmentationSettings(max_duration=8.0))
         assert not found.rejected
         segments += found.segments
         text = " ".join(segment.text for segment in found.segments)
         assert len(re.findall(rf"\b{words[article.identifier]['word']}\b", text)) == 4
-    split = {segment.article: segment.split for segment in assign_splits(segments, root=root)}
+    split = article_splits({Member(one.article, one.speaker) for one in segments}, root=root)
     assert sorted(split.values()) == ["test"] * 2 + ["train"] * 2 + ["validation"] * 2
 
 
@@ -271,7 +271,7 @@ def test_headings_that_nobody_reads_are_in_no_segment(tmp_path):
     write_demo_corpus(tmp_path / "corpus", 2, replace(PLAIN, sentences=(5, 5), headings_read=0.0), processes=1)
     for folder in find_articles(tmp_path / "corpus"):
         article = read_article(folder, tmp_path / "corpus")
-        segments = segment_article(article, SegmentationSettings(max_duration=8.0)).segments
+        segments = segmented(article, SegmentationSettings(max_duration=8.0)).segments
         titles = {title for segment in segments for title in segment.context.section}
         assert len(titles) == 2
         said = " ".join(segment.text for segment in segments)

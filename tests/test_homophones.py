@@ -27,7 +27,7 @@ def transcription(article: str, said: str, *heard: str) -> Transcription:
     segment = Segment(
         id=f"{article}/{said}",
         article=article,
-        audio="a.ogg",
+        recording=0,
         start=0,
         end=1,
         text=said,

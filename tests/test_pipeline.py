@@ -1,59 +1,60 @@
 """The Grain pipeline: order, shares, shapes, exact resume."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 from tiny import write_bert
 
 from cwjax.data.examples.context import ContextProbabilities
-from cwjax.data.examples.pipeline import (
-    ExampleSettings,
-    Selection,
-    fits,
-    target_arrays,
-    training_batches,
-    training_windows,
-)
+from cwjax.data.examples.pipeline import ExampleSettings, fits, target_arrays, training_batches, training_windows
 from cwjax.data.examples.processor import Processor
 from cwjax.data.examples.text_tokenizer import TextTokenizer
 from cwjax.data.examples.whisper_tokens import train_tokenizer
-from cwjax.data.prepared.corpus import PreparedCorpus, write_prepared
-from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.examples.windows import Selection
+from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared.corpus import PreparedCorpus
 
 COUNT = 23
 SETTINGS = ExampleSettings(24, 12, ContextProbabilities(), timestamps=0.5)
 
 
+PAUSE = 0.1
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
-    """Segments whose every sample is their own number over a thousand, so that batches tell where they came from."""
-    directory = tmp_path_factory.mktemp("prepared")
-
-    def segment(number: int) -> Segment:
-        text = f"the word was {number}"
-        return Segment(
-            id=str(number),
-            article=f"article {number // 4}",
-            audio="a.ogg",
-            start=0,
-            end=0.5 + number / 100,
-            text=text,
-            utterances=(Utterance(0, 0.5, text),),
-            context=ContextMaterial(
-                title=f"sea {number // 4}",
-                section=("wind",),
-                lead="The water.",
-                previous=" ".join(f"the word was {number - 1}" for _ in range(number % 4)),
-            ),
-            split="train",
-        )
-
-    audible = ((segment(n), np.full(round(16000 * (0.5 + n / 100)), n / 1000, np.float32)) for n in range(COUNT))
-    write_prepared(directory, audible, list)
-    return PreparedCorpus.read(directory)
+    """Recordings of four utterances, whose every sample is their own number over a thousand, so that batches tell where
+    they came from; between them 0.1 s of silence."""
+    root = tmp_path_factory.mktemp("root")
+    rows = []
+    for article in range(-(-COUNT // 4)):
+        samples = np.zeros(0)
+        for number in range(4 * article, min(4 * article + 4, COUNT)):
+            start = len(samples) / 16000
+            said = np.full(round(16000 * (0.5 + number / 100)), number / 1000)
+            rows.append(
+                {
+                    "id": str(number),
+                    "audio": f"{article}.wav",
+                    "start": start,
+                    "end": start + len(said) / 16000,
+                    "text": f"the word was {number}",
+                    "title": f"sea {article}",
+                    "section": "wind",
+                    "lead": "The water.",
+                    "speaker": "jo",
+                    "split": "train",
+                }
+            )
+            samples = np.concatenate([samples, said, np.zeros(round(PAUSE * 16000))])
+        soundfile.write(root / f"{article}.wav", samples, 16000)
+    (root / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return PreparedCorpus.read(prepare("manifest", root, root / "prepared").directory, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,8 @@ def processor(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) 
 
 def batches(corpus: PreparedCorpus, processor: Processor, size: int = 4, **changes: int):
     options = {"seed": 3, "reading_threads": 2, **changes}
-    return training_batches(
-        corpus, [(place,) for place in corpus.positions("train")], processor, SETTINGS, size, **options
-    )
+    windows = training_windows(corpus, processor, SETTINGS, Selection(), options["seed"])
+    return training_batches(corpus, windows, processor, SETTINGS, size, **options)
 
 
 def numbers(batch: dict[str, np.ndarray]) -> list[int]:
@@ -80,9 +80,9 @@ def test_mixing_is_drawn_anew_for_each_example_but_by_the_seed(corpus: PreparedC
         return np.full_like(samples, generator.uniform(0.1, 0.9))
 
     settings = replace(SETTINGS, mixer=add_draw)
-    windows = [(place,) for place in corpus.positions("train")]
 
     def drawn(seed: int) -> list[int]:
+        windows = training_windows(corpus, processor, settings, Selection(), seed)
         iterator = training_batches(corpus, windows, processor, settings, 4, seed, reading_threads=2)
         return [int(row[0]) for _ in range(2 * COUNT // 4) for row in next(iterator)["waveform"]]
 
@@ -154,22 +154,41 @@ def test_arrays_of_an_example(corpus: PreparedCorpus, processor: Processor) -> N
         np.testing.assert_array_equal(batch["tokens"][row][np.flatnonzero(batch["is_target"][row])[1:]], said[:-1])
 
 
-def test_examples_hold_the_sound_and_the_words_of_their_segments(corpus: PreparedCorpus, processor: Processor) -> None:
-    settings = replace(SETTINGS, timestamps=0.0, max_target_tokens=60)
+@pytest.mark.parametrize("timestamps", [0.0, 1.0])
+def test_windows_are_continuous_and_drawn_anew(corpus: PreparedCorpus, processor: Processor, timestamps: float) -> None:
+    """Every utterance once an epoch, with the pauses between them as they are in the recording."""
+    settings = replace(SETTINGS, timestamps=timestamps, max_target_tokens=60)
     wide = replace(processor, window_samples=40_000)
-    windows, _ = training_windows(corpus, wide, settings, Selection(packing=True))
-    assert len(windows) < len(corpus.segments)
-    assert max(map(len, windows)) > 1
-    batch = next(training_batches(corpus, windows, wide, settings, 16, seed=0, reading_threads=1))
-    by_first = {window[0]: window for window in windows}
-    for row in range(16):
-        window = by_first[numbers(batch)[row]]
-        sound = np.concatenate([corpus.pcm16(place) for place in window])
-        np.testing.assert_array_equal(batch["waveform"][row][: len(sound)], sound)
-        assert not batch["waveform"][row][len(sound) :].any()
-        said = wide.tokens.decode(batch["targets"][row][batch["is_target"][row]])
-        assert said == " ".join(corpus.segments[place].text for place in window)
-        assert batch["seconds"][row] == pytest.approx(sum(corpus.segments[place].duration for place in window))
+    windows = training_windows(corpus, wide, settings, Selection(), 3)
+    batches = training_batches(corpus, windows, wide, settings, 1, 3, reading_threads=1)
+    boundaries, sizes = [], Counter()
+    for _ in range(3):
+        seen: list[int] = []
+        begins = []
+        while len(seen) < COUNT:
+            batch = next(batches)
+            said = batch["targets"][0][batch["is_target"][0]]
+            numbers = [int(word) for word in wide.tokens.decode(said).split() if word.isdigit()]
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+            lengths = [round(16000 * (0.5 + number / 100)) for number in numbers]
+            pause = np.zeros(round(PAUSE * 16000), np.int16)
+            parts = [np.full(n, round(k / 1000 * 32768), np.int16) for n, k in zip(lengths, numbers, strict=True)]
+            sound = np.concatenate([one for part in parts for one in (part, pause)][:-1])
+            np.testing.assert_allclose(batch["waveform"][0][: len(sound)], sound, atol=1)
+            assert not batch["waveform"][0][len(sound) :].any()
+            assert batch["seconds"][0] == pytest.approx(len(sound) / 16000, abs=1e-3)
+            if timestamps:
+                times = [(one - wide.tokens.first_timestamp) * 0.02 for one in said if wide.tokens.is_timestamp(one)]
+                starts = np.cumsum([0, *(n / 16000 + PAUSE for n in lengths[:-1])])
+                ends = starts + np.array(lengths) / 16000
+                assert times == pytest.approx(np.stack([starts, ends], axis=1).ravel().tolist(), abs=0.011)
+            begins.append(numbers[0])
+            sizes[len(numbers)] += 1
+            seen += numbers
+        assert sorted(seen) == list(range(COUNT))
+        boundaries.append(sorted(begins))
+    assert boundaries[0] != boundaries[1] != boundaries[2]
+    assert max(sizes) == 3, "as many as there is room for"
 
 
 @pytest.mark.parametrize(("longest", "positions"), [(60, 14), (60, 448), (24, 448)])
@@ -181,10 +200,10 @@ def test_text_before_stands_in_the_prompt_as_whisper_decodes_it(
     decoding = pytest.importorskip("whisper.decoding")
     tokens = processor.tokens
     settings = replace(SETTINGS, max_target_tokens=longest, max_previous_tokens=positions // 2 - 1)
-    windows = [(place,) for place in corpus.positions("train")]
 
     def batch(share: float):
         told = replace(settings, previous_text=share)
+        windows = training_windows(corpus, processor, told, Selection(), 3)
         return next(training_batches(corpus, windows, processor, told, 16, seed=3, reading_threads=1))
 
     plain, drawn, told = batch(0), batch(0.5), batch(1)
@@ -210,12 +229,12 @@ def test_text_before_stands_in_the_prompt_as_whisper_decodes_it(
 def test_targets_are_padded_to_the_least_length_that_holds_all(corpus: PreparedCorpus, processor: Processor) -> None:
     """In every share of a batch to the same one, after every start, and with the same content as ever."""
     settings = replace(SETTINGS, max_target_tokens=60, previous_text=0.5, target_lengths=(24, 14, 90, 18))
-    windows, needed = training_windows(corpus, processor, settings, Selection())
 
-    def started(share=(0, 1), first=0, known=needed):
-        return training_batches(corpus, windows, processor, settings, 2, 3, 2, share, first, known)
+    def started(share=(0, 1), first=0, settings=settings):
+        windows = training_windows(corpus, processor, settings, Selection(), 3)
+        return training_batches(corpus, windows, processor, settings, 2, 3, 2, share, first)
 
-    whole, padded = started(), started(known=None)
+    whole, padded = started(), started(settings=replace(settings, target_lengths=()))
     shares = [started((number, 2)) for number in range(2)]
     lengths = Counter()
     for step in range(24):
@@ -236,12 +255,10 @@ def test_targets_are_padded_to_the_least_length_that_holds_all(corpus: PreparedC
 
 def test_speed_perturbation_never_outgrows_the_window(corpus: PreparedCorpus, processor: Processor) -> None:
     slow = replace(SETTINGS, speed=(0.5, 1.3))
-    places = corpus.positions("train")
-    batch = next(
-        training_batches(corpus, [(place,) for place in places], processor, slow, 64, seed=0, reading_threads=1)
-    )
+    windows = training_windows(corpus, processor, slow, Selection())
+    batch = next(training_batches(corpus, windows, processor, slow, 64, seed=0, reading_threads=1))
     assert batch["seconds"].max() <= processor.window_seconds + 1e-6
-    durations = {round(corpus.segments[place].duration, 6) for place in places}
+    durations = {round(corpus.segments[place].duration, 6) for place in corpus.positions("train")}
     assert not {round(float(seconds), 6) for seconds in batch["seconds"]} & durations
     # What is not silence lasts as long as is said.
     for row, seconds in zip(batch["waveform"], batch["seconds"], strict=True):

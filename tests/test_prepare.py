@@ -25,6 +25,7 @@ from cwjax.data.prepared import build as preparing
 from cwjax.data.prepared import survey
 from cwjax.data.prepared.build import prepare
 from cwjax.data.prepared.corpus import PreparedCorpus
+from cwjax.data.prepared.splits import SPLITS
 from cwjax.data.prepared.working_folder import only_process, publish
 from cwjax.errors import CwjaxError
 
@@ -61,10 +62,9 @@ def report(output: Path) -> dict:
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """All that a preparation wrote but the page; shards as the samples they hold, for their padding may differ."""
-    corpus = PreparedCorpus.read(output)
-    sounds = {segment.id: corpus.pcm16(place).tobytes() for place, segment in enumerate(corpus.segments)}
-    return {"index": (output / "index.jsonl").read_bytes(), "report": (output / "report.json").read_bytes(), **sounds}
+    """All that a preparation wrote but the page."""
+    files = [path for path in sorted(output.rglob("*")) if path.is_file() and path.name != "report.html"]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("audio", ["pcm16", "flac"])
@@ -86,14 +86,15 @@ def test_segments_hold_the_sound_of_their_words(root: Path, tmp_path: Path, audi
 def test_the_report_counts_what_there_is(root: Path, tmp_path: Path) -> None:
     corpus = prepare("swc", root, tmp_path / "prepared", SETTINGS)
     said = report(tmp_path / "prepared")
-    seconds = sum(segment.duration for segment in corpus.segments)
-    assert said["segments"] == len(corpus.segments) == sum(said["lengths"].values())
+    rows = corpus.supervisions
+    seconds = sum(rows["end"] - rows["start"])
+    assert said["utterances"] == len(rows) == sum(said["lengths"].values())
     assert said["hours"] == pytest.approx(seconds / 3600, abs=1e-4)
-    assert said["languages"]["en"]["segments"] == len(corpus.segments)
+    assert said["languages"]["en"]["utterances"] == len(rows)
     assert set(said["speakers"]) == {f"reader {number}" for number in range(6)}
     assert sum(numbers["articles"] for numbers in said["splits"].values()) == 9
     for split, numbers in said["splits"].items():
-        assert numbers["segments"] == len(corpus.positions(split))
+        assert numbers["utterances"] == np.count_nonzero(rows["split"] == SPLITS.index(split))
     article = said["articles"]["english/Article_1"]
     assert article["reader"] == "Reader 1"
     assert (article["licence"], article["source"]) == ("CC-BY-SA", "https://wiki.example/a")
@@ -127,7 +128,7 @@ def test_damaged_articles_are_named_and_the_others_kept(
         assert name in reason
         assert "\n" not in reason
         assert reason in caplog.text
-    kept = {Path(segment.audio).parent.as_posix() for segment in corpus.segments}
+    kept = {f"english/{segment.article}" for segment in corpus.segments}
     assert kept == {folder.relative_to(root).as_posix() for folder in articles} - harmed
 
 
@@ -147,11 +148,12 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(root: Path, tmp_path: Pat
 def test_prepared_once(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "prepared"
     first = list(prepare("swc", root, output, SETTINGS).segments)
-    stamp = (output / "index.jsonl").stat().st_mtime_ns
+    stamp = (output / "corpus.json").stat().st_mtime_ns
     assert list(prepare("swc", root, output, SETTINGS).segments) == first
-    assert (output / "index.jsonl").stat().st_mtime_ns == stamp
-    with pytest.raises(CwjaxError, match="other window lengths"):
-        prepare("swc", root, output, SegmentationSettings())
+    assert (output / "corpus.json").stat().st_mtime_ns == stamp
+    assert len(prepare("swc", root, output, dataclasses.replace(SETTINGS, max_duration=5.0)).segments) < len(first)
+    with pytest.raises(CwjaxError, match="other limits"):
+        prepare("swc", root, output, dataclasses.replace(SETTINGS, pad=0.1))
     with pytest.raises(CwjaxError, match="another form of audio"):
         prepare("swc", root, output, SETTINGS, "flac")
     (tmp_path / "mine").mkdir()
@@ -168,7 +170,7 @@ def test_two_processes_write_what_one_does(root: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(survey, "SHORTEST_SHARD", 10)
     prepare("swc", root, tmp_path / "one", SETTINGS, processes=1)
     prepare("swc", root, tmp_path / "two", SETTINGS, processes=2)
-    assert len(PreparedCorpus.read(tmp_path / "one").segments.shards) >= 3
+    assert len(PreparedCorpus.read(tmp_path / "one").settings["shards"]) >= 3
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -189,22 +191,56 @@ def test_goes_on_where_it_was_stopped(root: Path, tmp_path: Path, monkeypatch: p
         prepare("swc", root, tmp_path / "prepared", SETTINGS)
     assert not (tmp_path / "prepared").exists()
     partial = tmp_path / "prepared.partial"
-    stamps = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.array_record")}
+    stamps = {path.name: path.stat().st_mtime_ns for path in partial.rglob("recording*.tar")}
     assert len(stamps) == 2
-    with pytest.raises(CwjaxError, match=r"prepared.partial: was prepared from other window lengths"):
-        prepare("swc", root, tmp_path / "prepared", SegmentationSettings())
+    with pytest.raises(CwjaxError, match=r"prepared.partial: was prepared from other limits"):
+        prepare("swc", root, tmp_path / "prepared", dataclasses.replace(SETTINGS, pad=0.1))
 
     # Half a shard, as a killed process leaves it.
-    (partial / "audio-00002.pcm16.array_record").write_bytes(b"half a shard")
-    (partial / "audio-00002.pcm16.array_record.lines").write_text("half a li")
+    (partial / "corpus" / "shards" / "recording.000002.tar").write_bytes(b"half a shard")
+    (partial / "corpus" / "shards" / "recording.000099.tar").write_bytes(b"of other units")
+    (partial / "parts" / "000002.cuts").write_text("half a li")
     monkeypatch.setattr(preparing, "write_shard", real)
     prepare("swc", root, tmp_path / "prepared", SETTINGS)
     assert content(tmp_path / "prepared") == content(tmp_path / "whole")
     for name, stamp in stamps.items():
-        assert (tmp_path / "prepared" / name).stat().st_mtime_ns == stamp, "not written again"
+        assert (tmp_path / "prepared" / "shards" / name).stat().st_mtime_ns == stamp, "not written again"
     assert not partial.exists()
-    names = {path.name.split(".", 1)[1] for path in (tmp_path / "prepared").glob("audio-*")}
-    assert names == {"pcm16.array_record"}
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "cwjax.data.prepared.build.write_text",
+        "cwjax.data.prepared.build.Assembly.finish",
+        "cwjax.data.prepared.assembly.sizes_of",
+        "cwjax.data.prepared.build.write_page",
+        "cwjax.data.prepared.build.shutil.copy",
+        "cwjax.data.prepared.build.publish",
+        "cwjax.data.prepared.working_folder.shutil.rmtree",
+    ],
+)
+def test_killed_anywhere_near_the_end_it_goes_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """What is killed does no more, not even what it would do at the end."""
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(last, kill)
+        with pytest.raises(Killed):
+            prepare("swc", root, tmp_path / "prepared", SETTINGS)
+    prepare("swc", root, tmp_path / "prepared", SETTINGS)
+    prepare("swc", root, tmp_path / "whole", SETTINGS)
+    assert content(tmp_path / "prepared") == content(tmp_path / "whole")
+    prepare("swc", root, tmp_path / "prepared", SETTINGS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "swc", "whole"]
+
+
+class Killed(BaseException):
+    """As a process is by a signal."""
 
 
 def test_killed_with_its_workers_and_done_again(root: Path, tmp_path: Path) -> None:
@@ -227,7 +263,7 @@ def test_killed_with_its_workers_and_done_again(root: Path, tmp_path: Path) -> N
     script = tmp_path / "run.py"
     script.write_text(code)
     command = [sys.executable, str(script), str(root), str(tmp_path / "prepared")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[3])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=environment, **pipes)
     hung = end_when_hung(process)
@@ -251,7 +287,7 @@ def test_a_second_process_waits_and_takes_what_the_first_made(root: Path, tmp_pa
         "print(len(corpus.segments))\n"
     )
     command = [sys.executable, str(script), str(root), str(tmp_path / "prepared")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(preparing.__file__).parents[3])}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
@@ -281,7 +317,8 @@ def test_who_comes_second_says_so_and_waits(tmp_path: Path) -> None:
                 second = pool.submit(work)
                 assert said.wait(PATIENCE)
                 assert not second.done()
-                publish(aside, output)
+                (aside / "corpus").mkdir()
+                publish(aside / "corpus", output)
             assert second.result(PATIENCE) is None
     finally:
         log.removeHandler(listener)
@@ -342,8 +379,8 @@ def test_samples_are_those_of_the_file(root: Path, tmp_path: Path) -> None:
 
     corpus = prepare("swc", root, tmp_path / "prepared", SETTINGS)
     for place, segment in enumerate(corpus.segments):
-        if "Article_1" in segment.audio:
-            whole = read_audio(root / segment.audio)
+        if segment.article == "Article_1":
+            whole = read_audio(root / "english" / "Article_1" / "audio.wav")
             first = round(segment.start * 16000)
             ours = corpus.audio(place)
             np.testing.assert_allclose(ours, whole[first : first + len(ours)], atol=1e-4)
@@ -354,7 +391,7 @@ def test_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     command = ["prepare", "swc", "--root", str(root), "--output", str(tmp_path / "out"), *options]
     assert main([*command, "--audio", "flac"]) == 0
     corpus = PreparedCorpus.read(tmp_path / "out")
-    assert corpus.segments.shards[0].endswith(".flac.array_record")
+    assert corpus.settings["audio"] == "flac"
     assert max(segment.duration for segment in corpus.segments) <= 2.4
     again = prepare("swc", root, tmp_path / "out", SETTINGS)
     assert len(again.segments) == len(corpus.segments), "training takes either form of audio"

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from lxml import etree
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import read_article
 from cwjax.data.corpora.swc.segmentation import segment_article
+from cwjax.data.prepared.windows import gathered
+from cwjax.data.segment import segment_of
 from cwjax.errors import CwjaxError
 
 SCHEMA = Path(__file__).parent / "data" / "swc.rng"
@@ -126,15 +129,25 @@ def test_random_documents(document_and_words, max_duration):
         min_characters_per_second=0,
         max_characters_per_second=1e9,
     )
-    segments = segment_article(article, limits).segments
+    result = segment_article(article, limits)
     border = article.audio_parts[1].offset
+    segments = []
+    for track in result.tracks:
+        offset = 0.0 if track.audio == article.audio_parts[0].path else border
+        for said in gathered(track.supervisions, max_duration):
+            one = segment_of(said, result.facts, int(offset > 0))
+            segments.append(replace(one, start=one.start + offset, end=one.end + offset))
+            for each in said:
+                assert 0 <= each.start < each.end
+                times = [time for timed in each.words for time in (timed.start, timed.end)]
+                assert all(each.start <= time <= each.end for time in times)
+                assert numbers_in(" ".join(timed.text for timed in each.words)) == numbers_in(each.text)
     last_word, last_end = 0, 0.0
     for one in segments:
         assert one.duration <= max_duration + 1e-6
         assert 0 <= one.start < one.end
-        assert one.start >= border or one.end <= border
-        assert (one.start >= border) == (one.audio == article.audio_parts[1].path)
-        assert one.start >= last_end, "segments share no sound"
+        assert one.start >= border - 1e-6 if one.recording else one.end <= border + 1e-6
+        assert one.start >= last_end - 1e-6, "segments share no sound"
         assert "IGNORED" not in one.text
         assert "EXTRA" not in one.text
         inside = numbers_in(one.text)

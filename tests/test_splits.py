@@ -1,21 +1,29 @@
 """Splits share neither speakers nor articles and stay stable."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cwjax.data.prepared.splits import HEAVY_GROUP_ARTICLES, assign_splits
+from cwjax.data.prepared.splits import HEAVY_GROUP_ARTICLES, Member, article_splits
 from cwjax.data.segment import Segment, Utterance
 from cwjax.errors import CwjaxError
 
 
 def segment(article: str, speaker: str, number: int = 0) -> Segment:
     return Segment(
-        f"{article}/{number:08d}", article, f"{article}/audio.ogg", 0.0, 1.0, "x", (Utterance(0, 1, "x"),),
+        f"{article}/{number:08d}", article, 0, 0.0, 1.0, "x", (Utterance(0, 1, "x"),),
         speaker=speaker,
     )  # fmt: skip
+
+
+def assign_splits(segments: list[Segment], *arguments, **options) -> list[Segment]:
+    """The segments, each in the split of its article."""
+    members = dict.fromkeys(Member(one.article, one.speaker, one.split) for one in segments)
+    splits = article_splits(members, *arguments, **options)
+    return [replace(one, split=splits[one.article]) for one in segments]
 
 
 def corpus(speakers: int, articles_each: int = 1) -> list[Segment]:

@@ -406,7 +406,7 @@ def test_runs_of_other_versions_go_on(tmp_path: Path, caplog: pytest.LogCaptureF
     config = stored(tmp_path, Config(train=TrainSettings(remat="dots")))
     path = tmp_path / "config.json"
     older = json.loads(path.read_text())
-    del older["train"]["remat"], older["data"]["packing"], older["mesh"]
+    del older["train"]["remat"], older["data"]["speed"], older["mesh"]
     older["train"]["recomputed"] = "cheap"
     older["data"]["dreams"] = 3
     path.write_text(json.dumps(older))
@@ -416,8 +416,8 @@ def test_runs_of_other_versions_go_on(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "data.dreams" in caplog.text
     path.write_text(json.dumps(older))
     with (
-        pytest.raises(CwjaxError, match=r"data.packing: False -> True"),
-        opened_workdir(dataclasses.replace(config, data=DataSettings(packing=True))),
+        pytest.raises(CwjaxError, match=r"data.examples: 0 -> 7"),
+        opened_workdir(dataclasses.replace(config, data=DataSettings(examples=7))),
     ):
         pass
 

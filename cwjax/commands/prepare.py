@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from cwjax.data.corpora.registry import READERS
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.prepared.corpus import AudioFormat
+from cwjax.data.prepared.index import AudioFormat
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "cwjax prepare CORPUS --root DIR --output DIR [--OPTION VALUE ...]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Cuts a corpus into segments and writes shards of audio, an index, a report and a page to look at.\n"
+        "Writes a corpus as shards of continuous audio, which lhotse reads too, an index, a report and a page.\n"
         "Stopped and run again, it goes on where it was. What cannot be used is named in the report.\n\n"
         f"kinds of corpora:\n{kinds}"
     )
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--score-with",
         metavar="MODEL",
         type=Path,
-        help="model directory that transcribes every segment; its character error rates are kept in the index, for "
+        help="model directory that transcribes all; the character error rates of every utterance are kept, for "
         "training to leave out what was cut wrongly (data.max_cer, data.max_edge_cer)",
     )
     limits = parser.add_argument_group(
@@ -76,7 +76,7 @@ def _meanings() -> dict[str, str]:
 def run(options: argparse.Namespace) -> int:
     """Prepares, and gives the exit status."""
     from cwjax.data.prepared.build import prepare
-    from cwjax.evaluation.quality import score_segments
+    from cwjax.evaluation.quality import score_corpus
     from cwjax.weights.model_directory import read_model_config
 
     if options.processes < 0:
@@ -91,5 +91,5 @@ def run(options: argparse.Namespace) -> int:
         read_model_config(options.score_with)  # before the work of hours
     corpus = prepare(options.corpus, options.root, options.output, limits, options.audio, options.processes)
     if options.score_with:
-        score_segments(corpus, options.score_with)
+        score_corpus(corpus, options.score_with)
     return 0

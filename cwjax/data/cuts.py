@@ -12,13 +12,12 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cwjax.errors import CwjaxError
 
 
-@dataclass(frozen=True)
-class TimedWord:
+class TimedWord(NamedTuple):
     """A word; `start` and `end` are seconds from the start of the cut, `score` its confidence in 0..1 if known."""
 
     text: str
@@ -50,6 +49,25 @@ class Supervision:
     words: tuple[TimedWord, ...] = ()
     custom: dict[str, Any] = field(default_factory=dict)
 
+    def as_dict(self, recording: str, channel: int = 0) -> dict[str, Any]:
+        """The supervision as lhotse's `SupervisionSegment.to_dict` has it, of the recording with this id."""
+        words = [[word.text, word.start, _seconds(word.end - word.start), word.score] for word in self.words]
+        optional = {
+            "language": self.language,
+            "speaker": self.speaker,
+            "custom": self.custom,
+            "alignment": {"word": words} if words else {},
+        }
+        return {
+            "id": self.id,
+            "recording_id": recording,
+            "start": self.start,
+            "duration": _seconds(self.end - self.start),
+            "channel": channel,
+            "text": self.text,
+            **{name: value for name, value in optional.items() if value},
+        }
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -73,6 +91,18 @@ class Recording:
     def duration(self) -> float:
         """Seconds."""
         return self.samples / self.sampling_rate
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recording as lhotse's `Recording.to_dict` has it."""
+        channels = list(range(self.channels))
+        return {
+            "id": self.id,
+            "sources": [{"type": "file" if self.path else "shar", "channels": channels, "source": self.path}],
+            "sampling_rate": self.sampling_rate,
+            "num_samples": self.samples,
+            "duration": self.duration,
+            "channel_ids": channels,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,41 +133,11 @@ class Cut:
             "start": self.start,
             "duration": _seconds(self.end - self.start),
             "channel": self.channel,
-            "supervisions": [self._supervision(one) for one in self.supervisions],
-            "recording": _recording(self.recording),
+            "supervisions": [one.as_dict(self.recording.id, self.channel) for one in self.supervisions],
+            "recording": self.recording.as_dict(),
             **({"custom": self.custom} if self.custom else {}),
             "type": "MonoCut",
         }
-
-    def _supervision(self, one: Supervision) -> dict[str, Any]:
-        words = [[word.text, word.start, _seconds(word.end - word.start), word.score] for word in one.words]
-        optional = {
-            "language": one.language,
-            "speaker": one.speaker,
-            "custom": one.custom,
-            "alignment": {"word": words} if words else {},
-        }
-        return {
-            "id": one.id,
-            "recording_id": self.recording.id,
-            "start": one.start,
-            "duration": _seconds(one.end - one.start),
-            "channel": self.channel,
-            "text": one.text,
-            **{name: value for name, value in optional.items() if value},
-        }
-
-
-def _recording(one: Recording) -> dict[str, Any]:
-    channels = list(range(one.channels))
-    return {
-        "id": one.id,
-        "sources": [{"type": "file" if one.path else "shar", "channels": channels, "source": one.path}],
-        "sampling_rate": one.sampling_rate,
-        "num_samples": one.samples,
-        "duration": one.duration,
-        "channel_ids": channels,
-    }
 
 
 def _seconds(value: float) -> float:
@@ -179,13 +179,14 @@ def cut_of(record: dict[str, Any]) -> Cut:
         recording=recording,
         start=start,
         end=start + float(record["duration"]),
-        supervisions=tuple(_read_supervision(one) for one in record.get("supervisions") or ()),
+        supervisions=tuple(supervision_of(one) for one in record.get("supervisions") or ()),
         channel=int(record.get("channel") or 0),
         custom=record.get("custom") or {},
     )
 
 
-def _read_supervision(record: dict[str, Any]) -> Supervision:
+def supervision_of(record: dict[str, Any]) -> Supervision:
+    """The inverse of `Supervision.as_dict`, and of what lhotse writes of one; raises as `cut_of` does."""
     start = float(record["start"])
     words = (record.get("alignment") or {}).get("word") or ()
     return Supervision(

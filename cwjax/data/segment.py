@@ -1,13 +1,15 @@
-"""The one record type that every corpus reader yields.
+"""What training and evaluation work on: a stretch of a recording with its text.
 
-A *segment* is a stretch of a recording with its text; an *utterance* is a timed piece of a
-segment (a sentence, a title). The *context material* is everything known about the recording
-that could be said to the text encoder; which of it becomes the context of an example is decided
-when the example is drawn (`cwjax.data.examples.context`), never baked into a prepared corpus.
+A *segment* is drawn from a prepared corpus when it is wanted; an *utterance* is a timed piece of it (a sentence, a
+title). The *context material* is everything known about the recording that could be said to the text encoder; which
+of it becomes the context of an example is decided when the example is drawn (`cwjax.data.examples.context`).
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from cwjax.data.cuts import Supervision
 
 
 @dataclass(frozen=True)
@@ -44,41 +46,27 @@ class ContextMaterial:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """How well a model's transcript agrees with a segment's text: character error rates.
-
-    Attributes:
-        cer: of the whole.
-        start_cer, end_cer: of the first and of the last characters, where a wrong cut would show.
-    """
-
-    cer: float
-    start_cer: float
-    end_cer: float
-
-
-@dataclass(frozen=True)
 class Segment:
-    """A stretch of one audio file with its transcript.
+    """A stretch of a recording with its transcript.
 
     Attributes:
         id: unique in the corpus and stable between runs.
         article: identifier of the article (book, conversation) it belongs to.
-        audio: path of the audio file relative to the corpus root, "/" between its parts.
-        start, end: seconds on the article's timeline, which may run over several audio files.
+        recording: its number in the corpus.
+        start, end: seconds of the recording.
         text: the transcript as written, spacing, case and punctuation kept.
         utterances: timed pieces whose texts joined by spaces are `text`.
         context: material from which a context is drawn.
         language: ISO 639-1 code.
         speaker: normalised name, equal for two recordings of one person.
         licence, source: for attribution; licence name and the URL of the article.
-        split: "train", "validation" or "test"; empty until assigned, unless the corpus itself has splits.
-        quality: None until a model has transcribed it.
+        split: "train", "validation" or "test".
+        subset: the corpus's own name of a part, such as "test-clean".
     """
 
     id: str
     article: str
-    audio: str
+    recording: int
     start: float
     end: float
     text: str
@@ -89,7 +77,7 @@ class Segment:
     licence: str = ""
     source: str = ""
     split: str = ""
-    quality: Quality | None = None
+    subset: str = ""
 
     @property
     def duration(self) -> float:
@@ -101,35 +89,53 @@ class Segment:
         """Whether the segment starts before the first section."""
         return not self.context.section
 
-    def as_dict(self) -> dict[str, Any]:
-        """The record as plain JSON values, in the order of an index line."""
-        record = {name: getattr(self, name) for name in _FIELDS}
-        context = asdict(self.context)
-        if not self.context.previous_is_approximate:
-            del context["previous_is_approximate"]
-        quality = {"quality": asdict(self.quality)} if self.quality else {}
-        return record | {"utterances": [asdict(piece) for piece in self.utterances], "context": context} | quality
 
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> "Segment":
-        """The inverse of `as_dict`, also after a trip through JSON."""
-        context = dict(record["context"])
-        for name in ("section", "categories", "keywords"):
-            context[name] = tuple(context[name])
-        return cls(
-            **{
-                **record,
-                "utterances": tuple(Utterance(**piece) for piece in record["utterances"]),
-                "context": ContextMaterial(**context),
-                "quality": Quality(**record["quality"]) if record.get("quality") else None,
-            }
-        )
+def segment_of(said: Sequence[Supervision], article: Mapping[str, Any], recording: int, previous: str = "") -> Segment:
+    """Supervisions that follow each other in a recording as one segment.
+
+    Args:
+        said: what is said, in order; what is known about the first holds for all.
+        article: what is known of the article of the first.
+        recording: its number.
+        previous: what was said before.
+    """
+    custom = said[0].custom
+    known = {**article, **custom}
+    start, end = said[0].start, said[-1].end
+    return Segment(
+        id=said[0].id,
+        article=custom["article"],
+        recording=recording,
+        start=start,
+        end=end,
+        text=" ".join(one.text for one in said),
+        utterances=tuple(_utterances(said)),
+        context=ContextMaterial(
+            title=known.get("title", ""),
+            section=tuple(custom.get("section", ())),
+            lead=known.get("lead", ""),
+            categories=tuple(known.get("categories", ())),
+            keywords=tuple(known.get("keywords", ())),
+            previous=previous,
+            previous_is_approximate=bool(custom.get("previous_is_approximate")),
+        ),
+        language=said[0].language,
+        speaker=said[0].speaker,
+        licence=known.get("licence", ""),
+        source=known.get("source", ""),
+        split=custom.get("split", ""),
+        subset=custom.get("subset", ""),
+    )
 
 
-_FIELDS = (
-    "id", "split", "language", "speaker", "article", "audio", "start", "end", "text", "utterances", "context",
-    "licence", "source",
-)  # fmt: skip
+def _utterances(said: Sequence[Supervision]) -> Iterator[Utterance]:
+    """With the times of their words, where they have any, in seconds from the start of the first; never backwards."""
+    latest = said[0].start
+    for one in said:
+        start, end = (one.words[0].start, one.words[-1].end) if one.words else (one.start, one.end)
+        start = max(start, latest)
+        latest = max(start, end)
+        yield Utterance(round(start - said[0].start, 4), round(latest - said[0].start, 4), one.text)
 
 
 def latest_text(text: str, characters: int) -> str:

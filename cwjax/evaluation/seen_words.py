@@ -22,11 +22,10 @@ NAMES = {"U-WER": "WER of seen words", "B-WER": "WER of unseen words"}
 
 def training_words(directory: str | Path) -> set[str]:
     """The words of a prepared corpus's training split. Raises CwjaxError if there are none."""
-    segments = PreparedCorpus(directory).segments
-    places = segments.positions("train")
-    words = {word for one in (segments[place] for place in places) for word in plain_words(one.text, one.language)}
+    said = (one for one in PreparedCorpus.read(directory).all_supervisions() if one.custom["split"] == "train")
+    words = {word for one in said for word in plain_words(one.text, one.language)}
     if not words:
-        raise CwjaxError(f"{directory}: has no segments in the split 'train', so no words were seen in it")
+        raise CwjaxError(f"{directory}: has nothing in the split 'train', so no words were seen in it")
     return words
 
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from cwjax.config import Config
 from cwjax.data.audio.log_mel import SAMPLES_PER_POSITION, SAMPLING_RATE
 from cwjax.data.audio.mixing import Mixer
-from cwjax.data.examples.pipeline import ExampleSettings, Selection
+from cwjax.data.examples.pipeline import ExampleSettings
+from cwjax.data.examples.windows import Selection
 from cwjax.data.prepared.build import prepare
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.demo.corpus import plan_corpus, seconds_to_write, write_demo_corpus
@@ -60,9 +61,9 @@ def example_settings(config: Config, whisper: WhisperConfig) -> ExampleSettings:
 
 
 def selection(config: Config) -> Selection:
-    """Which segments are trained on."""
+    """Which utterances are trained on."""
     data = config.data
-    return Selection(data.examples, data.packing, data.max_cer, data.max_edge_cer)
+    return Selection(data.examples, data.max_cer, data.max_edge_cer)
 
 
 def log_estimate(

@@ -3,16 +3,14 @@
 import collections
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cwjax.config import Config
-from cwjax.data.examples.packing import Window
 from cwjax.data.examples.processor import Processor
-from cwjax.data.prepared.corpus import PreparedCorpus
+from cwjax.data.examples.windows import TrainingWindows
 from cwjax.models.context_whisper import ContextWhisperConfig
 from cwjax.models.lora import merge_lora, pairs_beside
 from cwjax.models.parameters import Parameters, flatten, merge, unflatten
@@ -31,20 +29,18 @@ def model_facts(
     config: Config,
     parts: ModelParts,
     counts: dict[str, int],
-    corpus: PreparedCorpus,
-    windows: Sequence[Window],
+    windows: TrainingWindows,
     step: int,
 ) -> dict[str, Any]:
     """How a model came to be that was trained for so many steps."""
-    durations = [corpus.segments[position].duration for window in windows for position in window]
     return {
         **parts.facts,
         **counts,
         "corpus": config.data.corpus,
         "frozen": list(config.freeze),
         "steps": step,
-        "training_hours": round(sum(durations) / 3600, 3),
-        "training_segments": len(durations),
+        "training_hours": round(windows.seconds / 3600, 3),
+        "training_utterances": windows.count,
     }
 
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from cwjax import __version__
 from cwjax.config import Config
-from cwjax.data.examples.pipeline import training_batches, training_windows
+from cwjax.data.examples.pipeline import require_grain, training_batches, training_windows
 from cwjax.data.examples.processor import TOKENIZER_FOLDER
-from cwjax.data.prepared.corpus import PreparedCorpus, require_array_record
+from cwjax.data.examples.windows import token_counts
+from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition
 from cwjax.evaluation.evaluate import Ladder, evaluate, scores_of, validate
@@ -68,7 +69,7 @@ def train(config: Config) -> Path:
     for name in config.evaluation.conditions:
         Condition.named(name)  # refuses what is none before the work, not after it
     log_devices()
-    require_array_record()
+    require_grain()
     require_same_settings({**config.as_dict(), "cwjax": __version__, "jax": jax.__version__})
     with contextlib.ExitStack() as stack:
         workdir = stack.enter_context(opened_workdir(config))
@@ -78,11 +79,12 @@ def train(config: Config) -> Path:
         parts = open_parts(config)
         is_spoken = config.data.corpus != "demo" or local_path(config.data.root).exists()
         corpus = first_alone(lambda: prepare_corpus(config, parts.config.whisper))
-        texts = (corpus.segments[position].text for position in corpus.positions("train"))
+        texts = corpus.texts("train")
         processor = first_alone(lambda: make_processor(config, parts, texts, workdir / TOKENIZER_FOLDER))
         model = with_vocabulary(parts, processor)
         examples = example_settings(config, parts.config.whisper)
-        windows, needed = training_windows(corpus, processor, examples, selection(config))
+        first_alone(lambda: token_counts(corpus, processor.tokens))
+        windows = training_windows(corpus, processor, examples, selection(config), settings.seed)
 
         # The step, and the shapes that it works on.
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -131,7 +133,6 @@ def train(config: Config) -> Path:
             config.data.reading_threads,
             share,
             progress["examples"],
-            needed,
         )
         validated_on = validation_positions(config, corpus)
         evaluator = Evaluator(
@@ -184,7 +185,7 @@ def train(config: Config) -> Path:
                     meter.flush()
                     own = without_teacher(frozen)
                     arrays = exact_arrays(parts, model, state.kept, own, exact_frozen, config.lora.scale, settings.seed)
-                    facts = model_facts(config, parts, counts, corpus, windows, step)
+                    facts = model_facts(config, parts, counts, windows, step)
                     write_export(workdir, step, settings.exports_kept, model, arrays, processor, facts)
                     progress["exported"] = step
                     meter.restart()
@@ -220,7 +221,7 @@ def train(config: Config) -> Path:
             frozen = initial_parameters(parts, model, exact_frozen, settings.seed)
             require_same_frozen(progress["frozen"], cast(frozen, dtype), config)
         parameters = whole_model(trainable, frozen, config.lora)
-        facts = model_facts(config, parts, counts, corpus, windows, step)
+        facts = model_facts(config, parts, counts, windows, step)
         directory = workdir / "model"
         arrays, pairs = gather(parameters), gather(pairs_of(trainable))
         if is_first():

@@ -114,7 +114,8 @@ class ValidationLoss:
         ids, mask = self._processor.context([describe_for_evaluation(segment)], self._settings.max_context_tokens)
         arrays: dict[str, Any] = {"context_ids": ids[0], "context_mask": mask[0], "seconds": np.float32(0)}
         prompt = tokens.prompt(segment.language, timestamps=False)
-        return DrawnExample((position,), 1.0, 0, prompt, tokens.transcript(segment.utterances, False), "", arrays)
+        sound = segment.recording, segment.start, segment.end
+        return DrawnExample(sound, 1.0, 0, prompt, tokens.transcript(segment.utterances, False), "", arrays)
 
 
 def _plain(config: Config) -> Config:

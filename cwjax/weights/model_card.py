@@ -77,7 +77,7 @@ def _training(facts: dict[str, Any]) -> dict[str, str]:
     for name, title in (("adapter", "adapter merged"), ("lora", "LoRA"), ("teacher", "teacher"), ("corpus", "corpus")):
         if name in facts:
             rows[title] = str(facts[name])
-    for name, unit in (("training_hours", "hours"), ("training_segments", "segments"), ("steps", "steps")):
+    for name, unit in (("training_hours", "hours"), ("training_utterances", "utterances"), ("steps", "steps")):
         if name in facts:
             rows[unit] = f"{facts[name]:,}"
     return rows

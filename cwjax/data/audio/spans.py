@@ -54,23 +54,24 @@ def read_spans(
         # Later spans start no earlier than the next one.
         needed_from = min(places[order[done]][0], decoded) if done < len(order) else decoded
         held, held_from = held[max(needed_from - held_from, 0) :], max(needed_from, held_from)
-    _require_complete(path, decoded / SAMPLING_RATE)
+    require_complete(path, decoded / SAMPLING_RATE)
     for number in order[done:]:
         start, end = places[number]
-        if end - decoded > _tolerance(path) * SAMPLING_RATE or start >= decoded:
+        if end - decoded > tolerance(path) * SAMPLING_RATE or start >= decoded:
             raise CwjaxError(f"{path}: ends at {decoded / SAMPLING_RATE:.2f} s, before a segment of it does")
         yield number, held[start - held_from : end - held_from]
 
 
-def _require_complete(path: str | Path, decoded: float) -> None:
+def require_complete(path: str | Path, decoded: float) -> None:
     """Compares the decoded length (s) with the header's."""
     announced = audio_duration(path)
-    if abs(announced - decoded) > _tolerance(path):
+    if abs(announced - decoded) > tolerance(path):
         raise CwjaxError(
             f"{path}: is damaged: of {announced:.2f} s that its header announces, {decoded:.2f} s can be decoded; "
             "fetch it again or leave it out"
         )
 
 
-def _tolerance(path: str | Path) -> float:
+def tolerance(path: str | Path) -> float:
+    """Seconds by which the length of a file may differ from what its header says."""
     return MPEG_TOLERANCE if Path(path).suffix.lower() == ".mp3" else TOLERANCE

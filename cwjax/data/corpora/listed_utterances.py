@@ -1,30 +1,26 @@
-"""Corpora that list their utterances with times -> segments: what all readers but that of word times share.
+"""Corpora that list their utterances with times: what all readers but that of word times share.
 
-Every utterance becomes a segment of its own; short ones are joined when they are trained on
-(`cwjax.data.examples.packing`).
+Every utterance becomes a supervision of its recording.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
 from cwjax.data.corpora.languages import unknown_language, whisper_language
-from cwjax.data.corpora.reader import Piece, Reading, Span
+from cwjax.data.corpora.reader import Facts, Reading, Track, differing, facts_of
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.cuts import TimedWord
-from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
+from cwjax.data.cuts import Supervision, TimedWord
+from cwjax.data.segment import ContextMaterial, latest_text
 from cwjax.errors import CwjaxError
 
 SHORTEST = 0.1
 """Seconds; nothing is said in less."""
 OVERSHOOT = 0.25
 """Seconds by which an utterance may be listed to end after its file, which rounding and codecs' padding explain."""
-EVALUATED = ("validation", "test")
-"""Splits of which every utterance is kept, however long: leaving some out would make another test."""
 FASTEST = 40.0
 """Characters per second; a text that is longer belongs to other times."""
 
@@ -68,8 +64,6 @@ class ListedUtterance:
 class ListedArticle:
     """Utterances that belong together, and what holds for all of them.
 
-    If they come from several files, the article's timeline is that of one file after the other.
-
     Attributes:
         identifier: of the article, book chapter or conversation.
         utterances: in the order in which they were said.
@@ -78,8 +72,8 @@ class ListedArticle:
         split: if the corpus has splits.
         subset: the corpus's own name of the part that holds the article.
         reader: as the corpus spells the name.
-        finds_previous: whether an utterance's previous text is what stands before it in its file; else it is as
-            listed.
+        finds_previous: whether an utterance's previous text is what is said before it in its recording; else it is
+            as listed.
     """
 
     identifier: str
@@ -96,12 +90,11 @@ class ListedArticle:
 def as_reading(
     root: Path, article: ListedArticle, limits: SegmentationSettings, warnings: Sequence[str] = ()
 ) -> Reading:
-    """One segment for each utterance that can be right.
+    """One supervision for each utterance that can be right.
 
     Left out are those whose file is missing ("no_audio"), whose times are no times or outside the file ("times"),
-    longer than the model's window unless they are of a validation or test set, which can be decoded in windows
-    ("too_long"), shorter than anything said ("duration"), without a letter ("no_letters") or with more text than anyone
-    says in the time ("too_fast"), or in a language that Whisper does not know ("language").
+    shorter than anything said ("duration"), without a letter ("no_letters"), with more text than anyone says in the
+    time ("too_fast"), or in a language that Whisper does not know ("language").
 
     Raises CwjaxError if there is no utterance, none in a language of Whisper's, none of the audio can be read, or the
     times are milliseconds.
@@ -111,46 +104,48 @@ def as_reading(
     for name in sorted(name for name, code in languages.items() if not code):
         problems.append(unknown_language(article.identifier, name))
     _require_seconds(root, article, durations)
-    offsets = dict(zip(durations, accumulate(durations.values(), initial=0.0), strict=False))
-    pieces: list[Piece] = []
-    dropped: Counter[str] = Counter()
-    previous, previous_end, previous_audio = "", -math.inf, ""
+    listed: dict[tuple[str, int | None], list[ListedUtterance]] = defaultdict(list)
     for one in article.utterances:
-        duration = durations.get(one.audio, math.nan)
-        end = duration if one.end == math.inf or duration < one.end <= duration + OVERSHOOT else one.end
-        language = languages[one.language or article.language]
-        reason = _fault(one, end, duration, limits, one.split or article.split) if language else "language"
-        if reason:
-            seconds = end - one.start
-            dropped[reason] += max(seconds, 0.0) if math.isfinite(seconds) else 0.0
-            previous = ""
-            continue
-        if one.gap_before:
-            previous = ""
-        start_there, end_there = (round(offsets[one.audio] + time, 4) for time in (one.start, end))
-        context = one.context
-        if article.finds_previous and one.audio == previous_audio and start_there - previous_end < limits.previous_gap:
-            context = replace(context, previous=previous)
-        context = replace(context, previous=latest_text(context.previous, limits.previous_characters))
-        segment = Segment(
-            id=one.id,
-            article=article.identifier,
-            audio=one.audio,
-            start=start_there,
-            end=end_there,
-            text=one.text,
-            utterances=(Utterance(0.0, round(end_there - start_there, 4), one.text),),
-            context=context,
-            language=language,
-            speaker=one.speaker,
-            licence=one.licence or article.licence,
-            source=one.source or article.source,
-            split=one.split or article.split,
-        )
-        pieces.append(Piece(segment, Span(one.start, end, one.channel)))
-        previous = latest_text(f"{context.previous} {one.text}".strip(), limits.previous_characters)
-        previous_end, previous_audio = max(previous_end, end_there), one.audio
-    return Reading(tuple(pieces), dict(dropped), reader=article.reader, warnings=(*warnings, *problems))
+        listed[one.audio, one.channel].append(one)
+    facts = _facts(article, article.utterances[0])
+    tracks: list[Track] = []
+    dropped: Counter[str] = Counter()
+    for (audio, channel), utterances in listed.items():
+        duration = durations.get(audio, math.nan)
+        supervisions: list[Supervision] = []
+        is_gap = False
+        for one in sorted(utterances, key=lambda one: one.start):
+            end = duration if one.end == math.inf or duration < one.end <= duration + OVERSHOOT else one.end
+            language = languages[one.language or article.language]
+            if reason := _fault(one, end, duration) if language else "language":
+                seconds = end - one.start
+                dropped[reason] += max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+                is_gap = True
+                continue
+            late = supervisions and one.start - supervisions[-1].end >= limits.previous_gap
+            custom = {
+                "article": article.identifier,
+                "section": list(one.context.section),
+                "split": one.split,
+                "subset": one.subset or article.subset,
+                "gap_before": bool(supervisions) and bool(is_gap or late or one.gap_before),
+                "previous_is_approximate": one.context.previous_is_approximate,
+            }
+            custom = {name: value for name, value in custom.items() if value} | differing(_facts(article, one), facts)
+            if one.context.previous or not article.finds_previous:
+                custom["previous"] = latest_text(one.context.previous, limits.previous_characters)
+            supervisions.append(Supervision(one.id, one.start, end, one.text, one.speaker, language, one.words, custom))
+            is_gap = False
+        if supervisions:
+            tracks.append(Track(audio, tuple(supervisions), channel))
+    articles = {article.identifier: facts}
+    splits = {article.identifier: article.split} if article.split else {}
+    warned = (*warnings, *problems)
+    return Reading(tuple(tracks), articles, splits, dict(dropped), reader=article.reader, warnings=warned)
+
+
+def _facts(article: ListedArticle, one: ListedUtterance) -> Facts:
+    return facts_of(one.context, one.licence or article.licence, one.source or article.source)
 
 
 def as_one_reading(
@@ -160,7 +155,9 @@ def as_one_reading(
 
     Raises CwjaxError, the last of theirs, if none can.
     """
-    pieces: list[Piece] = []
+    tracks: list[Track] = []
+    facts: dict[str, Facts] = {}
+    splits: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     problems = list(warnings)
     usable = False
@@ -171,12 +168,14 @@ def as_one_reading(
             problems.append(str(error))
         else:
             usable = True
-            pieces += reading.pieces
+            tracks += reading.tracks
+            facts |= reading.articles
+            splits |= reading.splits
             dropped.update(reading.dropped)
             problems += reading.warnings
     if not usable:
         raise CwjaxError(problems[-1] if problems else "holds no utterance")
-    return Reading(tuple(pieces), dict(dropped), warnings=tuple(problems))
+    return Reading(tuple(tracks), facts, splits, dict(dropped), warnings=tuple(problems))
 
 
 def _languages(article: ListedArticle) -> dict[str, str]:
@@ -214,14 +213,12 @@ def _require_seconds(root: Path, article: ListedArticle, durations: dict[str, fl
             )
 
 
-def _fault(one: ListedUtterance, end: float, duration: float, limits: SegmentationSettings, split: str) -> str:
+def _fault(one: ListedUtterance, end: float, duration: float) -> str:
     """Why an utterance is left out, or an empty string."""
     if math.isnan(duration):
         return "no_audio"
     if not 0 <= one.start < end <= duration:
         return "times"
-    if end - one.start > limits.max_duration and split not in EVALUATED:
-        return "too_long"
     if end - one.start < SHORTEST:
         return "duration"
     if not any(map(str.isalpha, one.text)):

@@ -13,7 +13,7 @@ class SegmentationSettings:
     `longest_untimed_run` and `min_coverage` may have to give way.
 
     Attributes:
-        max_duration: of a segment, padding included.
+        max_duration: of what is judged as one, padding included, and of a window, the model's.
         min_duration: from the first word to the last.
         pad: audio kept before the first and after the last word, at most half of the pause there.
         min_words: of a segment.

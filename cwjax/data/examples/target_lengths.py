@@ -1,7 +1,7 @@
 """How long the targets of a batch are: one of few lengths, the least that holds its longest target.
 
 A length is a function of the numbers of the batch's examples, the same in every process, so none has to ask another:
-what a window needs at most is known from the index, and which examples have text before them from the seed.
+what a window needs at most is known before, and which examples have text before them from the seed.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from cwjax.data.examples.windows import TrainingWindows
 
 _BLOCK = 4096
 
@@ -18,15 +20,17 @@ class TargetLengths:
     """The lengths of targets in a run.
 
     Attributes:
-        order: the window of every example, by the example's number.
-        needed: (windows, 2), tokens that a window's target needs at most, without and with text before it.
+        windows: of every example, by the example's number.
+        prompt: tokens around a transcript.
+        longest_previous: tokens of text before it.
         lengths: to choose from, rising; the last holds every target.
         previous_text: probability that an example has text before it.
         seed: of the run.
     """
 
-    order: Sequence[int]
-    needed: np.ndarray
+    windows: TrainingWindows
+    prompt: int
+    longest_previous: int
     lengths: tuple[int, ...]
     previous_text: float
     seed: int
@@ -39,10 +43,14 @@ class TargetLengths:
         """The length for a batch of so many examples over all processes, the first of which has this number."""
         if len(self.lengths) == 1:
             return self.lengths[0]
-        longest = max(
-            self.needed[self.order[number], int(self.has_previous(number))] for number in range(first, first + count)
-        )
+        longest = min(max(map(self._needed, range(first, first + count))), self.lengths[-1])
         return next(length for length in self.lengths if length >= longest)
+
+    def _needed(self, number: int) -> int:
+        """Tokens that an example's target needs, at most."""
+        window = self.windows[number]
+        previous = min(self.windows.tokens_before(window), self.longest_previous) if self.has_previous(number) else 0
+        return self.prompt + self.windows.tokens(window) + (1 + previous if previous else 0)
 
 
 @lru_cache(maxsize=8)

@@ -150,6 +150,11 @@ class WhisperTokens:
         """Ids of a piece of text, which never become special tokens; Whisper's texts start with a space."""
         return self.tokenizer.encode(" " + text.strip(), add_special_tokens=False)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many ids `encode` gives for each text; none for an empty one."""
+        stripped = [text.strip() for text in texts]
+        return self.tokenizer.lengths([" " + text if text else "" for text in stripped])
+
     def pieces(self, text: str) -> list[int]:
         """Ids of a text just as it is, without a space put before it."""
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -1,138 +1,166 @@
-"""`index.jsonl`, one segment a line, read where it is needed: a corpus may have millions of segments."""
+"""Where everything lies in a prepared corpus: tables of numbers that are mapped, not read, and checksums.
 
-import json
-import mmap
-import re
-from collections.abc import Iterator, Sequence
+`index/*.bin` are rows without a header, little-endian; `corpus.json` names every file with its size, so that one that
+was changed, cut short or exchanged is noticed.
+"""
+
+import zlib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal
 
 import numpy as np
 
-from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
+from cwjax.files import local_path, read_json
 
-INDEX_FILE = "index.jsonl"
+AudioFormat = Literal["pcm16", "flac"]
+WAV_HEADER = 44
+"""Bytes before the samples of 16 bits."""
+CORPUS_FILE = "corpus.json"
+ARTICLES_FILE = "articles.jsonl"
+FORMAT, VERSION = "cwjax prepared corpus", 2
+BLOCK = 1 << 16
+"""Bytes of a shard that have a checksum."""
+BEGINS_RUN, AFTER_GAP, LISTS_PREVIOUS = 1, 2, 4
+"""Flags of a supervision: no window holds it and the one before; it is not known what was said before; that is listed
+with it."""
 
-_HEAD = re.compile(rb'\{"id": "(?:[^"\\]|\\.)*", "shard": "([^"\\]*)", "split": "([^"\\]*)", .*\}\s*$', re.DOTALL)
+TABLES = {
+    "supervisions": np.dtype(
+        [
+            ("cut", "<u4"),
+            ("start", "<f8"),
+            ("end", "<f8"),
+            ("at", "<u8"),  # of its text in the file of cuts
+            ("size", "<u4"),
+            ("article", "<u4"),
+            ("split", "u1"),
+            ("flags", "u1"),
+        ]
+    ),
+    "cuts": np.dtype([("shard", "<u4"), ("at", "<u8"), ("size", "<u8"), ("samples", "<u8"), ("name", "<u4")]),
+    "articles": np.dtype("<u8"),  # where the lines begin, and where the last one ends
+    "blocks": np.dtype("<u4"),
+}
 
 
-def index_line(segment: Segment, shard: str) -> str:
-    """The line of a segment, whose audio is in the named file."""
-    record = segment.as_dict()
-    return json.dumps({"id": record.pop("id"), "shard": shard, **record}, ensure_ascii=False) + "\n"
+def cuts_file(shard: int) -> str:
+    """Where the cuts of a shard stand, in a corpus's folder."""
+    return f"shards/cuts.{shard:06d}.jsonl"
 
 
-class SegmentIndex(Sequence[Segment]):
-    """The segments of an index file; a line is parsed each time it is asked for.
+def sounds_file(shard: int) -> str:
+    """Where their sound is."""
+    return f"shards/recording.{shard:06d}.tar"
 
-    Travels to other processes as its path alone.
 
-    Args:
-        path: of `index.jsonl`, a local file.
+def table_file(name: str) -> str:
+    """Where a table of `TABLES` stands."""
+    return f"index/{name}.bin"
 
-    Raises CwjaxError if the file cannot be read, or has a line that is no segment.
+
+def hash_of(name: str) -> int:
+    """What the index knows of a recording's id."""
+    return zlib.crc32(name.encode(errors="replace"))
+
+
+def checksums(path: Path) -> np.ndarray:
+    """Of the blocks of a file, (blocks,) uint32."""
+    with path.open("rb") as file:
+        return np.array([zlib.crc32(block) for block in iter(lambda: file.read(BLOCK), b"")], TABLES["blocks"])
+
+
+class PreparedFiles:
+    """The files of a prepared corpus, mapped when they are needed.
+
+    Attributes:
+        directory: where it lies.
+        settings: of `corpus.json`.
+
+    Raises CwjaxError if the folder is no prepared corpus of this version, or a file is missing or has another size.
     """
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        self._scan  # noqa: B018 - damage is found now, not in the middle of training
-
-    @cached_property
-    def _content(self) -> mmap.mmap | bytes:
-        try:
-            with self.path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.path.stat().st_size else b""
-        except OSError as error:
-            raise CwjaxError(f"{self.path}: cannot be read; is {self.path.parent} a prepared corpus?") from error
-
-    @cached_property
-    def _scan(self) -> tuple[np.ndarray, list[str], np.ndarray, list[str], np.ndarray]:
-        """Where each line begins; names of shards, and of each line which it is; names of splits, and the same."""
-        starts, shards, splits = [0], [], []
-        shard_numbers: dict[bytes, int] = {}
-        split_numbers: dict[bytes, int] = {}
-        for line in self._lines():
-            shard, split = self._head(line, len(starts))
-            shards.append(shard_numbers.setdefault(shard, len(shard_numbers)))
-            splits.append(split_numbers.setdefault(split, len(split_numbers)))
-            starts.append(starts[-1] + len(line))
-        names = ([name.decode() for name in numbers] for numbers in (shard_numbers, split_numbers))
-        shard_names, split_names = names
-        return np.array(starts), shard_names, np.array(shards, np.int32), split_names, np.array(splits, np.int8)
-
-    def _lines(self) -> Iterator[bytes]:
-        if isinstance(self._content, mmap.mmap):
-            self._content.seek(0)
-            yield from iter(self._content.readline, b"")
-
-    def _head(self, line: bytes, number: int) -> tuple[bytes, bytes]:
-        """Shard and split of a line; quickly, if it was written by `index_line`."""
-        if match := _HEAD.match(line):
-            return match[1], match[2]
-        fields = self._parse(line, number)
-        return fields["shard"].encode(), fields["split"].encode()
-
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            fields = json.loads(line)
-            return {**fields, "shard": str(fields["shard"]), "split": str(fields["split"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(number, error) from error
-
-    def _damaged(self, number: int, error: Exception) -> CwjaxError:
-        return CwjaxError(
-            f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); delete {self.path.parent} and prepare "
-            "again"
-        )
-
-    def __len__(self) -> int:
-        return len(self._scan[0]) - 1
-
-    @overload
-    def __getitem__(self, place: int) -> Segment: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Segment]: ...
-
-    def __getitem__(self, place: int | slice) -> Segment | list[Segment]:
-        """The segment of a line, counted from 0."""
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        starts = self._scan[0]
-        fields = self._parse(self._content[starts[place] : starts[place + 1]], place + 1)
-        del fields["shard"]
-        try:
-            return Segment.from_dict(fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(place + 1, error) from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def shard(self, place: int) -> str:
-        """Name of the file that holds a segment's audio."""
-        _, names, numbers, _, _ = self._scan
-        return names[numbers[place]]
+    def __init__(self, directory: str | Path):
+        self.directory = local_path(directory)
+        if (self.directory / "index.jsonl").exists():
+            raise CwjaxError(f"{self.directory}: was prepared by an earlier version; delete it and prepare it again")
+        is_one = f"is {self.directory} a prepared corpus?"
+        self.settings: dict[str, Any] = read_json(self.directory / CORPUS_FILE, is_one)
+        if (self.settings.get("format"), self.settings.get("version")) != (FORMAT, VERSION):
+            raise CwjaxError(
+                f"{self.directory / CORPUS_FILE}: is not of {FORMAT}, version {VERSION}; delete the folder and prepare "
+                "the corpus again"
+            )
+        for name, size in self.settings["files"].items():
+            path = self.directory / name
+            try:
+                found = path.stat().st_size
+            except OSError as error:
+                raise CwjaxError(f"{path}: {error.strerror}; {self.cure}") from None
+            if found != size:
+                raise CwjaxError(f"{path}: has {found:,} bytes, not {size:,} as when it was prepared; {self.cure}")
 
     @property
-    def shards(self) -> list[str]:
-        """Names of all files that hold audio."""
-        return self._scan[1]
+    def cure(self) -> str:
+        """What to do about damage."""
+        return f"delete {self.directory} and prepare the corpus again"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is mapped stays behind when the files travel to another process."""
+        return {"directory": self.directory, "settings": self.settings}
 
     @cached_property
-    def _first_of_shard(self) -> np.ndarray:
-        """Of each shard, its first line; the lines of a shard follow each other."""
-        numbers = self._scan[2]
-        _, first = np.unique(numbers, return_index=True)
-        return first
+    def _mapped(self) -> dict[str, np.ndarray]:
+        return {}
 
-    def record(self, place: int) -> int:
-        """Which record of its shard a segment is."""
-        return int(place - self._first_of_shard[self._scan[2][place]])
+    def bytes_of(self, name: str) -> np.ndarray:
+        """The bytes of a file, (n,) uint8."""
+        if name not in self._mapped:
+            path = self.directory / name
+            try:
+                empty = not path.stat().st_size  # cannot be mapped
+                self._mapped[name] = np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(path, np.uint8, "r"))
+            except OSError as error:
+                raise CwjaxError(f"{path}: {error.strerror}; {self.cure}") from None
+        return self._mapped[name]
 
-    def positions(self, split: str) -> list[int]:
-        """The places of a split's segments."""
-        _, _, _, names, numbers = self._scan
-        return np.flatnonzero(numbers == names.index(split)).tolist() if split in names else []
+    def table(self, name: str) -> np.ndarray:
+        """A table of `TABLES`."""
+        return self.bytes_of(table_file(name)).view(TABLES[name])
+
+    @cached_property
+    def _first_blocks(self) -> dict[int, int]:
+        """Of each shard, which is its first block in the table of checksums."""
+        first, found = 0, {}
+        for shard in self.settings["shards"]:
+            found[shard] = first
+            first += -(-self.settings["files"][sounds_file(shard)] // BLOCK)
+        return found
+
+    def sound_bytes(self, shard: int, start: int, end: int, checked: set[int] | None = None) -> np.ndarray:
+        """Bytes of a shard's sound, (n,) uint8.
+
+        Args:
+            shard, start, end: which.
+            checked: blocks that are known to be sound; receives those that are found to be.
+
+        Raises:
+            CwjaxError: they are not those that were written.
+        """
+        name = sounds_file(shard)
+        content, blocks = self.bytes_of(name), self.table("blocks")
+        checked = set() if checked is None else checked
+        for block in {*range(start // BLOCK, -(-end // BLOCK))} - checked:
+            if zlib.crc32(content[block * BLOCK : (block + 1) * BLOCK]) != blocks[self._first_blocks[shard] + block]:
+                raise CwjaxError(
+                    f"{self.directory / name}: is damaged or another corpus's, at byte {block * BLOCK:,}; {self.cure}"
+                )
+            checked.add(block)
+        return content[start:end]
+
+
+def sizes_of(directory: Path, names: Iterable[str]) -> dict[str, int]:
+    """Of files, as `corpus.json` has them."""
+    return {name: (directory / name).stat().st_size for name in names}

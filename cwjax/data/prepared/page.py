@@ -31,11 +31,12 @@ def write_page(corpus: PreparedCorpus, title: str, report: dict[str, Any]) -> No
     ratios = [facts["timed_ratio"] for facts in report["articles"].values() if "timed_ratio" in facts]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{report['segments']:,} segments, {report['hours']:.1f} hours, {len(report['articles']):,} articles; "
+        f"<p>{report['utterances']:,} utterances, {report['hours']:.1f} hours, {len(report['articles']):,} articles; "
         f"{len(report['failures']):,} articles left out.</p>",
         _table("Splits", ["", *next(iter(report["splits"].values()))], _rows(report["splits"])),
-        _table("Languages", ["", "segments", "hours"], _rows(report["languages"], "segments", "hours")),
-        _chart("Length of the segments", "seconds", report["lengths"]),
+        _table("Subsets", ["", *next(iter(report["splits"].values()))], _rows(report["subsets"])),
+        _table("Languages", ["", "utterances", "hours"], _rows(report["languages"], "utterances", "hours")),
+        _chart("Length of the utterances", "seconds", report["lengths"]),
         _chart("Speed", "characters per second", report["characters_per_second"]),
         _chart("Words with times that are trusted, by article", "per cent", _percents(ratios)) if ratios else "",
         _table("Left out, by reason", ["", "hours"], list(report["dropped"].items())),

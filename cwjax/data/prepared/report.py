@@ -4,30 +4,31 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cwjax.data.prepared.assembly import Portion
 from cwjax.data.prepared.shards import ShardSummary, UnitSummary
 from cwjax.data.prepared.splits import SPLITS
 
 REPORT_FILE = "report.json"
 
 
-def report(summaries: Sequence[ShardSummary], splits: dict[str, str]) -> dict[str, Any]:
+def report(summaries: Sequence[ShardSummary], portions: dict[str, dict[str, Portion]]) -> dict[str, Any]:
     """The report as JSON values; times are hours unless a name says otherwise.
 
     Args:
         summaries: of all shards.
-        splits: of every article.
+        portions: of `Assembly`.
 
     Returns:
-        `segments` and `hours` kept; `splits` and `languages`, each with its own; `dropped` hours by reason; `holes` by
-        kind; `lengths` and `characters_per_second`, numbers of segments by full seconds and characters; `speakers`
-        with their hours; `failures` and `warnings` by unit; `articles`, each with what it gave.
+        `utterances` and `hours` kept; `splits`, `subsets` and `languages`, each with its own; `dropped` hours by
+        reason; `holes` by kind; `lengths` and `characters_per_second`, numbers of utterances by full seconds and
+        characters; `speakers` with their hours; `failures` and `warnings` by unit; `articles`, each with what it gave.
     """
     units = [unit for summary in summaries for unit in summary.units]
-    kept = [unit for unit in units if unit.segments]
     return {
-        "segments": sum(unit.segments for unit in units),
+        "utterances": sum(unit.utterances for unit in units),
         "hours": _hours(sum(unit.seconds for unit in units)),
-        "splits": _splits(summaries, splits),
+        "splits": {name: portions["splits"][name].as_dict() for name in SPLITS if name in portions["splits"]},
+        "subsets": {name: portion.as_dict() for name, portion in portions["subsets"].items()},
         "languages": _languages(units),
         "dropped": _added(unit.dropped for unit in units),
         "holes": dict(sum((Counter(unit.holes) for unit in units), Counter())),
@@ -37,7 +38,7 @@ def report(summaries: Sequence[ShardSummary], splits: dict[str, str]) -> dict[st
         "failures": {unit.name: unit.failure for unit in units if unit.failure},
         "warnings": {unit.name: list(unit.warnings) for unit in units if unit.warnings},
         "articles": {unit.name: _article(unit) for unit in units if not unit.failure},
-        "unused": [unit.name for unit in units if not unit.failure and unit not in kept],
+        "unused": [unit.name for unit in units if not unit.failure and not unit.utterances],
     }
 
 
@@ -60,30 +61,6 @@ def _histogram(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return {name: total[name] for name in sorted(total, key=int)}
 
 
-def _splits(summaries: Sequence[ShardSummary], splits: dict[str, str]) -> dict[str, dict[str, float]]:
-    seconds: Counter[str] = Counter()
-    segments: Counter[str] = Counter()
-    speakers: dict[str, set[str]] = defaultdict(set)
-    articles: dict[str, set[str]] = defaultdict(set)
-    for summary in summaries:
-        for article, count in summary.article_segments.items():
-            segments[splits[article]] += count
-            seconds[splits[article]] += summary.article_seconds[article]
-            articles[splits[article]].add(article)
-        for member in summary.members:
-            speakers[splits[member.article]].add(member.speaker)
-    return {
-        split: {
-            "segments": segments[split],
-            "hours": _hours(seconds[split]),
-            "articles": len(articles[split]),
-            "speakers": len(speakers[split]),
-        }
-        for split in SPLITS
-        if segments[split]
-    }
-
-
 def _languages(units: Sequence[UnitSummary]) -> dict[str, dict[str, Any]]:
     by_language: dict[str, list[UnitSummary]] = defaultdict(list)
     for unit in units:
@@ -91,7 +68,7 @@ def _languages(units: Sequence[UnitSummary]) -> dict[str, dict[str, Any]]:
             by_language[unit.language or "unknown"].append(unit)
     return {
         language: {
-            "segments": sum(unit.segments for unit in its_units),
+            "utterances": sum(unit.utterances for unit in its_units),
             "hours": _hours(sum(unit.seconds for unit in its_units)),
             "dropped": _added(unit.dropped for unit in its_units),
         }
@@ -100,7 +77,7 @@ def _languages(units: Sequence[UnitSummary]) -> dict[str, dict[str, Any]]:
 
 
 def _article(unit: UnitSummary) -> dict[str, Any]:
-    facts: dict[str, Any] = {"segments": unit.segments, "seconds": round(unit.seconds, 2)}
+    facts: dict[str, Any] = {"utterances": unit.utterances, "seconds": round(unit.seconds, 2)}
     if unit.timed_ratio is not None:
         facts["timed_ratio"] = round(unit.timed_ratio, 3)
     if unit.dropped:

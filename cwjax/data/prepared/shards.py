@@ -1,30 +1,45 @@
-"""One shard of a prepared corpus: some units of a corpus read, cut and written, by one process.
+"""One shard of a prepared corpus: some units of a corpus read and written, by one process.
 
-Beside the shard stand two files from which the whole is put together when all shards are there: `SHARD.lines`, its
-part of the index, and `SHARD.json`, what its units gave. The latter is written last: where it is, all is there.
+The sound goes to where it stays. Until all shards are put together (`cwjax.data.prepared.assembly`), there are also
+`parts/NUMBER.cuts`, `.articles` and `.blocks`, and `parts/NUMBER.json`, what the units gave. That is written last:
+where it is, all is there.
 """
 
-import errno
 import hashlib
+import io
 import json
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from cwjax.data.audio.spans import read_spans
-from cwjax.data.corpora.reader import Reading, Unit
+import soundfile
+
+from cwjax.data.audio.decode import audio_blocks
+from cwjax.data.audio.log_mel import SAMPLING_RATE
+from cwjax.data.audio.pcm16 import to_pcm16
+from cwjax.data.audio.spans import require_complete, tolerance
+from cwjax.data.corpora.reader import Facts, Reading, Track, Unit, of_article
 from cwjax.data.corpora.registry import CorpusName, reader
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.prepared.corpus import AudioFormat, encode_record, open_shard, shard_name
-from cwjax.data.prepared.index import index_line
+from cwjax.data.cuts import Cut, Recording
+from cwjax.data.prepared.index import WAV_HEADER, AudioFormat, checksums, sounds_file
 from cwjax.data.prepared.splits import Member
-from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
+from cwjax.files import write_text
 
 log = logging.getLogger(__name__)
+
+ENDINGS: dict[AudioFormat, str] = {"pcm16": "wav", "flac": "flac"}
+
+_IN_MEMORY = 1 << 26
+"""Bytes of a recording that are not put on the disk before it goes into the shard."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +49,9 @@ class ShardTask:
     Attributes:
         corpus, root: what is read.
         units: in the order in which they are written.
-        directory: receives the shard, an existing folder.
+        directory: in which the corpus is put together, with its folders.
         number: of the shard.
-        audio: form of its records.
+        audio: form of its sound.
         limits: by which articles are cut.
     """
 
@@ -48,10 +63,24 @@ class ShardTask:
     audio: AudioFormat
     limits: SegmentationSettings
 
+    def part(self, ending: str) -> Path:
+        """A file that is needed until all shards are put together."""
+        return part_file(self.directory, self.number, ending)
+
     @property
-    def shard(self) -> str:
-        """File name of the shard."""
-        return shard_name(self.number, self.audio)
+    def sounds(self) -> Path:
+        """The shard's sound."""
+        return corpus_folder(self.directory) / sounds_file(self.number)
+
+
+def corpus_folder(directory: Path) -> Path:
+    """What becomes the prepared corpus, in the folder in which it is put together."""
+    return directory / "corpus"
+
+
+def part_file(directory: Path, shard: int, ending: str) -> Path:
+    """A file of a shard that is needed until all are put together."""
+    return directory / "parts" / f"{shard:06d}.{ending}"
 
 
 @dataclass
@@ -61,17 +90,17 @@ class UnitSummary:
     Attributes:
         name: of the unit.
         failure: why it gave nothing; empty if it gave something.
-        segments, seconds: kept.
+        utterances, seconds: kept; supervisions, and how long they are.
         dropped: seconds left out, by reason.
         holes: number by kind.
         timed_ratio: share of timed words.
-        language, reader, licence, source: of its first segment.
+        language, reader, licence, source: of its first supervision.
         warnings: what is odd about it.
     """
 
     name: str
     failure: str = ""
-    segments: int = 0
+    utterances: int = 0
     seconds: float = 0.0
     dropped: dict[str, float] = field(default_factory=dict)
     holes: dict[str, int] = field(default_factory=dict)
@@ -88,29 +117,22 @@ class ShardSummary:
     """What a shard's units gave.
 
     Attributes:
-        shard: its file name.
-        fingerprint: of the units' names.
+        fingerprint: of the units.
+        recordings: how many it holds.
         units: in order.
         members: which speakers are heard in which articles.
-        lengths: number of segments by full seconds.
-        speeds: number of segments by full characters per second.
-        speaker_seconds, article_seconds, article_segments: by speaker and by article.
+        lengths: number of supervisions by full seconds.
+        speeds: number of supervisions by full characters per second.
+        speaker_seconds: by speaker.
     """
 
-    shard: str
     fingerprint: str
+    recordings: int = 0
     units: list[UnitSummary] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     lengths: Counter[str] = field(default_factory=Counter)
     speeds: Counter[str] = field(default_factory=Counter)
     speaker_seconds: Counter[str] = field(default_factory=Counter)
-    article_seconds: Counter[str] = field(default_factory=Counter)
-    article_segments: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def segments(self) -> int:
-        """How many segments the shard holds."""
-        return sum(unit.segments for unit in self.units)
 
     @classmethod
     def read(cls, path: Path) -> "ShardSummary | None":
@@ -119,128 +141,169 @@ class ShardSummary:
             fields: dict[str, Any] = json.loads(path.read_bytes())
             units = [UnitSummary(**{**unit, "warnings": tuple(unit["warnings"])}) for unit in fields.pop("units")]
             members = [Member(*member) for member in fields.pop("members")]
-            return cls(fields.pop("shard"), fields.pop("fingerprint"), units, members, **fields)
+            return cls(units=units, members=members, **fields)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
-def lines_file(directory: Path, shard: str) -> Path:
-    """Where a shard's part of the index stands, each line behind its article and a tab."""
-    return directory / f"{shard}.lines"
-
-
-def summary_file(directory: Path, shard: str) -> Path:
-    """Where stands what a shard's units gave."""
-    return directory / f"{shard}.json"
-
-
-def finished(task: ShardTask) -> ShardSummary | None:
-    """What the shard's units gave, if an earlier run has written it from the same units."""
-    summary = ShardSummary.read(summary_file(task.directory, task.shard))
-    return summary if summary and summary.fingerprint == _fingerprint(task.units) else None
-
-
 def write_shard(task: ShardTask) -> ShardSummary:
-    """Reads the units of a shard and writes it, unless it is there already.
+    """Reads the units of a shard and writes it, unless an earlier run has done so.
 
     Raises:
         OSError: it cannot be written.
     """
-    if done := finished(task):
+    fingerprint = hashlib.sha256("\n".join(unit.name for unit in task.units).encode(errors="surrogateescape"))
+    done = ShardSummary.read(task.part("json"))
+    if done and done.fingerprint == fingerprint.hexdigest():
         return done
-    summary = ShardSummary(task.shard, _fingerprint(task.units))
-    members: dict[Member, None] = {}
-    shard = task.directory / task.shard
-    writer = None
-    try:
+    writer = _ShardWriter(task, fingerprint.hexdigest())
+    for unit in task.units:
+        writer.summary.units.append(writer.add(unit))
+    writer.finish()
+    return writer.summary
+
+
+class _ShardWriter:
+    def __init__(self, task: ShardTask, fingerprint: str) -> None:
+        self._task = task
+        self.summary = ShardSummary(fingerprint)
         # Half a surrogate pair, which JSON may hold, cannot be written as UTF-8.
-        with lines_file(task.directory, task.shard).open("w", encoding="utf-8", errors="replace") as lines:
-            for unit in task.units:
-                result, records = _read_unit(task, unit)
-                summary.units.append(result)
-                for segment, record in records:
-                    writer = writer or open_shard(shard)
-                    writer.write(record)
-                    # A JSON string holds no tab.
-                    lines.write(f"{json.dumps(segment.article)}\t{index_line(segment, task.shard)}")
-                    members[Member(segment.article, segment.speaker, segment.split)] = None
-                    summary.lengths[str(int(segment.duration))] += 1
-                    summary.speeds[str(int(len(segment.text) / segment.duration))] += 1
-                    summary.speaker_seconds[segment.speaker] += segment.duration
-                    summary.article_seconds[segment.article] += segment.duration
-                    summary.article_segments[segment.article] += 1
-        if writer:
-            writer.close()
-    except RuntimeError as error:  # of ArrayRecord, most likely a full disk
-        raise OSError(errno.EIO, str(error), str(shard)) from error
-    summary.members = list(members)
-    aside = task.directory / f"{task.shard}.partial"
-    aside.write_text(json.dumps(vars(summary) | {"units": [vars(unit) for unit in summary.units]}), encoding="utf-8")
-    aside.replace(summary_file(task.directory, task.shard))
-    return summary
+        self._cuts = task.part("cuts").open("w", encoding="utf-8", errors="replace")
+        self._articles: dict[str, Facts] = {}
+        self._members: dict[Member, None] = {}
+        self._aside = task.part("tar")
+        self._sounds = self._aside.open("wb")
+        self._tar = tarfile.open(fileobj=self._sounds, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 - as well
 
-
-def _fingerprint(units: Sequence[Unit]) -> str:
-    return hashlib.sha256("\n".join(unit.name for unit in units).encode(errors="surrogateescape")).hexdigest()
-
-
-def _read_unit(task: ShardTask, unit: Unit) -> tuple[UnitSummary, list[tuple[Segment, bytes]]]:
-    """The segments of a unit with their records, but for those whose audio file is damaged."""
-    try:
-        unit.name.encode()
-    except UnicodeEncodeError:
-        name = unit.name.encode(errors="backslashreplace").decode()
-        return UnitSummary(name, failure=f"{task.root / name}: its name is no UTF-8; rename it"), []
-    try:
-        reading = reader(task.corpus).read(task.root, unit, task.limits)
-        audible, problems = _audible(task, reading)
-        if problems and not audible:
-            raise CwjaxError(problems[0])
-    except CwjaxError as error:
-        return UnitSummary(unit.name, failure=str(error)), []
-    except Exception as error:  # one article in a thousand must not end the work of a night
-        log.debug("%s", unit.name, exc_info=True)
-        return UnitSummary(unit.name, failure=f"{unit.name}: cannot be read ({type(error).__name__}: {error})"), []
-    segments = [segment for segment, _ in audible]
-    first = segments[0] if segments else None
-    seconds = sum(segment.duration for segment in segments)
-    lost = sum(piece.segment.duration for piece in reading.pieces) - seconds
-    summary = UnitSummary(
-        name=unit.name,
-        segments=len(segments),
-        seconds=seconds,
-        dropped=reading.dropped | ({"damaged_audio": lost} if problems else {}),
-        holes=reading.holes,
-        timed_ratio=reading.timed_ratio,
-        language=first.language if first else "",
-        reader=reading.reader,
-        licence=first.licence if first else "",
-        source=first.source if first else "",
-        warnings=(*reading.warnings, *problems),
-    )
-    return summary, audible
-
-
-def _audible(task: ShardTask, reading: Reading) -> tuple[list[tuple[Segment, bytes]], list[str]]:
-    """The segments that can be heard with their records, and what is wrong with files that cannot.
-
-    Every file is decoded once for each channel that is wanted of it. Of a damaged file nothing is kept: what can be
-    decoded of it may be displaced.
-    """
-    by_file: dict[tuple[str, int | None], list[int]] = defaultdict(list)
-    for number, (segment, span) in enumerate(reading.pieces):
-        by_file[segment.audio, span.channel].append(number)
-    records: dict[int, bytes] = {}
-    problems: dict[str, None] = {}
-    for (audio, channel), numbers in by_file.items():
-        spans = [reading.pieces[number].span[:2] for number in numbers]
+    def add(self, unit: Unit) -> UnitSummary:
+        """Writes what is in a unit, but for recordings that are damaged."""
+        task = self._task
         try:
-            decoded = {
-                numbers[place]: encode_record(samples, task.audio)
-                for place, samples in read_spans(task.root / audio, spans, channel)
-            }
+            unit.name.encode()
+        except UnicodeEncodeError:
+            name = unit.name.encode(errors="backslashreplace").decode()
+            return UnitSummary(name, failure=f"{task.root / name}: its name is no UTF-8; rename it")
+        try:
+            reading = reader(task.corpus).read(task.root, unit, task.limits)
         except CwjaxError as error:
-            problems[str(error)] = None
-        else:
-            records |= decoded
-    return [(reading.pieces[number].segment, records[number]) for number in sorted(records)], list(problems)
+            return UnitSummary(unit.name, failure=str(error))
+        except Exception as error:  # one article in a thousand must not end the work of a night
+            log.debug("%s", unit.name, exc_info=True)
+            return UnitSummary(unit.name, failure=f"{unit.name}: cannot be read ({type(error).__name__}: {error})")
+        summary = UnitSummary(
+            unit.name,
+            dropped=dict(reading.dropped),
+            holes=reading.holes,
+            timed_ratio=reading.timed_ratio,
+            reader=reading.reader,
+        )
+        problems: dict[str, None] = {}
+        for track in reading.tracks:
+            try:
+                self._add_track(track, reading, summary)
+            except CwjaxError as error:
+                problems[str(error)] = None
+                lost = sum(one.end - one.start for one in track.supervisions)
+                summary.dropped["damaged_audio"] = summary.dropped.get("damaged_audio", 0.0) + lost
+        if problems and not summary.utterances:
+            return UnitSummary(unit.name, failure=next(iter(problems)))
+        summary.warnings = (*reading.warnings, *problems)
+        return summary
+
+    def _add_track(self, track: Track, reading: Reading, unit: UnitSummary) -> None:
+        path = self._task.root / track.audio
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._aside.parent) as sound:
+            samples = _decode(path, track.channel, sound, self._task.audio)
+            track = _inside(path, track, samples)
+            number = self.summary.recordings
+            name = f"{self._task.number:06d}-{number:05d}-{re.sub(r'[^0-9A-Za-z_-]+', '_', path.stem)[:40]}"
+            size, checksum = self._add_file(f"{name}.{ENDINGS[self._task.audio]}", sound)
+        if self._task.audio == "pcm16" and size != WAV_HEADER + 2 * samples:
+            raise CwjaxError(f"{path}: is too long for a WAV; keep it as FLAC (--audio flac)")
+        offset = self._tar.offset - -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        recording = Recording(name, SAMPLING_RATE, samples)
+        self._add_file(f"{name}.json", io.BytesIO(json.dumps(recording.as_dict()).encode()))
+        custom = {"source": track.audio, "offset": offset, "size": size, "crc32": checksum}
+        if track.channel is not None:
+            custom["channel"] = track.channel
+        supervisions = []
+        for one in track.supervisions:
+            article = one.custom["article"]
+            facts = reading.articles[article]
+            first = self._articles.setdefault(article, facts)
+            supervisions.append(replace(one, custom=of_article(one.custom, facts, first)))
+            member = Member(article, one.speaker, one.custom.get("split") or reading.splits.get(article, ""))
+            self._members[member] = None
+            seconds = one.end - one.start
+            self.summary.lengths[str(int(seconds))] += 1
+            self.summary.speeds[str(int(len(one.text) / max(seconds, 0.02)))] += 1
+            self.summary.speaker_seconds[one.speaker] += seconds
+            if not unit.utterances:
+                unit.language = one.language
+                unit.licence, unit.source = (one.custom.get(x, facts.get(x, "")) for x in ("licence", "source"))
+            unit.utterances += 1
+            unit.seconds += seconds
+        cut = Cut(name, recording, 0.0, recording.duration, tuple(supervisions), custom=custom)
+        self._cuts.write(json.dumps(cut.as_dict(), ensure_ascii=False) + "\n")
+        self.summary.recordings += 1
+
+    def _add_file(self, name: str, content: BinaryIO) -> tuple[int, int]:
+        """Puts a file at the end of the shard; its size and CRC-32."""
+        checksum, size = 0, content.seek(0, os.SEEK_END)
+        content.seek(0)
+        while block := content.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+        content.seek(0)
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = size, 0o644
+        self._tar.addfile(member, content)
+        return size, checksum
+
+    def finish(self) -> None:
+        """Puts everything on the disk, the summary last."""
+        task = self._task
+        self._tar.close()
+        lines = (json.dumps({"id": name, **facts}, ensure_ascii=False) + "\n" for name, facts in self._articles.items())
+        with task.part("articles").open("w", encoding="utf-8", errors="replace") as file:
+            file.writelines(lines)
+            _sync(file)
+        with self._cuts as file:
+            _sync(file)
+        with self._sounds as file:
+            _sync(file)
+        task.part("blocks").write_bytes(checksums(self._aside).tobytes())
+        self._aside.replace(task.sounds)
+        self.summary.members = list(self._members)
+        content = vars(self.summary) | {"units": [vars(unit) for unit in self.summary.units]}
+        write_text(task.part("json"), json.dumps(content))
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _decode(path: Path, channel: int | None, file: BinaryIO, audio: AudioFormat) -> int:
+    """Writes a recording, decoded once from its start, and returns how many samples it has.
+
+    Raises CwjaxError if it is damaged: what can be decoded of it may be displaced.
+    """
+    samples = 0
+    form = {"format": ENDINGS[audio].upper(), "subtype": "PCM_16"}
+    with soundfile.SoundFile(file, "w", SAMPLING_RATE, 1, **form) as sound:
+        for block in audio_blocks(path, channel=channel):
+            sound.write(to_pcm16(block))
+            samples += len(block)
+    require_complete(path, samples / SAMPLING_RATE)
+    return samples
+
+
+def _inside(path: Path, track: Track, samples: int) -> Track:
+    """The track, no supervision of which ends after its sound."""
+    seconds = samples / SAMPLING_RATE
+    late = max(one.end for one in track.supervisions) - seconds
+    if late > tolerance(path) or min(one.start for one in track.supervisions) < 0:
+        raise CwjaxError(f"{path}: ends at {seconds:.2f} s, before a segment of it does; are its times right?")
+    if late <= 0:
+        return track
+    return track._replace(supervisions=tuple(replace(one, end=min(one.end, seconds)) for one in track.supervisions))

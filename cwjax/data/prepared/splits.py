@@ -1,7 +1,7 @@
 """Training, validation and test sets that share neither a speaker nor an article.
 
 Speakers and articles that occur together form a group, and a group is never divided. The group's
-name decides its split by a hash, so segments stay where they are when the corpus grows, unless what is
+name decides its split by a hash, so articles stay where they are when the corpus grows, unless what is
 new joins two groups.
 """
 
@@ -9,11 +9,9 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
 
 SPLITS = ("train", "validation", "test")
@@ -27,19 +25,6 @@ class Member(NamedTuple):
     article: str
     speaker: str
     split: str = ""
-
-
-def assign_splits(
-    segments: Sequence[Segment],
-    validation: float = 0.05,
-    test: float = 0.05,
-    seed: int = 0,
-    root: Path | None = None,
-) -> list[Segment]:
-    """The segments with their `split` set, as `article_splits` says."""
-    members = dict.fromkeys(Member(one.article, one.speaker, one.split) for one in segments)
-    splits = article_splits(members, validation, test, seed, root)
-    return [replace(segment, split=splits[segment.article]) for segment in segments]
 
 
 def article_splits(

@@ -11,7 +11,8 @@ from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.data.audio.members import sound_size
 from cwjax.data.corpora.reader import Unit
 from cwjax.data.corpora.registry import CorpusName, reader
-from cwjax.data.prepared.corpus import AudioFormat
+from cwjax.data.prepared.index import AudioFormat
+from cwjax.data.prepared.shards import corpus_folder
 from cwjax.errors import CwjaxError
 
 SHARDS = 64
@@ -20,8 +21,8 @@ SHORTEST_SHARD, LONGEST_SHARD = 600, 7200
 """Seconds of the corpus's audio that make a shard."""
 FLAC_SHARE = 0.65
 """Size of speech as FLAC, of its size as 16-bit samples; silence and bad microphones make it vary."""
-INDEX_SHARE = 0.1
-"""Size of the index, of the audio's: mostly the lead and the links of articles, which every segment has."""
+TEXT_SHARE = 0.1
+"""Size of texts and index, of the audio's; those that are being put together among them."""
 
 _SAMPLED_FILES = 32
 
@@ -92,8 +93,8 @@ def require_room(aside: Path, survey: Survey, audio: AudioFormat) -> None:
     Raises:
         CwjaxError: the disk is too small.
     """
-    written = sum(path.stat().st_size for path in aside.glob("*.array_record"))
-    share = (FLAC_SHARE if audio == "flac" else 1) + INDEX_SHARE
+    written = sum(path.stat().st_size for path in corpus_folder(aside).glob("shards/*.tar"))
+    share = (FLAC_SHARE if audio == "flac" else 1) + TEXT_SHARE
     needed = survey.seconds * SAMPLING_RATE * 2 * share - written
     free = shutil.disk_usage(aside).free
     if needed > free:

@@ -19,7 +19,7 @@ def only_process(output: Path) -> Iterator[Path | None]:
 
     What was finished stays in it when the work is stopped; if nothing was, the folder goes.
     """
-    aside = output.with_name(output.name + ".partial")
+    aside = aside_of(output)
     with _locked(output):
         if output.exists():
             yield None
@@ -28,7 +28,7 @@ def only_process(output: Path) -> Iterator[Path | None]:
         try:
             yield aside
         finally:
-            if not any(aside.glob("audio-*.json")):
+            if not any(aside.glob("parts/*.json")):
                 shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -56,6 +56,12 @@ def _locked(output: Path) -> Iterator[None]:
         lock.release()
 
 
-def publish(aside: Path, output: Path) -> None:
-    """Puts the folder into its place."""
-    aside.rename(output)
+def aside_of(output: Path) -> Path:
+    """Where an output is put together."""
+    return output.with_name(output.name + ".partial")
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Puts a folder of the working folder into its place, and takes what is left away."""
+    folder.rename(output)
+    shutil.rmtree(aside_of(output), ignore_errors=True)

@@ -13,7 +13,8 @@ from cwjax.data.corpora.registry import require_corpus
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc import reader as swc_corpus
 from cwjax.data.examples.context import describe_for_evaluation
-from cwjax.data.segment import Segment
+from cwjax.data.prepared.windows import gathered
+from cwjax.data.segment import Segment, segment_of
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,10 @@ class SWCDataset(Sequence[SpokenSegments]):
                 batch = []
 
     def _read(self, unit: swc_corpus.Unit) -> Iterator[tuple[Segment, np.ndarray]]:
-        pieces = swc_corpus.read(self.root, unit, self.limits).pieces
-        for audio in dict.fromkeys(piece.segment.audio for piece in pieces):
-            here = [piece for piece in pieces if piece.segment.audio == audio]
-            for number, samples in read_spans(self.root / audio, [piece.span[:2] for piece in here]):
-                yield here[number].segment, samples.astype(np.float32) / 32768
+        reading = swc_corpus.read(self.root, unit, self.limits)
+        for number, track in enumerate(reading.tracks):
+            windows = gathered(track.supervisions, self.limits.max_duration)
+            spans = [(said[0].start, said[-1].end) for said in windows]
+            facts = reading.articles[track.supervisions[0].custom["article"]]
+            for place, samples in read_spans(self.root / track.audio, spans):
+                yield segment_of(windows[place], facts, number), samples.astype(np.float32) / 32768

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
-from cwjax.data.corpora.reader import Piece, Reading, Span, Unit
+from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import (
     ALIGNMENT_FILE,
@@ -61,15 +61,12 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     segmentation = segment_article(article, limits)
     if not segmentation.timed_words:
         raise unusable(folder / ALIGNMENT_FILE, "no word has a time that can be right")
-    offsets = {part.path: part.offset for part in article.audio_parts}
     dropped: Counter[str] = Counter()
     for piece in segmentation.rejected:
         dropped[piece.reason] += piece.end - piece.start
     return Reading(
-        pieces=tuple(
-            Piece(segment, Span(segment.start - offsets[segment.audio], segment.end - offsets[segment.audio]))
-            for segment in segmentation.segments
-        ),
+        tracks=segmentation.tracks,
+        articles={article.identifier: segmentation.facts},
         dropped=dict(dropped),
         holes=segmentation.holes,
         timed_ratio=segmentation.timed_words / segmentation.words,

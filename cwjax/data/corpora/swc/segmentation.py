@@ -1,8 +1,8 @@
-"""An article with word times -> segments of limited length with the text that is spoken in them.
+"""An article with word times -> its sentences, with the times at which they can be cut out of the audio.
 
-Whole sentences are gathered until the longest duration is reached, and the audio is cut in the pauses.
-Segments lie inside the spans of `cwjax.data.corpora.swc.word_times`, so their text is what is heard; those
-that are too short, badly timed or implausibly fast or slow are rejected.
+Whole sentences are gathered until the longest duration is reached, and such a stretch is judged as one: those that are
+too short, badly timed or implausibly fast or slow are rejected. They lie inside the spans of
+`cwjax.data.corpora.swc.word_times`, so their text is what is heard.
 """
 
 import bisect
@@ -10,11 +10,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cwjax.data.corpora.reader import Facts, Track, facts_of
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import Article
 from cwjax.data.corpora.swc.text import Tokens
@@ -28,7 +31,8 @@ from cwjax.data.corpora.swc.word_times import (
     read_words,
     speaking_rate,
 )
-from cwjax.data.segment import ContextMaterial, Segment, Utterance, latest_text
+from cwjax.data.cuts import Supervision, TimedWord
+from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
 SHORTEST_UTTERANCE = 20  # ms, the grid of Whisper's timestamp tokens
@@ -41,7 +45,7 @@ _TYPOGRAPHIC = re.compile(f"[{re.escape(''.join(_PLAIN))}]")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A stretch of speech that became no segment; `start` and `end` are seconds of the article."""
+    """A stretch of speech that is left out; `start` and `end` are seconds of the article."""
 
     reason: str
     start: float
@@ -54,23 +58,25 @@ class Segmentation:
     """What an article gave.
 
     Attributes:
-        segments: in the order of the article.
+        tracks: the sentences and titles of every audio file that has any, as its supervisions.
+        facts: about the article.
         rejected: stretches left out, with one of the reasons "duration" (too short), "too_long",
             "few_words", "no_letters", "edge" (words at a hole whose beginning or end was not measured), "coverage",
             "characters_per_second", and, for all of an article, "article_timed_ratio", "article_rate".
         holes: number of holes by kind: "file", "sent", "run", "short", "long".
         words: of the article's text, without ignored and guessed text.
         timed_words: those of them with times that are trusted.
-        segment_words: those of them that lie in a segment.
+        kept_words: those of them that lie in a supervision.
         rate: median milliseconds per character; 0 if no word is timed.
     """
 
-    segments: tuple[Segment, ...]
+    tracks: tuple[Track, ...]
+    facts: Facts
     rejected: tuple[Rejected, ...]
     holes: dict[str, int]
     words: int
     timed_words: int
-    segment_words: int
+    kept_words: int
     rate: float
 
     @property
@@ -80,7 +86,7 @@ class Segmentation:
 
 
 def segment_article(article: Article, settings: SegmentationSettings) -> Segmentation:
-    """Cut an article into segments, each inside one audio file; deterministic.
+    """Find the sentences of an article that can be cut out, each inside one audio file; deterministic.
 
     Raises CwjaxError if the offset of an audio file is unknown (see `cwjax.data.corpora.swc.article.with_durations`).
     """
@@ -99,37 +105,42 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
     estimate_times(words, spans, rate)
     timed_words = int(np.count_nonzero(words.is_timed))
 
-    maker = _SegmentMaker(article, all_words, words, borders, settings)
+    maker = _SupervisionMaker(article, all_words, words, borders, settings)
     fault = _article_fault(timed_words / max(1, len(words)), rate, settings)
-    segments: list[Segment] = []
+    found: list[list[Supervision]] = [[] for _ in article.audio_parts]
     rejected: list[Rejected] = []
-    segment_words = 0
+    kept_words = 0
+
+    def reject(reason: str, span: Span) -> None:
+        text = " ".join(one.text for one in read_sentences(words, span, article.tokens))
+        start, end = _times(words, span)
+        rejected.append(Rejected(reason, start / 1000, end / 1000, text))
+
     for span in spans:
         begin, finish = measured_range(words, span)
         for edge in ((span[0], begin), (finish, span[1])):
             if edge[0] < edge[1]:
-                text = " ".join(piece.text for piece in read_utterances(words, edge, article.tokens))
-                start, end = _times(words, edge)
-                rejected.append(Rejected("edge", start / 1000, end / 1000, text))
-        previous, previous_end = "", -math.inf
+                reject("edge", edge)
+        previous_end = -math.inf
         for packed in pack(words, (begin, finish), settings):
-            utterances = read_utterances(words, packed, article.tokens)
-            text = " ".join(utterance.text for utterance in utterances)
-            start, end = _times(words, packed)
-            reason = fault or _fault(words, packed, text, settings)
-            if reason:
-                rejected.append(Rejected(reason, start / 1000, end / 1000, text))
-                previous = ""
+            sentences = read_sentences(words, packed, article.tokens)
+            text = " ".join(one.text for one in sentences)
+            if reason := fault or _fault(words, packed, text, settings):
+                reject(reason, packed)
+                previous_end = -math.inf
                 continue
-            if start - previous_end >= settings.previous_gap * 1000:
-                previous = ""
-            segments.append(maker.make(packed, utterances, text, previous))
-            segment_words += packed[1] - packed[0]
-            previous = latest_text(f"{previous} {text}".strip(), settings.previous_characters)
-            previous_end = end
-    return Segmentation(tuple(segments), tuple(rejected), dict(holes), len(words), timed_words, segment_words, rate)
+            for sentence in sentences:
+                part = maker.part_of(sentence)
+                is_gap = sentence.start - previous_end >= settings.previous_gap * 1000
+                found[part].append(maker.make(sentence, part, is_gap and bool(found[part])))
+                previous_end = sentence.end
+            kept_words += packed[1] - packed[0]
+    parts = zip(article.audio_parts, found, strict=True)
+    tracks = tuple(Track(part.path, tuple(supervisions)) for part, supervisions in parts if supervisions)
+    return Segmentation(tracks, maker.facts, tuple(rejected), dict(holes), len(words), timed_words, kept_words, rate)
 
 
+@lru_cache(maxsize=1 << 14)
 def clean_text(text: str) -> str:
     """Text as Whisper would write it: plain spaces and quotation marks, no footnote marks or [ ]."""
     text = " ".join(text.split())
@@ -169,12 +180,20 @@ def _cut(words: Words, first: int, fitting: int, settings: SegmentationSettings)
     return int(last_choices[0]) if last_choices else fitting
 
 
-def read_utterances(words: Words, span: Span, tokens: Tokens) -> list[Utterance]:
-    """One utterance for each sentence or title; `start` and `end` are milliseconds of the article.
+class Sentence(NamedTuple):
+    """A sentence or title, or a part of one: its first word and the one after the last, and the milliseconds of the
+    article at which it begins and ends."""
 
-    A sentence too short for a timestamp joins the one before it.
-    """
-    utterances: list[Utterance] = []
+    first: int
+    last: int
+    start: float
+    end: float
+    text: str
+
+
+def read_sentences(words: Words, span: Span, tokens: Tokens) -> list[Sentence]:
+    """The sentences and titles of some words; one that is too short for a timestamp joins the one before it."""
+    sentences: list[Sentence] = []
     first, last = span
     new_sentences = np.flatnonzero(words.sentence[first + 1 : last] != words.sentence[first : last - 1]) + first + 1
     for begin, finish in pairwise([first, *new_sentences.tolist(), last]):
@@ -182,14 +201,15 @@ def read_utterances(words: Words, span: Span, tokens: Tokens) -> list[Utterance]
         if not text:
             continue
         start, end = _times(words, (begin, finish))
-        if utterances:
-            latest = utterances[-1]
+        if sentences:
+            latest = sentences[-1]
             start = max(start, latest.end)
             if min(end - start, latest.end - latest.start) < SHORTEST_UTTERANCE:
-                utterances[-1] = Utterance(latest.start, max(latest.end, end), f"{latest.text} {text}")
+                both = f"{latest.text} {text}"
+                sentences[-1] = Sentence(latest.first, finish, latest.start, max(latest.end, end), both)
                 continue
-        utterances.append(Utterance(start, end, text))
-    return utterances
+        sentences.append(Sentence(begin, finish, start, end, text))
+    return sentences
 
 
 def _times(words: Words, span: Span) -> tuple[float, float]:
@@ -204,7 +224,7 @@ def _article_fault(timed_ratio: float, rate: float, settings: SegmentationSettin
 
 
 def _fault(words: Words, span: Span, text: str, settings: SegmentationSettings) -> str:
-    """Why a segment is left out, or an empty string."""
+    """Why a stretch is left out, or an empty string."""
     start, end = _times(words, span)
     seconds = (end - start) / 1000
     if seconds < settings.min_duration:
@@ -226,8 +246,8 @@ def _fault(words: Words, span: Span, text: str, settings: SegmentationSettings) 
     return ""
 
 
-class _SegmentMaker:
-    """Makes the records of one article; what they share is computed once."""
+class _SupervisionMaker:
+    """Makes the supervisions of one article; what they share is computed once."""
 
     def __init__(
         self,
@@ -239,15 +259,18 @@ class _SegmentMaker:
     ) -> None:
         self._article = article
         self._words = words
+        offsets = np.array([part.offset * 1000 for part in article.audio_parts])
+        offset = offsets[np.searchsorted(borders[:-1], words.start, "right") % len(offsets)]
+        times = (np.round(time - offset) / 1000 for time in (words.start, words.end))
+        columns = (words.begin, words.finish, *times, words.is_timed)
+        self._rows = list(zip(*(column.tolist() for column in columns), strict=True))
         self._borders = borders
         self._pad = settings.pad * 1000
-        self._sections: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._material = ContextMaterial(
-            title=clean_text(article.title),
-            lead=clean_text(article.lead),
-            categories=article.categories,
-            keywords=article.keywords,
+        self._sections: dict[tuple[str, ...], list[str]] = {}
+        material = ContextMaterial(
+            clean_text(article.title), (), clean_text(article.lead), article.categories, article.keywords
         )
+        self.facts = facts_of(material, article.licence, article.source)
         # When the sound before each word ends and that after it begins; words outside spans and guessed ones sound too.
         places = np.flatnonzero(~all_words.is_extra)
         starts, ends = all_words.heard_start.copy(), all_words.heard_end.copy()
@@ -265,42 +288,50 @@ class _SegmentMaker:
         beside = (~is_placed[places + 1]) & goes_on[places]
         self._start_after[beside] = np.minimum(self._start_after, words.end)[beside]
 
-    def _cleaned(self, titles: tuple[str, ...]) -> tuple[str, ...]:
-        if titles not in self._sections:
-            self._sections[titles] = tuple(map(clean_text, titles))
-        return self._sections[titles]
+    def part_of(self, sentence: Sentence) -> int:
+        """Number of the audio file in which a sentence is heard."""
+        return bisect.bisect_right(self._borders, sentence.start)
 
-    def make(self, span: Span, utterances: Sequence[Utterance], text: str, previous: str) -> Segment:
-        """The audio is cut in the middle of the pauses around the words, at most `pad` away from them."""
-        article, (first, finish) = self._article, span
-        first_start, last_end = _times(self._words, span)
-        part_number = bisect.bisect_right(self._borders, first_start)
-        part = article.audio_parts[part_number]
-        middle_before = (float(self._end_before[first]) + first_start) / 2
-        middle_after = (float(self._start_after[finish - 1]) + last_end) / 2
-        start = math.ceil(max(first_start - self._pad, middle_before, part.offset * 1000))
-        end = math.floor(min(last_end + self._pad, middle_after, self._borders[part_number]))
-        place = article.tokens.places[self._words.token[first]]
-
-        def inside(time: float) -> float:
-            return round(min(max(time, start), end) - start) / 1000
-
-        return Segment(
-            id=f"{article.identifier}/{round(first_start):08d}",
-            article=article.identifier,
-            audio=part.path,
-            start=start / 1000,
-            end=end / 1000,
-            text=text,
-            utterances=tuple(Utterance(inside(piece.start), inside(piece.end), piece.text) for piece in utterances),
-            context=replace(
-                self._material,
-                section=self._cleaned(place.section),
-                lead="" if place.is_lead else self._material.lead,
-                previous=previous,
-            ),
-            language=article.language,
+    def make(self, sentence: Sentence, part_number: int, is_gap: bool) -> Supervision:
+        """It may be cut in the middle of the pauses around it, at most `pad` away from its words."""
+        article, part = self._article, self._article.audio_parts[part_number]
+        middle_before = (float(self._end_before[sentence.first]) + sentence.start) / 2
+        middle_after = (float(self._start_after[sentence.last - 1]) + sentence.end) / 2
+        offset = part.offset * 1000
+        start = math.ceil(max(sentence.start - self._pad, middle_before, offset))
+        end = math.floor(min(sentence.end + self._pad, middle_after, self._borders[part_number]))
+        place = article.tokens.places[self._words.token[sentence.first]]
+        custom: dict[str, Any] = {"article": article.identifier}
+        if place.section:
+            custom["section"] = self._cleaned(place.section)
+        if place.is_lead and "lead" in self.facts:
+            custom["lead"] = ""  # it would be the answer
+        if is_gap:
+            custom["gap_before"] = True
+        begins, ends = round(start - offset) / 1000, round(end - offset) / 1000
+        return Supervision(
+            id=f"{article.identifier}/{round(sentence.start):08d}",
+            start=begins,
+            end=ends,
+            text=sentence.text,
             speaker=article.reader_key,
-            licence=article.licence,
-            source=article.source,
+            language=article.language,
+            words=tuple(self._timed_words(sentence, begins, ends)),
+            custom=custom,
         )
+
+    def _timed_words(self, sentence: Sentence, begins: float, ends: float) -> Iterator[TimedWord]:
+        """The words that are found in the text, in order; the score of one whose time is guessed is 0."""
+        pieces, position = self._article.tokens.pieces, 0
+        for first, last, start, end, is_timed in self._rows[sentence.first : sentence.last]:
+            text = clean_text("".join(pieces[first:last]))
+            place = sentence.text.find(text, position)
+            if text and place >= 0:
+                position = place + len(text)
+                start, end = (min(max(time, begins), ends) for time in (start, end))
+                yield TimedWord(text, start, end, None if is_timed else 0.0)
+
+    def _cleaned(self, titles: tuple[str, ...]) -> list[str]:
+        if titles not in self._sections:
+            self._sections[titles] = [clean_text(title) for title in titles]
+        return self._sections[titles]

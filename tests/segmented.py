@@ -1,0 +1,28 @@
+"""What an article of the Spoken Wikipedia gave, as segments."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+from cwjax.data.corpora.segmentation_settings import SegmentationSettings
+from cwjax.data.corpora.swc.article import Article
+from cwjax.data.corpora.swc.segmentation import segment_article
+from cwjax.data.prepared.windows import gathered
+from cwjax.data.segment import latest_text, segment_of
+
+
+def segmented(article: Article, settings: SegmentationSettings) -> SimpleNamespace:
+    """What an article gave, and as `segments` its sentences in windows as long as they may be, in seconds of the
+    article; what was said before is the text up to the last gap."""
+    result = segment_article(article, settings)
+    segments = []
+    for number, track in enumerate(result.tracks):
+        (offset,) = (part.offset for part in article.audio_parts if part.path == track.audio)
+        previous = ""
+        for said in gathered(track.supervisions, settings.max_duration):
+            if said[0].custom.get("gap_before"):
+                previous = ""
+            one = segment_of(said, result.facts, number, previous)
+            segments.append(replace(one, start=one.start + offset, end=one.end + offset))
+            previous = latest_text(f"{previous} {one.text}".strip(), settings.previous_characters)
+    fields = ("tracks", "rejected", "holes", "words", "timed_words", "kept_words", "rate", "dropped")
+    return SimpleNamespace(segments=segments, **{name: getattr(result, name) for name in fields})
