@@ -1,7 +1,7 @@
 """Corpora: reading the Spoken Wikipedia's XML, preparing, and feeding windows to the training step.
 
     pip install xmltodict
-    python benchmarks/corpora.py [--repeated 25] [--copies 4 16] [--swc DIR]
+    python benchmarks/corpora.py [--repeated 25] [--copies 4 16] [--swc DIR] [--clips 1000000]
 
 eSpeak NG reads a few long articles, which are copied to make corpora of two sizes. Everything is on one core.
 - Reading `aligned.swc`, of these articles or of those in DIR: the parse, the tokens with their times, and the whole way
@@ -10,9 +10,12 @@ eSpeak NG reads a few long articles, which are copied to make corpora of two siz
 - Preparing: how much faster than the audio, and by how much memory and disk grow with its hours.
 - Feeding: windows of 30 s that the input pipeline makes in a second, tokens and contexts included; the log-mel
   spectrogram is the device's work.
+- Starting: how long it takes until the first windows of a corpus of many short clips are drawn, the first time and
+  later, and the memory for it; its sound is not there.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import xmltodict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -34,30 +38,53 @@ from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import read_article
 from cwjax.data.corpora.swc.segmentation import segment_article
 from cwjax.data.corpora.swc.text import Tokens, read_document, read_tokens
+from cwjax.data.cuts import Cut, Recording, Supervision
 from cwjax.data.examples.context import ContextProbabilities
-from cwjax.data.examples.pipeline import ExampleSettings, training_batches
-from cwjax.data.prepared.corpus import PreparedCorpus, write_prepared
-from cwjax.data.segment import ContextMaterial, Segment, Utterance
+from cwjax.data.examples.pipeline import ExampleSettings, training_batches, training_windows
+from cwjax.data.examples.windows import Selection
+from cwjax.data.prepared.assembly import Assembly
+from cwjax.data.prepared.build import prepare
+from cwjax.data.prepared.corpus import PreparedCorpus
+from cwjax.data.prepared.index import CORPUS_FILE, FORMAT, VERSION, sounds_file
+from cwjax.data.prepared.shards import corpus_folder, part_file
 from cwjax.demo.article import write_article
 from cwjax.demo.corpus import DemoCorpusSettings, plan_articles
 from cwjax.demo.homophones import Homophones, read_homophones
 
 PREPARE = """
-import sys, time
+import re, sys, time
+from pathlib import Path
 from cwjax.data.prepared.build import prepare
-from cwjax.machine import peak_memory
+def peak():  # not that of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 began = time.process_time()
 corpus = prepare("swc", sys.argv[1], sys.argv[2], audio=sys.argv[3], processes=1)
-print(time.process_time() - began, peak_memory() / 2**20)
+print(time.process_time() - began, peak())
+"""
+START = """
+import re, sys, time
+from pathlib import Path
+from cwjax.data.examples.whisper_tokens import WhisperTokens
+from cwjax.data.examples.windows import Limits, Selection, TrainingWindows
+from cwjax.data.prepared.corpus import PreparedCorpus
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+began = time.perf_counter()
+corpus = PreparedCorpus.read(sys.argv[1])
+windows = TrainingWindows(corpus, WhisperTokens.read(sys.argv[2]), Limits(30.0, 100), Selection(), 0)
+windows.segment(windows[0])
+len(corpus.positions("train"))
+print(time.perf_counter() - began, peak())
 """
 
 
 def main() -> None:
-    """Measures all three and prints a line for each figure."""
+    """Measures all four and prints a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeated", type=int, default=25, help="how often an article's sentences are read (25)")
     parser.add_argument("--swc", type=Path, metavar="DIR", help="Spoken Wikipedia whose aligned.swc are read")
     parser.add_argument("--copies", type=int, nargs=2, default=[4, 16], help="of six articles, in either corpus (4 16)")
+    parser.add_argument("--clips", type=int, default=1_000_000, help="of the corpus that is started with (1000000)")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {0})
@@ -68,6 +95,7 @@ def main() -> None:
         _preparing(articles, Path(scratch), options.copies)
         for audio in ("pcm16", "flac"):
             _feeding(Path(scratch) / audio, audio)
+        _starting(Path(scratch) / "clips", options.clips)
 
 
 def _write_long_articles(root: Path, repeated: int) -> None:
@@ -195,8 +223,8 @@ def _preparing(articles: Path, scratch: Path, copies: list[int]) -> None:
         command = [sys.executable, "-c", PREPARE, str(root), str(output), "pcm16"]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         seconds, peak = map(float, printed.split())
-        hours = sum(segment.duration for segment in PreparedCorpus.read(output).segments) / 3600
-        size = sum(file.stat().st_size for file in output.iterdir())
+        hours = sum(PreparedCorpus.read(output)._files.table("cuts")["samples"]) / 16_000 / 3600
+        size = sum(file.stat().st_size for file in output.rglob("*"))
         measured.append((hours, seconds, peak, size / 1e9))
     hours, seconds, peak, size = measured[-1]
     slopes = [(measured[1][place] - measured[0][place]) / (hours - measured[0][0]) for place in (2, 3)]
@@ -209,20 +237,23 @@ def _feeding(folder: Path, audio: str) -> None:
     folder.mkdir()
     _, processor = real_vocabulary(folder / "parts", SMALL)
     text = " ".join(["the quick brown fox jumps over the lazy dog"] * 8)
-    context = ContextMaterial(title="The sea", section=("Wind",), lead="The water is cold and deep.")
     draw = np.random.default_rng(0)
-
-    def segments() -> Iterator[tuple[Segment, np.ndarray]]:
-        for number in range(200):
-            segment = Segment(
-                str(number), f"{number // 10}", "a", 0, 30, text, (Utterance(0, 30, text),), context, split="train"
-            )
-            yield segment, draw.normal(0, 0.1, processor.window_samples).astype(np.float32)
-
-    write_prepared(folder, segments(), list, audio)
-    corpus = PreparedCorpus.read(folder)
+    rows = []
+    for article in range(20):
+        sound = draw.normal(0, 0.1, 10 * processor.window_samples)
+        soundfile.write(folder / f"{article}.wav", sound, 16_000)
+        known = {
+            "audio": f"{article}.wav",
+            "title": "The sea",
+            "section": "Wind",
+            "lead": "The water is cold and deep.",
+        }
+        rows += [{**known, "start": 30 * place, "end": 30 * place + 30, "text": text} for place in range(10)]
+    (folder / "table.jsonl").write_text("\n".join(json.dumps(row | {"split": "train"}) for row in rows))
+    corpus = prepare("manifest", folder, folder / "prepared", audio=audio, processes=1)
     settings = ExampleSettings(128, 64, ContextProbabilities(), timestamps=0.0)
-    batches = training_batches(corpus, [(place,) for place in range(200)], processor, settings, 16, 0, 1)
+    windows = training_windows(corpus, processor, settings, Selection())
+    batches = training_batches(corpus, windows, processor, settings, 16, 0, 1)
     for _ in range(8):
         next(batches)
     count = 40
@@ -233,6 +264,45 @@ def _feeding(folder: Path, audio: str) -> None:
 
     seconds = _seconds(feed, repeats=3)
     print(f"feeding, {audio}: {16 * count / seconds:.0f} windows of 30 s a second")
+
+
+def _starting(folder: Path, clips: int) -> None:
+    aside, shard_size = folder / "partial", 10_000
+    for place in (aside / "parts", corpus_folder(aside) / "shards"):
+        place.mkdir(parents=True)
+    _, processor = real_vocabulary(folder / "parts", SMALL)
+    assembly = Assembly(aside, {f"clip {number}": "train" for number in range(clips)})
+    for shard in range(-(-clips // shard_size)):
+        (corpus_folder(aside) / sounds_file(shard)).touch()
+        part_file(aside, shard, "blocks").touch()
+        with (
+            part_file(aside, shard, "cuts").open("w") as cuts,
+            part_file(aside, shard, "articles").open("w") as articles,
+        ):
+            for number in range(shard * shard_size, min((shard + 1) * shard_size, clips)):
+                said = "the quick brown fox jumps over the lazy dog"
+                one = Supervision(
+                    f"{number}", 0.0, 5.0, said, f"{number // 100}", "en", (), {"article": f"clip {number}"}
+                )
+                custom = {"source": f"{number}.mp3", "offset": 0, "size": 0, "crc32": 0}
+                cut = Cut(f"{number}", Recording(f"{number}", 16_000, 80_000), 0.0, 5.0, (one,), custom=custom)
+                cuts.write(json.dumps(cut.as_dict()) + "\n")
+                articles.write(json.dumps({"id": f"clip {number}", "licence": "CC0"}) + "\n")
+        assembly.add(shard)
+    made_of = {
+        "format": FORMAT,
+        "version": VERSION,
+        "segmentation": {"max_duration": 30.0, "previous_characters": 1000},
+        "audio": "pcm16",
+    }
+    (corpus_folder(aside) / CORPUS_FILE).write_text(json.dumps(made_of | assembly.finish()))
+    processor.tokens.tokenizer.save(folder / "tokenizer")
+    for when in ("first", "second"):
+        command = [sys.executable, "-c", START, str(corpus_folder(aside)), str(folder / "tokenizer")]
+        seconds, peak = map(
+            float, subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        )
+        print(f"starting, {clips:,} clips, the {when} time: {seconds:.1f} s, peak memory {peak:.0f} MiB")
 
 
 def _seconds(work: Callable[[], object], repeats: int = 5) -> float:
