@@ -3,11 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+from cwjax.data.corpora.reader import Reading
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import Article
 from cwjax.data.corpora.swc.segmentation import segment_article
 from cwjax.data.prepared.windows import gathered
-from cwjax.data.segment import latest_text, segment_of
+from cwjax.data.segment import Segment, latest_text, segment_of
 
 
 def segmented(article: Article, settings: SegmentationSettings) -> SimpleNamespace:
@@ -26,3 +27,18 @@ def segmented(article: Article, settings: SegmentationSettings) -> SimpleNamespa
             previous = latest_text(f"{previous} {one.text}".strip(), settings.previous_characters)
     fields = ("tracks", "rejected", "holes", "words", "timed_words", "kept_words", "rate", "dropped")
     return SimpleNamespace(segments=segments, **{name: getattr(result, name) for name in fields})
+
+
+def listed(reading: Reading) -> list[Segment]:
+    """A segment for every supervision of a reading, by the names of its audio files; what was said before is the text
+    up to the last gap."""
+    segments = []
+    for number, track in enumerate(sorted(reading.tracks, key=lambda track: track.audio)):
+        before = ""
+        for said in track.supervisions:
+            before = "" if said.custom.get("gap_before") else said.custom.get("previous", before)
+            article = said.custom["article"]
+            segment = segment_of([said], reading.articles[article], number, before)
+            segments.append(replace(segment, split=segment.split or reading.splits.get(article, "")))
+            before = f"{before} {said.text}".strip()
+    return segments

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from segmented import listed
 
 from cwjax.data.corpora import subtitles
 from cwjax.data.corpora.reader import Reading
@@ -141,7 +142,7 @@ def test_one_language_is_chosen(tmp_path: Path) -> None:
     )
     for name, code in (("de", "de"), ("English", "en")):
         ((reading,), problems) = readings(tmp_path, dataclasses.replace(LIMITS, language=name))
-        assert [(piece.segment.text, piece.segment.language) for piece in reading.pieces] == [(f"from {code}", code)]
+        assert [(one.text, one.language) for one in listed(reading)] == [(f"from {code}", code)]
         assert not problems
 
 
@@ -161,13 +162,13 @@ def test_one_language_is_chosen(tmp_path: Path) -> None:
 def test_names_that_go_together(tmp_path: Path, name: str, audio: str, language: str) -> None:
     film(tmp_path, name, audio=audio)
     ((reading,), problems) = readings(tmp_path)
-    assert [piece.segment.language for piece in reading.pieces] == [language], problems
+    assert [one.language for one in listed(reading)] == [language], problems
 
 
 def test_two_forms_of_the_same_subtitles_are_one(tmp_path: Path) -> None:
     film(tmp_path, "film.srt", "film.vtt", "other.srt")
     ((reading,), problems) = readings(tmp_path)
-    assert len(reading.pieces) == 1
+    assert len(listed(reading)) == 1
     assert reading.warnings == (f"{tmp_path}/film.vtt: is not read, for another file of the same subtitles is",)
     assert problems == [f"{tmp_path}/other.srt: has no audio beside it (other.wav, .flac, .ogg, .mp3 or the like)"]
 

@@ -171,7 +171,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
                     listed,
                     channel=cut.channel if cut.recording.channels > 1 else None,
                     words=tuple(
-                        replace(word, start=round(word.start + cut.start, 6), end=round(word.end + cut.start, 6))
+                        word._replace(start=round(word.start + cut.start, 6), end=round(word.end + cut.start, 6))
                         for word in one.words
                     ),
                     gap_before=bool(one.custom.get("gap_before")),

@@ -6,7 +6,7 @@ Every utterance becomes a supervision of its recording.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cwjax.data.audio.decode import audio_duration
@@ -138,10 +138,37 @@ def as_reading(
             is_gap = False
         if supervisions:
             tracks.append(Track(audio, tuple(supervisions), channel))
+    if article.finds_previous:
+        tracks = _with_other_sides(tracks, limits)
     articles = {article.identifier: facts}
     splits = {article.identifier: article.split} if article.split else {}
     warned = (*warnings, *problems)
     return Reading(tuple(tracks), articles, splits, dict(dropped), reader=article.reader, warnings=warned)
+
+
+def _with_other_sides(tracks: Sequence[Track], limits: SegmentationSettings) -> list[Track]:
+    """Tracks of which those of one file, the sides of a call, name as said before what was said on either side."""
+    before: dict[tuple[str, str], str] = {}
+    sides = Counter(track.audio for track in tracks)
+    for audio in (audio for audio, count in sides.items() if count > 1):
+        text, end = "", -math.inf
+        said = [one for track in tracks if track.audio == audio for one in track.supervisions]
+        for one in sorted(said, key=lambda one: one.start):
+            text = "" if one.start - end >= limits.previous_gap else text
+            before[audio, one.id] = text
+            text = latest_text(f"{text} {one.text}".strip(), limits.previous_characters)
+            end = max(end, one.end)
+    return [
+        track._replace(
+            supervisions=tuple(
+                replace(one, custom={"previous": before[track.audio, one.id]} | one.custom)
+                if (track.audio, one.id) in before
+                else one
+                for one in track.supervisions
+            )
+        )
+        for track in tracks
+    ]
 
 
 def _facts(article: ListedArticle, one: ListedUtterance) -> Facts:
