@@ -26,8 +26,8 @@ LIKE = 0.7
 SLOWEST, SLOW = 4.0, 0.6
 """A word may take so many times as long as it is expected to, and so many seconds more."""
 LONGEST_HOLE, LONGEST_KNOWN_HOLE = 8, 30
-"""Words in a row of which nothing was heard that may be placed by the time there is for them, and between two words
-whose times are known."""
+"""Words in a row of which nothing was heard that may be placed by the time there is for them; the second in an article
+that has times of other words."""
 LONGEST_BETWEEN = 200
 """Words heard between two words whose times are known that are aligned with what is written there."""
 LEAST, MOST, SLACK = 0.5, 2.0, 0.2
@@ -229,15 +229,22 @@ class _Placing:
             getattr(placement, name)[fixed] = getattr(known, name)[fixed]
         placement.chain = placement.recording.copy()  # an article is read in its order
         for number in range(len(self._recordings)):
-            self._align_between(number, np.flatnonzero(fixed & (known.recording == number)))
+            self._align_between(number, np.flatnonzero(placement.recording == number), fixed)
 
-    def _align_between(self, recording: int, words: np.ndarray) -> None:
-        """Aligns what was heard between words whose times are known with what is written there."""
+    def _align_between(self, recording: int, words: np.ndarray, fixed: np.ndarray) -> None:
+        """Aligns what was heard between placed words with what is written there.
+
+        Args:
+            recording: number of the recording.
+            words: that are placed in it.
+            fixed: (W,) bool, of which the times are known and not heard.
+        """
         placement, heard = self.placement, self._recordings[recording]
         middles = np.maximum.accumulate((heard.start + heard.end) / 2) if len(heard) else np.zeros(0)
         first, last = (np.searchsorted(middles, times[words]) for times in (placement.start, placement.end))
-        placement.first[words] = np.where(last > first, first, -1)
-        placement.last[words] = np.where(last > first, last, -1)
+        known = fixed[words]
+        placement.first[words[known]] = np.where(last > first, first, -1)[known]
+        placement.last[words[known]] = np.where(last > first, last, -1)[known]
         gaps = zip(words[:-1].tolist(), words[1:].tolist(), last[:-1].tolist(), first[1:].tolist(), strict=True)
         for before, after, begin, end in gaps:
             between = slice(before + 1, after)
@@ -254,10 +261,12 @@ class _Placing:
         placed = np.flatnonzero(placement.is_placed)
         expected = self._expected()
         spare = np.maximum(0, placement.end - placement.start - expected)
+        if known is not None:
+            spare[known.is_placed] = 0
         holes = np.flatnonzero(np.diff(placed) > 1)
         for before, after in zip(placed[holes].tolist(), placed[holes + 1].tolist(), strict=True):
             in_row = placement.first[after] == placement.last[before]  # nothing else was heard between them
-            is_sure = known is not None and bool(known.is_placed[[before, after]].all())
+            is_sure = known is not None
             longest = LONGEST_KNOWN_HOLE if is_sure else LONGEST_HOLE
             if placement.chain[before] != placement.chain[after] or after - before > longest + 1:
                 continue
