@@ -208,6 +208,14 @@ def test_articles_keep_the_times_they_have_and_get_the_others(model, tmp_path, m
         assert end == pytest.approx(true_end, abs=tolerance)
 
 
+def quote(book: Path) -> None:
+    """Makes the text another book's, in which one sentence of it stands."""
+    words = (book / "text.txt").read_text(encoding="utf-8").split()
+    others = prose(3000, 9)
+    others[1000:1000] = words[700:718]
+    (book / "text.txt").write_text(" ".join(others * 2), encoding="utf-8")
+
+
 def hears_nothing(self, requests, batch_size=None):
     for request in requests:
         yield Event(request, transcript=Transcript("", (), "en"))
@@ -221,12 +229,13 @@ def hears_nothing(self, requests, batch_size=None):
         (lambda book: (book / "text.txt").write_bytes(b"caf\xe9"), "--encoding cp1252"),
         (lambda book: (book / "text.txt").unlink(), "text.txt: cannot be read"),
         (lambda book: (book / "text.txt").write_text(" ".join(prose(3000, 9))), "nothing of the text is heard"),
+        (lambda book: quote(book), "nothing of the text is heard"),
         (
             lambda book: [path.write_bytes(b"no audio at all") for path in book.glob("*.flac")],
             "cannot be read as audio",
         ),
     ],
-    ids=["empty", "binary", "latin", "missing", "another book", "no audio"],
+    ids=["empty", "binary", "latin", "missing", "another book", "one that quotes it", "no audio"],
 )
 def test_bad_input_is_one_line(model, book, tmp_path, capsys, change, message):
     change(book)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 CUTS_FILE = "cuts.jsonl.gz"
 OUTPUTS = (CUTS_FILE, REPORT_FILE, PAGE_FILE)
 EXAMPLES = 10
-LEAST_PLACED = 0.02
+LEAST_PLACED = 0.05
 """Share of the words heard, or of those written, that has to be placed: fewer are found in any other book."""
 
 
