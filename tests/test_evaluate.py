@@ -285,10 +285,10 @@ def test_of_long_recordings_the_page_has_what_differs(tmp_path: Path, monkeypatc
     assert page.count("<audio") + page.count("too long for this page") == 3
     words = [f"word{number}" for number in range(1000)]
     heard = [*words[:500], "else", *words[501:]]
-    shown = condition_sections.marked(" ".join(words), " ".join(heard)).split()
-    assert len(shown) == 1 + 2 * (condition_sections.SAME_WORDS + 1)
-    assert shown[11:14] == ["word11", "…", "word488"]
-    assert "<mark>else</mark>" in shown
+    before, differs, after = condition_sections.marked(" ".join(words), " ".join(heard))
+    assert (differs, before[1], after[1]) == (("else", False), True, True)
+    assert len(before[0].split()) == len(after[0].split()) == condition_sections.SAME_WORDS + 1
+    assert before[0].split()[11:14] == ["word11", "…", "word488"]
 
 
 def test_unseen_words_have_a_rate_of_their_own(tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
-"""The report's sections on conditions: rates with intervals, what context changes and costs, what to listen to."""
+"""What the report tells of conditions: rates with intervals, what context changes and costs, what to listen to."""
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from cwjax.evaluation.conditions import LIST, Condition
 from cwjax.evaluation.differences import compare
 from cwjax.evaluation.hypotheses import Line
 from cwjax.evaluation.items import Item
-from cwjax.evaluation.page import player
-from cwjax.evaluation.transcription import CONDITIONS
 from cwjax.scoring.score import Run, Scores, summarise
 
 PLAIN = "none"
@@ -63,8 +62,8 @@ def condition_of(run: Run) -> str:
     return run.name.partition(": ")[2]
 
 
-def condition_sections(scores: Scores, found: dict[str, Any], lines: Lines, items: Sequence[Item]) -> list[str]:
-    """HTML.
+def condition_sections(scores: Scores, found: dict[str, Any], lines: Lines, items: Sequence[Item]) -> dict[str, Any]:
+    """What the page's template shows of the conditions; tables as heads and rows.
 
     Args:
         scores: of the lines.
@@ -73,53 +72,46 @@ def condition_sections(scores: Scores, found: dict[str, Any], lines: Lines, item
         items: that were asked for.
     """
     kinds = dict.fromkeys(f"{run['clusters']['count']:,} {run['clusters']['kind']}s" for run in found["runs"].values())
-    sections = [
-        "<h2>Conditions</h2>",
-        f"<p>In brackets: 95 % intervals, over {html.escape(', '.join(kinds))}. Texts are as the normaliser "
-        f"“{html.escape(found['normaliser'])}” leaves them. Work is the median of seconds for a minute of audio.</p>",
-        _rates(found["runs"]),
-    ]
-    if found["pairs"]:
-        sections += [f"<h2>Compared with {html.escape(found['pairs'][0]['first'])}</h2>", _differences(found["pairs"])]
-    sections += [f"<p>Note: {html.escape(note)}</p>" for note in found["notes"]]
-    sections += _curves(found["runs"])
-    chosen = list(_telling(scores, items))
-    if chosen:
-        sections.append("<h2>What it gained and lost</h2>")
-    sections += [_recording(item, [lines[item.id, name] for name in names], why) for item, names, why in chosen]
-    return sections
+    return {
+        "clusters": ", ".join(kinds),
+        "normaliser": found["normaliser"],
+        "rates": _rates(found["runs"]),
+        "against": found["pairs"][0]["first"] if found["pairs"] else "",
+        "differences": _differences(found["pairs"]),
+        "notes": found["notes"],
+        "curves": _curves(found["runs"]),
+        "recordings": [
+            _recording(item, [lines[item.id, name] for name in names], why)
+            for item, names, why in _telling(scores, items)
+        ],
+    }
 
 
-def _rates(runs: dict[str, dict[str, Any]]) -> str:
+def _rates(runs: dict[str, dict[str, Any]]) -> tuple[list[Any], list[list[Any]]]:
     rates = _names(runs.values())
-    rows = ""
+    rows: list[list[Any]] = []
     for name, run in runs.items():
-        cells = [f"{run['phrases']:,.0f}" if run["phrases"] else ""]
-        cells += [_figure(run["rates"][rate]) if rate in run["rates"] else "" for rate in rates]
-        cells.append("" if run["seconds_per_minute"] is None else f"{run['seconds_per_minute']:.2f}")
-        rows += f"<tr><th>{html.escape(name)}" + "".join(f"<td>{cell}" for cell in cells)
-    head = "".join(f"<th>{html.escape(rate)}, %" for rate in rates)
-    return f"<figure><table class=conditions><tr><th><th>phrases{head}<th>work, s/min{rows}</table></figure>"
+        phrases = f"{run['phrases']:,.0f}" if run["phrases"] else ""
+        figures = [_figure(run["rates"][rate]) if rate in run["rates"] else "" for rate in rates]
+        rows.append([name, phrases, *figures, "" if (work := run["seconds_per_minute"]) is None else work])
+    return ["", "phrases", *(f"{rate}, %" for rate in rates), "work, s/min"], rows
 
 
-def _differences(pairs: Sequence[dict[str, Any]]) -> str:
+def _differences(pairs: Sequence[dict[str, Any]]) -> tuple[list[Any], list[list[Any]]]:
     rates = _names(pairs)
-    rows = ""
+    rows: list[list[Any]] = []
     for pair in pairs:
-        cells = [f"{pair['utterances']:,}", _counts(pair["recordings"]) if "recordings" in pair else ""]
-        cells += [_figure(one, "difference", "+") if one else "" for one in map(pair["rates"].get, rates)]
-        rows += f"<tr><th>{html.escape(pair['second'])}" + "".join(f"<td>{cell}" for cell in cells)
+        recordings = _counts(pair["recordings"]) if "recordings" in pair else ""
+        figures = [_figure(one, "difference", "+") if one else "" for one in map(pair["rates"].get, rates)]
+        rows.append([pair["second"], pair["utterances"], recordings, *figures])
     kind = next((pair["recordings"]["of"] for pair in pairs if "recordings" in pair), "")
-    head = "".join(f"<th>{html.escape(rate)}, points" for rate in rates)
-    head = f"<tr><th><th>items<th>{kind} <small>better / equal / worse</small>{head}"
-    return f"<figure><table class=conditions>{head}{rows}</table></figure>"
+    return ["", "items", [kind, "better / equal / worse"], *(f"{rate}, points" for rate in rates)], rows
 
 
-def _counts(recordings: dict[str, Any]) -> str:
+def _counts(recordings: dict[str, Any]) -> list[str]:
     counts = " / ".join(f"{recordings[name]:,}" for name in ("better", "equal", "worse"))
     shares = {name: recordings["intervals"][name] for name in ("better", "worse")}
-    parts = (f" <small>{name} {100 * low:.0f} to {100 * high:.0f} %</small>" for name, (low, high) in shares.items())
-    return counts + "".join(parts)
+    return [counts, *(f"{name} {100 * low:.0f} to {100 * high:.0f} %" for name, (low, high) in shares.items())]
 
 
 def _names(having_rates: Any) -> list[str]:
@@ -128,22 +120,22 @@ def _names(having_rates: Any) -> list[str]:
     ]
 
 
-def _figure(one: dict[str, float | None], key: str = "rate", sign: str = "") -> str:
+def _figure(one: dict[str, float | None], key: str = "rate", sign: str = "") -> list[str]:
     value, low, high = (
         one[name] if one[name] is None else f"{100 * one[name]:{sign}.1f}" for name in (key, "low", "high")
     )
-    p = "" if "p" not in one else f", p {one['p']:.3f}" if one["p"] >= 0.001 else ", p &lt; 0.001"
-    return f"{value or ''}{p} <small>({low or '?'} to {high or '?'})</small>"
+    p = "" if "p" not in one else f", p {one['p']:.3f}" if one["p"] >= 0.001 else ", p < 0.001"
+    return [f"{value or ''}{p}", f"({low or '?'} to {high or '?'})"]
 
 
-def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """A chart of the rates over the lengths of lists, if there are several."""
+def _curves(runs: dict[str, dict[str, Any]]) -> str:
+    """A chart, as SVG, of the rates over the lengths of lists, if there are several."""
     from cwjax.evaluation.charts import as_svg, list_curves  # slow to import: matplotlib
 
     named = {name: Condition.named(name) for name in runs}
     lists = {name: one for name, one in named.items() if one.what == LIST and one.count is not None}
     if len({one.count for one in lists.values()}) < 2:
-        return []
+        return ""
     shown = [rate for rate in ("B-WER", "U-WER") if all(rate in runs[name]["rates"] for name in lists)] or ["WER"]
     curves: dict[str, dict[str, list[tuple[int, float, float, float]]]] = {rate: {} for rate in shown}
     for name, one in sorted(lists.items(), key=lambda entry: entry[1].count):
@@ -152,7 +144,7 @@ def _curves(runs: dict[str, dict[str, Any]]) -> list[str]:
             figures = (100 * (own["rate"] if own[part] is None else own[part]) for part in ("rate", "low", "high"))
             curves[rate].setdefault("as " + " and ".join(one.ways), []).append((one.count, *figures))
     plain = {rate: 100 * runs[PLAIN]["rates"][rate]["rate"] for rate in shown} if PLAIN in runs else {}
-    return ["<h2>Length of the list</h2>", f"<figure>{as_svg(list_curves(curves, plain))}</figure>"]
+    return as_svg(list_curves(curves, plain))
 
 
 def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tuple[str, ...], str]]:
@@ -185,48 +177,45 @@ def _telling(scores: Scores, items: Sequence[Item]) -> Iterator[tuple[Item, tupl
             yield known[name], (PLAIN, condition) if plain else (condition,), why
 
 
-def _recording(item: Item, lines: Sequence[Line], why: str) -> str:
-    sound = f"{html.escape(item.id)}, {lines[0]['duration']:,.0f} s, too long for this page"
+def _recording(item: Item, lines: Sequence[Line], why: str) -> dict[str, Any]:
+    samples, about = None, f"{item.id}, {lines[0]['duration']:,.0f} s, too long for this page"
     if lines[0]["duration"] <= LONGEST_SOUND:
-        sound = player(item.open(again=True).samples)
+        samples, about = item.open(again=True).samples, ""
     told = [line["context"] or (f"{line['phrases']:,} phrases" if line["phrases"] else "") for line in lines]
     rows = [(line["condition"], one, line["hypothesis"]) for line, one in zip(lines, told, strict=True)]
-    return example(f"{sound} <b>{html.escape(why)}</b>", item.reference, rows)
+    return example(samples, about, why, item.reference, rows)
 
 
-def example(head: str, reference: str, rows: Sequence[tuple[str, str, str]]) -> str:
-    """A recording and what was heard in it, with the words marked that differ.
+def example(
+    samples: np.ndarray | None, about: str, why: str, reference: str, rows: Sequence[tuple[str, str, str]]
+) -> dict[str, Any]:
+    """A recording and what was heard in it, for the template, with the words told apart that differ.
 
     Args:
-        head: HTML of its first line.
+        samples: at 16 kHz, (n,); None: the page does not hold the sound.
+        about: the recording.
+        why: it is shown.
         reference: what was said.
         rows: condition, what was told, what was heard.
     """
-    said = reference if len(reference) < 1000 else reference[:1000] + " …"
-    table = "".join(
-        f"<tr class={condition if condition in CONDITIONS else 'other'}><th>{html.escape(condition)}"
-        f"<td class=context>{html.escape(told) or '—'}<td>{marked(reference, heard)}"
-        for condition, told, heard in rows
-    )
-    return (
-        f"<section><p>{head}</p><p><q>{html.escape(said)}</q></p>"
-        f"<table class=example><tr><th><th>told<th>heard{table}</table></section>"
-    )
+    return {
+        "samples": samples,
+        "about": about,
+        "why": why,
+        "said": reference if len(reference) < 1000 else reference[:1000] + " …",
+        "rows": [
+            {"condition": condition, "told": told, "heard": marked(reference, heard)} for condition, told, heard in rows
+        ],
+    }
 
 
-def marked(reference: str, hypothesis: str) -> str:
-    """The transcript with the words marked that differ from the reference; of long equal stretches the ends."""
+def marked(reference: str, hypothesis: str) -> list[tuple[str, bool]]:
+    """The transcript as stretches, and whether each is as in the reference; of long equal ones the ends."""
     heard = hypothesis.split()
     pieces = []
     for stretch in compare(reference.split(), heard):
-        words = [html.escape(heard[place]) for place in stretch.second]
+        words = [heard[place] for place in stretch.second]
         if stretch.same and len(words) > SAME_WORDS:
             words = [*words[: SAME_WORDS // 2], "…", *words[-SAME_WORDS // 2 :]]
-        text = " ".join(words)
-        pieces.append(text if stretch.same else f"<mark>{text or '…'}</mark>")
-    return " ".join(pieces) or "<mark>…</mark>"
-
-
-STYLE = """
-.conditions td, .conditions th { white-space:nowrap } .conditions small { color:var(--soft); display:block }
-"""
+        pieces.append((" ".join(words) or "…", stretch.same))
+    return pieces or [("…", False)]

@@ -1,6 +1,5 @@
 """The report of an evaluation: `report.json` for programs, one self-contained `report.html` for people."""
 
-import html
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
-from cwjax.evaluation.condition_sections import STYLE, example
+from cwjax.evaluation.condition_sections import example
 from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
-from cwjax.evaluation.page import frame, player
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
 from cwjax.files import write_text
+from cwjax.pages import render
 from cwjax.scoring.normalisers import joined_characters, normaliser
 from cwjax.scoring.word_errors import WordErrors, errors_by_place
 
@@ -69,7 +68,7 @@ def write_report(
     read_audio: Callable[[Segment], np.ndarray],
     title: str,
     facts: dict[str, str],
-    sections: Sequence[str] = (),
+    sections: dict[str, Any] | None = None,
     model_index: str = "",
 ) -> None:
     """Writes `report.json`, `report.html` and, if there are homophones, their chart as `homophones.svg`.
@@ -82,7 +81,7 @@ def write_report(
         read_audio: samples of a segment at 16 kHz, (n,) float32.
         title: of the page.
         facts: label -> value, shown as a table.
-        sections: HTML on the conditions.
+        sections: of `condition_sections`.
         model_index: for the header of a model card; empty: none is written.
 
     Raises:
@@ -148,77 +147,30 @@ def _page(
     history: Sequence[dict[str, Any]],
     read_audio: Callable[[Segment], np.ndarray],
     facts: dict[str, str],
-    conditions: Sequence[str],
+    conditions: dict[str, Any] | None,
 ) -> str:
     from cwjax.evaluation.charts import as_svg, error_rate_chart, homophone_chart, training_curves
 
-    contrasted = set(CONDITIONS) <= summary["wer"].keys()
-    sections = [f"<h1>{html.escape(title)}</h1>", f"<p class=lead>{_headline(summary)}</p>"]
-    if "homophones" in summary:
-        sections.append(f"<figure>{as_svg(homophone_chart(summary))}</figure>")
-    if contrasted:
-        sections += ["<h2>Word error rate</h2>", f"<figure>{as_svg(error_rate_chart(summary))}</figure>"]
-    sections += conditions
-    if any("loss" in row for row in history):
-        sections += ["<h2>Training</h2>", f"<figure>{as_svg(training_curves(history))}</figure>"]
-    elif contrasted:
-        sections += [
-            "<h2>Training</h2>",
-            "<p>There is no metrics.jsonl beside this report, so there are no curves.</p>",
-        ]
-    if contrasted:
-        sections.append("<h2>Examples</h2>")
-        sections += [_example(one, read_audio) for one in examples] or ["<p>There was nothing to transcribe.</p>"]
-    if "pairs" in summary:
-        sections += ["<h2>Every pair</h2>", _pair_table(summary["pairs"])]
-    rows = "".join(f"<tr><th>{html.escape(name)}<td>{html.escape(value)}" for name, value in facts.items())
-    sections.append(f"<h2>Facts</h2><table class=facts>{rows}</table>")
-    return frame(title, _STYLE + STYLE, "\n".join(sections))
-
-
-def _headline(summary: dict[str, Any]) -> str:
-    if "homophones" in summary:
-        right, none, wrong = (100 * summary["homophones"][condition]["share"] for condition in CONDITIONS)
-        return (
-            f"Of {summary['homophones']['right']['count']} words that sound like another word, <b>{right:.0f} %</b> "
-            f"are spelled as meant when the context is right, <b>{none:.0f} %</b> without context, "
-            f"<b>{wrong:.0f} %</b> when the context speaks of the other word. Bars have 95 % confidence intervals."
-        )
-    if not set(CONDITIONS) <= summary["wer"].keys():
-        rates = summary["wer"]
-        shown = dict.fromkeys(["none"] * ("none" in rates) + [min(rates, key=rates.get), max(rates, key=rates.get)])
-        return f"Word error rate {', '.join(f'{100 * rates[one]:.1f} % with {html.escape(one)}' for one in shown)}."
-    right, none, wrong = (100 * summary["wer"][condition] for condition in CONDITIONS)
-    return (
-        f"Word error rate {right:.1f} % with the right context, {none:.1f} % without, {wrong:.1f} % with a wrong one."
+    rates = summary["wer"]
+    contrasted = set(CONDITIONS) <= rates.keys()
+    named = [*["none"] * ("none" in rates), min(rates, key=rates.get), max(rates, key=rates.get)]
+    return render(
+        "evaluation.html",
+        title=title,
+        summary=summary,
+        labels=LABELS,
+        contrasted=contrasted,
+        named=list(dict.fromkeys(named)),
+        homophone_chart=as_svg(homophone_chart(summary)) if "homophones" in summary else "",
+        error_rate_chart=as_svg(error_rate_chart(summary)) if contrasted else "",
+        conditions=conditions,
+        curves=as_svg(training_curves(history)) if any("loss" in row for row in history) else "",
+        examples=[_example(one, read_audio) for one in examples],
+        pairs=sorted(summary.get("pairs", {}).items(), key=lambda entry: (-entry[1]["right"], entry[0])),
+        facts=facts,
     )
 
 
-def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> str:
+def _example(one: Transcription, read_audio: Callable[[Segment], np.ndarray]) -> dict[str, Any]:
     rows = [(condition, one.contexts[condition], one.hypotheses[condition]) for condition in CONDITIONS]
-    return example(player(read_audio(one.segment)), one.segment.text, rows)
-
-
-def _pair_table(pairs: dict[str, dict[str, float]]) -> str:
-    ordered = sorted(pairs.items(), key=lambda entry: (-entry[1]["right"], entry[0]))
-    rows = "".join(
-        f"<tr><th>{html.escape(pair)}"
-        + "".join(
-            f"<td class={condition}><span class=bar style='width:{60 * shares[condition]:.0f}px'></span>"
-            f"{100 * shares[condition]:.0f} %"
-            for condition in CONDITIONS
-        )
-        for pair, shares in ordered
-    )
-    head = "".join(f"<th>{LABELS[condition]}" for condition in CONDITIONS)
-    return f"<table class=pairs><tr><th>pair{head}{rows}</table>"
-
-
-_STYLE = """
-section q { font-size:1.05rem; margin-left:.6rem } audio { height:2rem; vertical-align:middle }
-.example { width:100% } .example tr:first-child th { color:var(--soft); font-weight:400 }
-.context { color:var(--soft); max-width:22rem }
-.right th { color:#2b6cb0 } .none th { color:#737982 } .wrong th { color:#c2650f }
-.bar { display:inline-block; height:.65em; margin-right:.45em; border-radius:2px; background:#8a8f98 }
-td.right .bar { background:#2b6cb0 } td.wrong .bar { background:#dd7a1f }
-"""
+    return example(read_audio(one.segment), "", "", one.segment.text, rows)
