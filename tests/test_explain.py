@@ -9,14 +9,15 @@ from html.parser import HTMLParser
 import matplotlib.image
 import numpy as np
 import pytest
+import soundfile
 from lxml import html as lxml_html
 from test_writers import speech
 from tolerance import assert_close
 
 from cwjax.evaluation.explanation import WORDS_KEPT, Explanation, explain_window
 from cwjax.evaluation.explanation_page import SECONDS_OF_A_LETTER, explanation_page
-from cwjax.evaluation.page import audio_uri
 from cwjax.inference.transcript import Transcript, Word
+from cwjax.pages import audio_uri
 
 RANDOM = np.random.default_rng(0)
 
@@ -110,7 +111,7 @@ def test_the_page_is_well_formed_and_nothing_from_outside_becomes_markup(page):
     assert tree.find(".//audio").get("src") == "a'b.ogg"
     assert not tree.findall(".//button//b")
     for match in re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\"\s>)]*)", page):
-        assert match.startswith(("data:", "a&#x27;b.ogg")), "nothing comes from the network"
+        assert match.startswith(("data:", "a&#39;b.ogg")), "nothing comes from the network"
 
 
 def test_words_stand_where_they_are_said(page):
@@ -251,5 +252,10 @@ def test_phrases_are_shown_where_they_were_heard_with_what_they_changed():
     assert "Phrases that were heard" not in page_of()
 
 
-def test_sound_in_the_page():
-    assert audio_uri(np.zeros(10, np.float32)).startswith("data:audio/flac;base64,")
+def test_sound_in_the_page_is_as_long_and_nearly_as_the_samples():
+    """Its words would stand in wrong places if the sound began later, as that of MP3 may."""
+    samples = np.sin(np.cumsum(np.linspace(0.05, 1.2, 20_000))).astype(np.float32) / 2
+    kind, data = audio_uri(samples).split(",")
+    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert (kind, rate, len(heard)) == ("data:audio/mpeg;base64", 16_000, len(samples))
+    assert np.square(heard - samples).mean() < 0.005 * np.square(samples).mean()

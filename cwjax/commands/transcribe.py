@@ -313,7 +313,7 @@ class TranscribeCommand:
 
     def _explain(self, file: AudioFile, transcript: Transcript, without: Transcript) -> None:
         from cwjax.evaluation.explanation_page import explanation_page
-        from cwjax.evaluation.page import audio_uri
+        from cwjax.pages import audio_uri
 
         page = self._outputs.of(file)[-1]
         recording = open_recording(file.path, self._options.channel)

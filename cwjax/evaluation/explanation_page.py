@@ -16,10 +16,10 @@ import numpy as np
 from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.evaluation.differences import compare
 from cwjax.evaluation.explanation import COLUMN_SECONDS, ExplainedWindow, Explanation
-from cwjax.evaluation.page import frame
 from cwjax.inference.phrases import NEARBY, occurrences
 from cwjax.inference.transcript import Transcript, Word
 from cwjax.inference.writers import timestamp
+from cwjax.pages import render
 
 ROW_SECONDS = 10.0
 """Audio that fits into the width of the page."""
@@ -79,7 +79,7 @@ def explanation_page(
 
     Args:
         title: what was transcribed.
-        audio: address of the sound, such as `page.audio_uri` makes, or a path relative to the page.
+        audio: address of the sound, such as `cwjax.pages.audio_uri` makes, or a path relative to the page.
         samples: of the recording at 16 kHz, (n,) float32.
         transcript: made with the context and with phrases, or one of them; with word times, or else whole segments
             are shown.
@@ -96,26 +96,17 @@ def explanation_page(
         f"<blockquote>{html.escape(explanation.context)}</blockquote>",
         _strongest_words(explanation),
     ]
-    return frame(
-        title,
-        _STYLE,
-        "\n".join(
-            [
-                f"<h1>{html.escape(title)}</h1>",
-                f"<p class=lead>{_headline(heard, told)}</p>",
-                f"<div class=player><audio controls preload=metadata src='{html.escape(audio)}'></audio> "
-                "<label><input type=checkbox id=follow checked> keep the word that is spoken in view</label></div>",
-                *(said if explanation.words else ()),
-                *(("<h2>Phrases that were heard</h2>", _phrase_table(heard, phrases)) if "phrases" in told else ()),
-                "<h2>What changed</h2>",
-                _changes(heard, told),
-                f"<h2>{'What the model attended to' if explanation.words else 'When it was said'}</h2>",
-                f"<p>{_LEGEND}{_MAP_LEGEND if explanation.words else ''}</p>",
-                *(painter.row(row) for row in rows),
-            ]
-        ),
-        _SCRIPT,
-    )
+    parts = [
+        *(said if explanation.words else ()),
+        *(("<h2>Phrases that were heard</h2>", _phrase_table(heard, phrases)) if "phrases" in told else ()),
+        "<h2>What changed</h2>",
+        _changes(heard, told),
+        f"<h2>{'What the model attended to' if explanation.words else 'When it was said'}</h2>",
+        f"<p>{_LEGEND}{_MAP_LEGEND if explanation.words else ''}</p>",
+        *(painter.row(row) for row in rows),
+    ]
+    page = {"title": title, "headline": _headline(heard, told), "audio": audio, "body": "\n".join(parts)}
+    return render("explanation.html", **page, style=_STYLE, script=_SCRIPT)
 
 
 def _timed_words(transcript: Transcript) -> list[Word]:
