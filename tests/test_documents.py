@@ -21,6 +21,7 @@ import cwjax.processes
 from cwjax.cli import _COMMANDS, main
 from cwjax.commands import prepare
 from cwjax.commands.transcribe_options import decoding_options, parse_options
+from cwjax.data.prepared import build
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,6 +146,9 @@ def workplace(tmp_path_factory):
     seconds = 2.4
     for name in ("talk.ogg", "audio.ogg"):
         soundfile.write(folder / name, sound(utterances(random, seconds), seconds, random), 16000)
+    (folder / "own").mkdir()
+    (folder / "own/list.jsonl").write_text(json.dumps({"audio": str(folder / "talk.ogg"), "text": "tone"}))
+    build.prepare("manifest", folder / "own", folder / "data/swc-prepared")
     return folder
 
 

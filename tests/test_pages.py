@@ -35,10 +35,11 @@ def preparation(folder: Path) -> str:
     segment = Segment(HOSTILE, HOSTILE, HOSTILE, 0.0, 0.5, HOSTILE, (), context, source=SOURCE)
     corpus = SimpleNamespace(directory=folder, segments=[segment] * 3, pcm16=lambda _: (TONE * 32_000).astype(np.int16))
     report = {
-        "segments": 1234,
+        "utterances": 1234,
         "hours": 2.5,
-        "splits": {"train": {"segments": 1234, "hours": 2.5, "articles": 1, "speakers": 2}},
-        "languages": {HOSTILE: {"segments": 1234, "hours": 2.5, "dropped": {}}},
+        "splits": {"train": {"utterances": 1234, "hours": 2.5, "articles": 1, "speakers": 2}},
+        "subsets": {HOSTILE: {"utterances": 1234, "hours": 2.5, "articles": 1, "speakers": 2}},
+        "languages": {HOSTILE: {"utterances": 1234, "hours": 2.5, "dropped": {}}},
         "dropped": {HOSTILE: 0.25},
         "holes": {"pause": 7},
         "lengths": {"1": 3, "3": 5, "6": 1001},
