@@ -17,6 +17,15 @@ from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Transcript
 from cwjax.inference.transcription import Event
 
+
+class ListedSegments(list):
+    """Segments of a supervision each."""
+
+    @property
+    def begins(self) -> np.ndarray:
+        return np.arange(len(self))
+
+
 SEGMENTS = [
     Segment(
         f"{n}",
@@ -59,7 +68,8 @@ def evaluate(
     to each other, the second one hears it."""
     said: list[str] = []
     corpus = SimpleNamespace(
-        segments=SEGMENTS,
+        segments=ListedSegments(SEGMENTS),
+        supervisions=np.array([(0, number) for number in range(len(SEGMENTS))], [("split", int), ("article", int)]),
         directory=tmp_path,
         audio=lambda position: np.full(100 + position, 0.1, np.float32),
     )

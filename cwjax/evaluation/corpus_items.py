@@ -34,7 +34,7 @@ def corpus_items(corpus: PreparedCorpus, positions: Sequence[int], homophones: H
     there is, or of any other article of the same split where there is no such pair.
     """
     segments = [corpus.segments[position] for position in positions]
-    wrong = wrong_contexts(segments, corpus.segments, homophones)
+    wrong = wrong_contexts(corpus, positions, homophones)
     return [
         segment_item(segment, SegmentSound(corpus, position), homophones, *other)
         for segment, position, other in zip(segments, positions, wrong, strict=True)
@@ -64,7 +64,11 @@ def segment_item(
         "wrong": wrong,
         "homophone": wrong if is_homophones else "",
     }
-    fields: dict[str, Any] = {"speaker": segment.speaker, "recording": segment.article, "subset": segment.split}
+    fields: dict[str, Any] = {
+        "speaker": segment.speaker,
+        "recording": segment.article,
+        "subset": segment.subset or segment.split,
+    }
     if homophones and segment.article in homophones.words:
         words = homophones.words[segment.article], homophones.partners[segment.article]
         fields["homophone"] = dict(zip(("word", "partner"), words, strict=True))
