@@ -23,6 +23,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from served import let_spot, running, served, spoken, tone_model, wav
 
 from cwjax.inference.writers import FORMATS, SubtitleLayout
+from cwjax.serving import runs
 from cwjax.serving.app import Access
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -196,17 +197,127 @@ def test_phrases_stand_where_they_were_heard(watched, transcriber, monkeypatch):
     watched.page.wait_for_function(f"() => Math.abs(document.querySelector('audio').currentTime - {start}) < 1")
 
 
-def test_a_microphone(watched):
+@pytest.fixture
+def heard(monkeypatch):
+    """The recordings that the server gets, as files, and what was asked."""
+    files, asked = [], []
+    decode, run = runs._decode, runs.Runs.run
+
+    def keep(file, *given):
+        files.append(file.read())
+        file.seek(0)
+        return decode(file, *given)
+
+    monkeypatch.setattr(runs, "_decode", keep)
+    monkeypatch.setattr(runs.Runs, "run", lambda self, this, *given: asked.append(this) or run(self, this, *given))
+    return files, asked
+
+
+def samples_of(content: bytes) -> np.ndarray:
+    return soundfile.read(io.BytesIO(content), dtype="int16")[0]
+
+
+def record(watched, more: int = 0) -> list[str]:
+    """Records until words are shown, and some milliseconds more; gives those words."""
     page = watched.page
+    page.fill("#language", "en")
     page.click("#record")
     expect(page.locator("#status")).to_have_text("recording")
     expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
-    page.wait_for_timeout(6000)
+    page.fill("#context", "what is typed meanwhile is for later")
+    expect(page.locator("#with .word, #error:not([hidden])")).not_to_have_count(0, timeout=PATIENCE)
+    early = watched.words("with")
+    page.wait_for_timeout(more)
+    expect(page.locator("#status")).to_have_text("recording")
     page.click("#record")
-    expect(page.locator("#status")).to_have_text("ready to transcribe")
+    expect(page.locator("#status")).to_have_text(re.compile("done|failed"), timeout=PATIENCE)
+    expect(page.locator("#record")).to_have_attribute("aria-pressed", "false")
+    return early
+
+
+def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard, transcriber):
+    files, asked = heard
+    page = watched.page
+    page.fill("#context", CONTEXT)
+    page.fill("#phrases", "Ada, honey")
+    early = record(watched, 8000)
+    expect(page.locator("#status")).to_have_text("done")
+    shown = watched.words("with")
+    starts = page.locator("#with .word").evaluate_all("all => all.map(one => Number(one.dataset.start))")
+    pieces, told = list(files), f"{CONTEXT}\nnames: Ada, honey"
+    assert len(pieces) >= 3
+    assert {one.context for one in asked} == {told}
+    expected, began = [], 0.0
+    for piece in pieces:
+        found = transcriber.transcribe(piece, told, language="en", word_timestamps=True)
+        words = [word for segment in found.segments for word in segment.words]
+        expected += [(word.text.strip(), began + word.start) for word in words]
+        began += len(samples_of(piece)) / 16_000
+    assert shown == [word for word, _ in expected]
+    np.testing.assert_allclose(starts, [start for _, start in expected], atol=0.01)
+    assert early == shown[: len(early)]
+    assert len(early) < len(shown)
+    with page.expect_download() as download:
+        page.click(".save[data-format=json]")
+    saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [segment["id"] for segment in saved["segments"]] == list(range(len(saved["segments"])))
+    assert saved["text"].split() == "".join(segment["text"] for segment in saved["segments"]).split()
+    windows = saved["context_words"]["windows"]
+    ends = [one["start"] + len(one["others"]) * saved["context_words"]["column_seconds"] for one in windows]
+    assert all(end <= one["start"] + 0.1 for end, one in zip(ends, windows[1:], strict=False)), "none is counted twice"
+
+    watched.transcribe(CONTEXT)
+    expect(page.locator("#status")).to_have_text("done")
+    assert len(files) == len(pieces) + 1
+    whole = samples_of(files[-1])
+    np.testing.assert_array_equal(np.concatenate([*map(samples_of, pieces)]), whole, "nothing is lost or doubled")
+    for cut in np.cumsum([len(samples_of(piece)) for piece in pieces])[:-1]:
+        assert np.abs(whole[cut - 1600 : cut + 1600]).max() < 1000, "cut in pauses"
+    assert watched.words("with") == [
+        word.text.strip()
+        for segment in transcriber.transcribe(files[-1], told, language="en", word_timestamps=True).segments
+        for word in segment.words
+    ]
+
+
+def test_a_recording_survives_what_goes_wrong_meanwhile(watched):
+    page = watched.page
+    asked = []
+    error = json.dumps({"error": {"message": "broken", "type": "server_error", "param": None, "code": None}})
+
+    def refuse(route):
+        asked.append(route.request)
+        route.fulfill(status=500, content_type="application/json", body=error)
+
+    page.route("**/v1/audio/transcriptions", refuse)
+    record(watched, 4000)
+    expect(page.locator("#status")).to_have_text("failed")
+    expect(page.locator("#error")).to_have_text("broken")
+    assert len(asked) == 1
+    page.unroute("**/v1/audio/transcriptions")
+    watched.complaints.clear()
     watched.transcribe("")
     expect(page.locator("#status")).to_have_text("done")
     assert watched.words("with"), "the tones were heard"
+
+
+@pytest.mark.parametrize("sound", ["0", "Math.random() - 0.5", "Math.sin(i / 9) * (1.1 + Math.sin(i / 50000))"])
+def test_what_has_no_pauses_is_cut_all_the_same(watched, sound):
+    pieces = watched.page.evaluate(
+        f"""async () => {{
+            const {{ Pauses, BLOCK }} = await import("/static/pauses.js");
+            const pauses = new Pauses();
+            const cuts = [];
+            for (let i = 0; i < 16000 * 100; i += BLOCK) {{
+                cuts.push(pauses.add(Float32Array.from({{ length: BLOCK }}, (_, j) => ((i) => {sound})(i + j))));
+            }}
+            return [cuts.filter(Boolean), pauses.levels.length, cuts.length];
+        }}"""
+    )
+    cuts, left, blocks = pieces
+    assert sum(cuts) + left == blocks
+    assert max(*cuts, left) * 128 / 16_000 <= 25
+    assert min(cuts) * 128 / 16_000 > 2
 
 
 def test_files_that_only_the_browser_can_read(watched, server):

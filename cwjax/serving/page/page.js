@@ -1,5 +1,6 @@
 // The page: chooses or records sound, asks the API, shows what it answers.
 import { ApiError, models, transcribe } from "./ask.js";
+import { Live } from "./live.js";
 import { Result } from "./result.js";
 import { decoded, record } from "./sound.js";
 
@@ -20,6 +21,7 @@ function status(text) {
 }
 
 function fail(error) {
+  if (error.name === "AbortError") return;
   const text = error.name === "NotAllowedError" ? "the browser does not let this page use the microphone" : error.message;
   find("error").textContent = text;
   find("error").hidden = false;
@@ -29,14 +31,20 @@ function fail(error) {
   }
 }
 
-function take(chosen) {
-  if (!chosen) return;
+// Keeps a recording, or none.
+function hold(chosen) {
   file = chosen;
-  find("chosen").textContent = `${file.name}, ${(file.size / 1e6).toFixed(1)} MB`;
+  find("chosen").textContent = file ? `${file.name}, ${(file.size / 1e6).toFixed(1)} MB` : "None yet.";
   if (audio.src) URL.revokeObjectURL(audio.src);
-  audio.src = URL.createObjectURL(file);
-  audio.hidden = false;
-  find("go").disabled = false;
+  if (file) audio.src = URL.createObjectURL(file);
+  else audio.removeAttribute("src");
+  audio.hidden = !file;
+  find("go").disabled = !file;
+}
+
+function take(chosen) {
+  if (!chosen || running) return;
+  hold(chosen);
   find("error").hidden = true;
   find("result").hidden = true;
   status("ready to transcribe");
@@ -81,59 +89,75 @@ async function ask(signal) {
   }
 }
 
-async function run() {
-  if (!file || running) return;
-  running = new AbortController();
-  find("error").hidden = true;
+// Waits for a transcript, and tells how it ended.
+async function finish(work) {
   find("go").disabled = true;
   find("cancel").hidden = false;
-  status("sending");
   try {
-    result.show(await ask(running.signal));
+    await work;
     status("done");
     sessionStorage.setItem("key", find("key").value);
   } catch (error) {
     status(error.name === "AbortError" ? "stopped" : "failed");
-    if (error.name !== "AbortError") fail(error);
+    fail(error);
   } finally {
     running = null;
-    find("go").disabled = false;
+    find("go").disabled = find("file").disabled = false;
     find("cancel").hidden = true;
     find("progress").hidden = true;
   }
 }
 
-async function toggleRecording() {
+async function run() {
+  if (!file || running) return;
+  running = new AbortController();
+  find("file").disabled = true;
+  find("error").hidden = true;
+  status("sending");
+  await finish(ask(running.signal).then((answer) => result.show(answer)));
+}
+
+// While it is recorded, what is over is transcribed.
+async function startRecording() {
   const button = find("record");
-  if (stop) {
-    const done = stop;
-    stop = null;
-    button.textContent = "Record";
-    button.setAttribute("aria-pressed", "false");
-    find("level").hidden = true;
-    take(await done());
-    return;
-  }
-  button.disabled = true;
+  const heard = (loudness) => (find("level").value = loudness);
+  running = new AbortController();
   try {
     if (!navigator.mediaDevices) throw new Error("browsers record only over https, or from this machine itself");
-    stop = await record((loudness) => (find("level").value = loudness));
+    const live = new Live(fields(), find("key").value, running.signal, (answer) => result.show(answer));
+    const end = await record(heard, (piece, start) => live.add(piece, start).catch(fail));
+    hold(null);
+    stop = async () => {
+      hold(await end());
+      await finish(live.last);
+    };
+    find("file").disabled = true;
     find("error").hidden = true;
+    find("result").hidden = true;
     find("level").hidden = false;
     button.textContent = "Stop recording";
     button.setAttribute("aria-pressed", "true");
     status("recording");
   } catch (error) {
+    running = null;
     fail(error);
-  } finally {
-    button.disabled = false;
   }
+}
+
+async function stopRecording() {
+  const [button, done] = [find("record"), stop];
+  stop = null;
+  button.textContent = "Record";
+  button.setAttribute("aria-pressed", "false");
+  find("level").hidden = true;
+  status("transcribing the rest");
+  await done();
 }
 
 function save(format) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([result.file(format)], { type: "text/plain" }));
-  link.download = `${file.name.replace(/\.[^.]*$/, "")}.${format}`;
+  link.download = `${(file?.name ?? "recording").replace(/\.[^.]*$/, "")}.${format}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
@@ -160,7 +184,7 @@ find("context").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
 });
 find("cancel").addEventListener("click", () => running?.abort());
-find("record").addEventListener("click", toggleRecording);
+find("record").addEventListener("click", () => (stop ? stopRecording() : running || startRecording()));
 find("file").addEventListener("change", ({ target }) => take(target.files[0]));
 find("scale").addEventListener("input", ({ target }) => (find("scale-value").textContent = Number(target.value).toFixed(1)));
 find("key").addEventListener("change", () => introduce().catch(fail));

@@ -1,4 +1,6 @@
 // Sound in the browser: a recording from the microphone, and files that the server cannot read, as WAV at 16 kHz.
+import { BLOCK } from "./pauses.js";
+
 const RATE = 16000;
 
 export function wav(samples) {
@@ -32,11 +34,26 @@ export async function decoded(file) {
   return new File([wav(mix)], `${file.name}.wav`, { type: "audio/wav" });
 }
 
-// Records until `stop` is called, which gives a file. `heard` is told the loudness of every block.
-export async function record(heard) {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
+const seconds = (blocks) => (blocks * BLOCK) / RATE;
+
+function joined(blocks, name) {
+  const samples = new Float32Array(BLOCK * blocks.length);
+  blocks.forEach((block, place) => samples.set(block, BLOCK * place));
+  return new File([wav(samples)], name, { type: "audio/wav" });
+}
+
+// Records until `stop` is called, which gives a file. `heard` is told the loudness of every block, and `cut` is given
+// the recording piece by piece, with the second at which each begins, the last of them when it stops.
+export async function record(heard, cut) {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
   const context = new AudioContext({ sampleRate: RATE });
   const blocks = [];
+  let begun = 0; // blocks of pieces that are over
+  const end = (length) => {
+    const piece = blocks.slice(begun, begun + length);
+    if (piece.length || !begun) cut(joined(piece, "piece.wav"), seconds(begun));
+    begun += length;
+  };
   try {
     await context.audioWorklet.addModule("/static/recorder.js");
   } catch (error) {
@@ -44,20 +61,17 @@ export async function record(heard) {
     throw error;
   }
   const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
-  node.port.onmessage = ({ data }) => {
-    blocks.push(data);
-    heard(data.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+  node.port.onmessage = ({ data: { block, cut: length } }) => {
+    blocks.push(block);
+    heard(block.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+    if (length) end(length);
   };
   context.createMediaStreamSource(stream).connect(node);
   return async function stop() {
     stream.getTracks().forEach((track) => track.stop());
     await context.close();
-    const samples = new Float32Array(blocks.reduce((sum, block) => sum + block.length, 0));
-    let at = 0;
-    for (const block of blocks) {
-      samples.set(block, at);
-      at += block.length;
-    }
-    return new File([wav(samples)], "recording.wav", { type: "audio/wav" });
+    node.port.onmessage = null;
+    end(blocks.length - begun);
+    return joined(blocks, "recording.wav");
   };
 }
