@@ -46,6 +46,7 @@ from cwjax.serving.errors import ApiError
 from cwjax.serving.fields import read_fields
 from cwjax.serving.runs import Errand
 from cwjax.serving.streams import Deltas
+from cwjax.serving.warm_up import WarmUp
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -673,30 +674,81 @@ def test_a_graceful_end(transcriber, gate):
         assert not server.thread.is_alive()
 
 
-def test_warming_up(transcriber, monkeypatch):
-    go_on, warmed = threading.Event(), threading.Event()
-    from cwjax.serving import server as module
+def compiled(transcriber: Transcriber) -> list[int]:
+    programs = transcriber.programs
+    return [one._cache_size() for one in (programs._decode, programs._align, programs._encode, programs._language)]
 
-    def slowly(*given):
+
+def test_warming_up(folder, monkeypatch):
+    """First for a request alone, then, step by step and never beside a request, for the rest."""
+    transcriber = tone_model(folder / "cold")
+    first, go_on, steps = threading.Event(), threading.Event(), []
+    original, others = WarmUp.first, WarmUp.others
+
+    def slowly(self):
+        first.wait()
+        original(self)
+
+    def counted(self):
         go_on.wait()
-        original(*given)
-        warmed.set()
+        for step in others(self):
+            steps.append(compiled(transcriber))
+            yield step
 
-    original = module.warm_up
-    monkeypatch.setattr(module, "warm_up", slowly)
+    monkeypatch.setattr(WarmUp, "first", slowly)
+    monkeypatch.setattr(WarmUp, "others", counted)
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "context": "a talk"}
     with running(served(transcriber), Limits(batch_size=2), warm=True) as server:
         answer = httpx.get(f"{server.url}/health")
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
         assert post(server).json()["error"]["code"] == "warming_up"
-        go_on.set()
+        first.set()
         wait_for(lambda: httpx.get(f"{server.url}/health").status_code == 200)
-        assert warmed.is_set()
-        programs = transcriber.programs
-        sizes = [one._cache_size() for one in (programs._decode, programs._align, programs._encode)]
-        fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "context": "a talk"}
-        assert post(server, fields).status_code == 200
-        assert [one._cache_size() for one in (programs._decode, programs._align, programs._encode)] == sizes
+        assert not server.server.warmed.is_set()
+        ready = compiled(transcriber)
+        with contextlib.closing(socket.create_connection(server.place)) as uploading:
+            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            uploading.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+            wait_for(lambda: metric(server, "cwjax_requests_active") == 1)
+            go_on.set()
+            assert post(server, fields).status_code == 200
+            assert not server.server.warmed.wait(2)
+            assert len(steps) <= 1, "a request waits for one step at most"
+            assert compiled(transcriber)[1:] == ready[1:]
+        assert server.server.warmed.wait(60)
+        warm = compiled(transcriber)
+        assert warm[0] > ready[0]
+        for more in ({}, {"language": ""}, {"include[]": ["without_context", "context_words"]}):
+            assert post(server, fields | more).status_code == 200
+        assert compiled(transcriber) == warm
+
+
+def test_the_first_request_finds_its_programs(folder, monkeypatch):
+    transcriber = tone_model(folder / "cold too")
+    monkeypatch.setattr(WarmUp, "others", lambda self: iter(()))
+    monkeypatch.setattr("cwjax.inference.engine.needs_another_try", lambda *given: False)
+    with running(served(transcriber), warm=True) as server:
+        wait_for(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+        ready = compiled(transcriber)
+        assert min(ready) >= 1
+        fields = {"response_format": "verbose_json", "timestamp_granularities[]": "word", "language": ""}
+        for audio in (SHORT, LONG):
+            assert post(server, fields | {"context": "a talk"}, audio).status_code == 200
+        assert compiled(transcriber) == ready
+
+
+def test_a_failed_warm_up_is_no_end(transcriber, monkeypatch, caplog):
+    def failing(self):
+        raise ValueError("no")
+        yield
+
+    monkeypatch.setattr(WarmUp, "others", failing)
+    with running(served(transcriber), Limits(batch_size=1), warm=True) as server:
+        assert server.server.warmed.wait(60)
+        wait_for(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+        assert post(server).status_code == 200
+    assert "warming up failed" in caplog.text
 
 
 def test_hundreds_of_bad_requests(server, client, caplog):

@@ -73,7 +73,7 @@ def build_app(served: Served, limits: Limits, access: Access, state: State, with
     metrics = Metrics()
     served.transcriber.engine.on_batch = metrics.batch_windows.observe
     runs = Runs(served, limits.batch_size)
-    queue = Queue(PLACES * limits.batch_size, limits.queue, metrics)
+    queue = Queue(PLACES * limits.batch_size, limits.queue, state, metrics)
     desk = Desk(served, runs, queue, state, metrics, limits.upload_mb << 20, limits.minutes, limits.grace)
 
     async def models(_: Request) -> Response:

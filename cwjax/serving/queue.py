@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from cwjax.serving.errors import ApiError
 from cwjax.serving.metrics import Metrics
+from cwjax.serving.state import State
 
 SHORT_MINUTES = 10.0
 """Recordings up to this length have places of their own, so that none waits for hours of sound to be done."""
@@ -21,11 +22,12 @@ class Queue:
     Args:
         places: for short recordings, that are at work together.
         waiting: most requests beyond those.
+        state: counts those inside.
         metrics: are told how long requests wait.
     """
 
-    def __init__(self, places: int, waiting: int, metrics: Metrics):
-        self._most, self._places, self._inside = places + waiting, places, 0
+    def __init__(self, places: int, waiting: int, state: State, metrics: Metrics):
+        self._most, self._places, self._state = places + waiting, places, state
         self._short, self._long = asyncio.Semaphore(places), asyncio.Semaphore(LONG_PLACES)
         self._metrics = metrics
         self._usual = 1.0  # seconds that requests take
@@ -37,16 +39,16 @@ class Queue:
         Raises:
             ApiError: too many are waiting.
         """
-        if self._inside >= self._most:
-            seconds = min(LONGEST_RETRY, math.ceil(self._usual * self._inside / self._places))
+        if self._state.requests >= self._most:
+            seconds = min(LONGEST_RETRY, math.ceil(self._usual * self._state.requests / self._places))
             raise ApiError(429, "too many requests are waiting; try again later", "queue_full", retry_after=seconds)
-        self._inside += 1
+        self._state.requests += 1
         self._metrics.active.inc()
         began = time.monotonic()
         try:
             yield
         finally:
-            self._inside -= 1
+            self._state.requests -= 1
             self._metrics.active.dec()
             self._usual += 0.1 * (time.monotonic() - began - self._usual)
 

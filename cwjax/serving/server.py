@@ -11,9 +11,10 @@ import uvicorn
 
 from cwjax.errors import CwjaxError
 from cwjax.serving.app import Access, Limits, build_app
+from cwjax.serving.runs import Errand
 from cwjax.serving.served import Served
 from cwjax.serving.state import State
-from cwjax.serving.warm_up import warm_up
+from cwjax.serving.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,18 @@ class Server:
         limits: what it takes.
         access: who may ask.
         with_page: whether the page is served.
-        warm: whether to warm up first.
+        warm: whether to warm up: for one request first, for the rest while there are none.
+
+    Attributes:
+        ready: is set when requests are answered.
+        warmed: is set when nothing is left to warm up.
     """
 
     def __init__(self, served: Served, limits: Limits, access: Access, with_page: bool = True, warm: bool = True):
         self._served, self._limits, self._access = served, limits, access
         self._with_page, self._warm = with_page, warm
         self._stopped: Callable[[], None] | None = None
-        self.ready = threading.Event()
+        self.ready, self.warmed = threading.Event(), threading.Event()
 
     def run(self, listening: socket.socket) -> None:
         """Serves at a bound socket, until a signal or `stop`."""
@@ -80,12 +85,20 @@ class Server:
     async def _become_ready(self, state: State) -> None:
         try:
             if self._warm:
-                await asyncio.to_thread(warm_up, self._served, self._limits.batch_size)
-        except Exception:
-            log.exception("warming up failed; the first requests will take longer")
+                warm_up = WarmUp(self._served, self._limits.batch_size)
+                await asyncio.to_thread(warm_up.first)
+                others = Errand(warm_up.others(), self._end_warming, lambda: not state.requests)
+                self._served.transcriber.engine.add(others)
+        except Exception as error:
+            self._end_warming(error)
         state.ready = True
         self.ready.set()
         log.info("ready")
+
+    def _end_warming(self, error: BaseException | None) -> None:
+        if error is not None:
+            log.error("warming up failed; the first requests will take longer", exc_info=error)
+        self.warmed.set()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -12,6 +12,7 @@ class State:
 
     def __init__(self):
         self.ready = False
+        self.requests = 0  # at work or waiting
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
