@@ -199,8 +199,8 @@ def test_phrases_stand_where_they_were_heard(watched, transcriber, monkeypatch):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """The recordings that the server gets, as files, and what was asked."""
-    files, asked = [], []
+    """The recordings that the server gets, as files, and what it makes of them."""
+    files, results = [], []
     decode, run = runs._decode, runs.Runs.run
 
     def keep(file, *given):
@@ -208,9 +208,13 @@ def heard(monkeypatch):
         file.seek(0)
         return decode(file, *given)
 
+    async def note(*given):
+        results.append(await run(*given))
+        return results[-1]
+
     monkeypatch.setattr(runs, "_decode", keep)
-    monkeypatch.setattr(runs.Runs, "run", lambda self, this, *given: asked.append(this) or run(self, this, *given))
-    return files, asked
+    monkeypatch.setattr(runs.Runs, "run", note)
+    return files, results
 
 
 def samples_of(content: bytes) -> np.ndarray:
@@ -235,8 +239,8 @@ def record(watched, more: int = 0) -> list[str]:
     return early
 
 
-def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard, transcriber):
-    files, asked = heard
+def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard):
+    files, results = heard
     page = watched.page
     page.fill("#context", CONTEXT)
     page.fill("#phrases", "Ada, honey")
@@ -244,13 +248,11 @@ def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard,
     expect(page.locator("#status")).to_have_text("done")
     shown = watched.words("with")
     starts = page.locator("#with .word").evaluate_all("all => all.map(one => Number(one.dataset.start))")
-    pieces, told = list(files), f"{CONTEXT}\nnames: Ada, honey"
+    pieces = list(files)
     assert len(pieces) >= 3
-    assert {one.context for one in asked} == {told}
     expected, began = [], 0.0
-    for piece in pieces:
-        found = transcriber.transcribe(piece, told, language="en", word_timestamps=True)
-        words = [word for segment in found.segments for word in segment.words]
+    for piece, result in zip(pieces, results, strict=True):
+        words = [word for segment in result.transcript.segments for word in segment.words]
         expected += [(word.text.strip(), began + word.start) for word in words]
         began += len(samples_of(piece)) / 16_000
     assert shown == [word for word, _ in expected]
@@ -273,11 +275,9 @@ def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard,
     np.testing.assert_array_equal(np.concatenate([*map(samples_of, pieces)]), whole, "nothing is lost or doubled")
     for cut in np.cumsum([len(samples_of(piece)) for piece in pieces])[:-1]:
         assert np.abs(whole[cut - 1600 : cut + 1600]).max() < 1000, "cut in pauses"
-    assert watched.words("with") == [
-        word.text.strip()
-        for segment in transcriber.transcribe(files[-1], told, language="en", word_timestamps=True).segments
-        for word in segment.words
-    ]
+    assert {one.asked.context for one in results} == {f"{CONTEXT}\nnames: Ada, honey"}
+    words = [word.text.strip() for segment in results[-1].transcript.segments for word in segment.words]
+    assert watched.words("with") == words
 
 
 def test_a_recording_survives_what_goes_wrong_meanwhile(watched):
