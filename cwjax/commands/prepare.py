@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import logging
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,8 @@ from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.prepared.index import AudioFormat
 from cwjax.errors import CwjaxError
 from cwjax.files import local_path
+
+log = logging.getLogger(__name__)
 
 _LIMIT = "limit_"
 
@@ -47,6 +50,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="model directory that transcribes all; the character error rates of every utterance are kept, for "
         "training to leave out what was cut wrongly (data.max_cer, data.max_edge_cer)",
     )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("FORMAT", "DIR"),
+        help="also write it to a new folder as files of sound with lhotse's cuts (lhotse), NeMo's manifests (nemo) or "
+        "an audio folder of Hugging Face's datasets (hf)",
+    )
     limits = parser.add_argument_group(
         "limits", "By which articles are cut, in seconds unless said otherwise. Most matter for word times (swc) only."
     )
@@ -76,11 +86,15 @@ def _meanings() -> dict[str, str]:
 def run(options: argparse.Namespace) -> int:
     """Prepares, and gives the exit status."""
     from cwjax.data.prepared.build import prepare
+    from cwjax.data.prepared.exporting import ExportFormat, export
     from cwjax.evaluation.quality import score_corpus
     from cwjax.weights.model_directory import read_model_config
 
     if options.processes < 0:
         raise CwjaxError("--processes must not be negative")
+    form, folder = options.export or (None, None)
+    if form is not None and form not in get_args(ExportFormat):
+        raise CwjaxError(f"--export {form}: is no format; use one of {', '.join(get_args(ExportFormat))}")
     given = {
         name.removeprefix(_LIMIT): tuple(value) if isinstance(value, list) else value
         for name, value in vars(options).items()
@@ -92,4 +106,7 @@ def run(options: argparse.Namespace) -> int:
     corpus = prepare(options.corpus, options.root, options.output, limits, options.audio, options.processes)
     if options.score_with:
         score_corpus(corpus, options.score_with)
+    if form is not None:
+        counts = export(corpus, form, local_path(folder))
+        log.info("exported to %s: %s", folder, ", ".join(f"{count:,} {split}" for split, count in counts.items()))
     return 0
