@@ -597,7 +597,7 @@ def test_a_dictation_does_not_wait_for_a_long_recording(server, client, gate, mo
     monkeypatch.setattr("cwjax.serving.audio.SHORT_MINUTES", 0.5)
     fields = ONE_TRY | ({"chunking_strategy": chunking} if chunking else {})
     with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(ask, client, spoken(100), **fields)
+        long = pool.submit(ask, client, spoken(300 if chunking else 100), **fields)
         wait_for(lambda: len(gate.batches) == 1)
         dictation = pool.submit(ask, client, **ONE_TRY)
         wait_for(lambda: metric(server, "cwjax_queue_seconds_count") and metric(server, "cwjax_requests_active") == 2)
