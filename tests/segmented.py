@@ -1,12 +1,16 @@
-"""What an article of the Spoken Wikipedia gave, as segments."""
+"""Segments without a prepared corpus: what readers gave, and as a corpus has them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+
+import numpy as np
 
 from cwjax.data.corpora.reader import Reading
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import Article
 from cwjax.data.corpora.swc.segmentation import segment_article
+from cwjax.data.prepared.splits import SPLITS
 from cwjax.data.prepared.windows import gathered
 from cwjax.data.segment import Segment, latest_text, segment_of
 
@@ -42,3 +46,18 @@ def listed(reading: Reading) -> list[Segment]:
             segments.append(replace(segment, split=segment.split or reading.splits.get(article, "")))
             before = f"{before} {said.text}".strip()
     return segments
+
+
+class ListedSegments(list):
+    """Segments as a corpus has them, of a supervision each."""
+
+    @property
+    def begins(self) -> np.ndarray:
+        return np.arange(len(self))
+
+
+def supervisions_of(segments: Sequence[Segment]) -> np.ndarray:
+    """Of the corpus's table what says of which split and article segments are."""
+    articles = {name: number for number, name in enumerate(dict.fromkeys(one.article for one in segments))}
+    rows = [(SPLITS.index(one.split or "train"), articles[one.article]) for one in segments]
+    return np.array(rows, [("split", np.int8), ("article", np.int32)])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from segmented import ListedSegments, supervisions_of
 
 from cwjax.data.segment import ContextMaterial, Segment
 from cwjax.errors import CwjaxError
@@ -149,7 +150,8 @@ class Corpus:
     """In a prepared corpus's place."""
 
     def __init__(self, *segments: Segment):
-        self.segments = segments
+        self.segments = ListedSegments(segments)
+        self.supervisions = supervisions_of(segments)
 
     def audio(self, position: int) -> np.ndarray:
         return np.full(10 + position, 0.5, np.float32)

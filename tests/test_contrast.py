@@ -3,13 +3,14 @@
 from types import SimpleNamespace
 
 import numpy as np
+from segmented import ListedSegments
 
 from cwjax.data.segment import ContextMaterial, Segment
 from cwjax.evaluation.contrast import wrong_contexts
 from cwjax.evaluation.homophones import Homophones
 
 
-class CountedSegments(list):
+class CountedSegments(ListedSegments):
     """Segments that count how often one is read; each is of one supervision."""
 
     reads = 0
@@ -17,10 +18,6 @@ class CountedSegments(list):
     def __getitem__(self, place):
         self.reads += 1
         return super().__getitem__(place)
-
-    @property
-    def begins(self) -> np.ndarray:
-        return np.arange(len(self))
 
 
 def corpus_of(articles: int, segments: int) -> SimpleNamespace:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from segmented import ListedSegments, supervisions_of
 
 from cwjax.data.segment import ContextMaterial, Segment
 from cwjax.errors import CwjaxError
@@ -16,15 +17,6 @@ from cwjax.evaluation.evaluator import Evaluator, local_parameters
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Transcript
 from cwjax.inference.transcription import Event
-
-
-class ListedSegments(list):
-    """Segments of a supervision each."""
-
-    @property
-    def begins(self) -> np.ndarray:
-        return np.arange(len(self))
-
 
 SEGMENTS = [
     Segment(
@@ -69,7 +61,7 @@ def evaluate(
     said: list[str] = []
     corpus = SimpleNamespace(
         segments=ListedSegments(SEGMENTS),
-        supervisions=np.array([(0, number) for number in range(len(SEGMENTS))], [("split", int), ("article", int)]),
+        supervisions=supervisions_of(SEGMENTS),
         directory=tmp_path,
         audio=lambda position: np.full(100 + position, 0.1, np.float32),
     )

@@ -6,6 +6,7 @@ import random
 import sys
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -372,7 +373,7 @@ def a_model(width: int = WIDTH, seed: int = 0, dtype=np.float16):
     kernel = chance.normal(size=(width, width)).astype(np.float16).astype(dtype)
     parameters = {"audio_encoder": {"conv1": {"kernel": kernel}, "positions": chance.normal(size=3)}}
     config = SimpleNamespace(whisper=SimpleNamespace(d_model=width))
-    return SimpleNamespace(params=parameters, config=config, source=SimpleNamespace(place="a model"))
+    return SimpleNamespace(params=parameters, config=config, source=SimpleNamespace(place=Path("a model")))
 
 
 def test_hash_of_an_encoder():
