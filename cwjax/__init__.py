@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cwjax.inference.transcript import Segment, Transcript, Word
     from cwjax.model import Model, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "DecodingOptions": "cwjax.inference.options",
