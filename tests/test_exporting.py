@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from cwjax.cli import main
+from cwjax.data.prepared import shards
 from cwjax.data.prepared.build import prepare
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.data.prepared.exporting import export
@@ -94,3 +95,20 @@ def test_a_damaged_corpus_leaves_no_half_of_an_export(corpus: PreparedCorpus, tm
     with pytest.raises(CwjaxError):
         export(PreparedCorpus.read(damaged), "hf", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_recording_that_is_too_long_leaves_nothing_in_the_shard(tmp_path: Path, monkeypatch) -> None:
+    lhotse = pytest.importorskip("lhotse", reason="lhotse is not installed")
+    rows = []
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.full(32_000, 0.25), 16_000)
+        rows.append({"audio": f"{name}.wav", "text": f"{name} is said"})
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    decode = shards._decode
+    # A WAV of more than 4 GiB holds fewer samples than were written.
+    monkeypatch.setattr(shards, "_decode", lambda path, *given: decode(path, *given) + (path.name == "a.wav"))
+    prepared = prepare("manifest", tmp_path, tmp_path / "out")
+    assert "a.wav: is too long for a WAV" in str(json.loads((tmp_path / "out/report.json").read_text())["failures"])
+    assert [one.text for one in prepared.segments] == ["b is said"]
+    (cut,) = lhotse.CutSet.from_shar(in_dir=tmp_path / "out/shards")
+    assert cut.load_audio().shape == (1, 32_000)

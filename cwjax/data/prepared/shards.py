@@ -214,12 +214,12 @@ class _ShardWriter:
         path = self._task.root / track.audio
         with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._aside.parent) as sound:
             samples = _decode(path, track.channel, sound, self._task.audio)
+            if self._task.audio == "pcm16" and sound.seek(0, os.SEEK_END) != WAV_HEADER + 2 * samples:
+                raise CwjaxError(f"{path}: is too long for a WAV; keep it as FLAC (--audio flac)")
             track = _inside(path, track, samples)
             number = self.summary.recordings
             name = f"{self._task.number:06d}-{number:05d}-{re.sub(r'[^0-9A-Za-z_-]+', '_', path.stem)[:40]}"
             size, checksum = self._add_file(f"{name}.{ENDINGS[self._task.audio]}", sound)
-        if self._task.audio == "pcm16" and size != WAV_HEADER + 2 * samples:
-            raise CwjaxError(f"{path}: is too long for a WAV; keep it as FLAC (--audio flac)")
         offset = self._tar.offset - -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         recording = Recording(name, SAMPLING_RATE, samples)
         self._add_file(f"{name}.json", io.BytesIO(json.dumps(recording.as_dict()).encode()))
