@@ -7,6 +7,7 @@ writes them, in Parquet or Arrow. An archive's list of members and a table's las
 import io
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -83,6 +84,17 @@ def tar_members(path: Path) -> dict[str, tuple[int, int]]:
         if not members:
             raise CwjaxError(f"{path}: cannot be read as a tar file ({error}); if it is compressed, unzip it") from None
     return members
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether a tar file lacks the empty block behind its last member: members may be lost with it."""
+    with tarfile.open(path, "r:") as archive, suppress(tarfile.ReadError):
+        for _ in archive:
+            pass
+    end = archive.offset
+    with path.open("rb") as file:
+        file.seek(end)
+        return file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
 
 
 def table_groups(path: Path, columns: list[str] | None = None) -> Iterator[Any]:

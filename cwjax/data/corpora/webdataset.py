@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from cwjax.data.audio.members import open_sound_file, tar_members
+from cwjax.data.audio.members import is_cut_short, open_sound_file, tar_members
 from cwjax.data.corpora.listed_utterances import ListedArticle, as_one_reading
 from cwjax.data.corpora.manifest import SPLITS, named, utterance
 from cwjax.data.corpora.reader import Reading, Unit
@@ -71,6 +71,10 @@ def articles(root: Path) -> Iterator[Unit]:
             continue
         if others:
             yield Unit(f"{place.as_posix()}: others", (), f"{path}: {others} names have no audio or no text beside it")
+        if is_cut_short(path):
+            last = next(reversed(tar_members(path)), "nothing")
+            reason = f"{path}: ends after {last}, without the mark of its end; fetch it again"
+            yield Unit(f"{place.as_posix()}: the rest", (), reason)
         rest, first = iter(samples), 0
         while some := tuple(islice(rest, SAMPLES_PER_UNIT)):
             audio = tuple((place / sample["audio"]).as_posix() for sample in some)
