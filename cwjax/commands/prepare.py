@@ -86,7 +86,7 @@ def _meanings() -> dict[str, str]:
 def run(options: argparse.Namespace) -> int:
     """Prepares, and gives the exit status."""
     from cwjax.data.prepared.build import prepare
-    from cwjax.data.prepared.exporting import ExportFormat, export
+    from cwjax.data.prepared.exporting import ExportFormat, export, require_new
     from cwjax.evaluation.quality import score_corpus
     from cwjax.weights.model_directory import read_model_config
 
@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     form, folder = options.export or (None, None)
     if form is not None and form not in get_args(ExportFormat):
         raise CwjaxError(f"--export {form}: is no format; use one of {', '.join(get_args(ExportFormat))}")
+    if folder is not None:
+        require_new(local_path(folder))  # before the work of hours
     given = {
         name.removeprefix(_LIMIT): tuple(value) if isinstance(value, list) else value
         for name, value in vars(options).items()

@@ -42,8 +42,7 @@ def export(corpus: PreparedCorpus, form: ExportFormat, output: Path) -> dict[str
     Raises:
         CwjaxError: the folder exists or cannot be written, or the corpus is damaged.
     """
-    if output.exists():
-        raise CwjaxError(f"{output}: exists; name a new folder for the export, or delete it")
+    require_new(output)
     aside = output.with_name(f".{output.name}.cwjax-partial")
     counts = dict.fromkeys(SPLITS, 0)
     try:
@@ -63,6 +62,12 @@ def export(corpus: PreparedCorpus, form: ExportFormat, output: Path) -> dict[str
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return {split: count for split, count in counts.items() if count}
+
+
+def require_new(output: Path) -> None:
+    """Raises CwjaxError if the folder of an export exists."""
+    if output.exists():
+        raise CwjaxError(f"{output}: exists; name a new folder for the export, or delete it")
 
 
 Write = Callable[[PreparedCorpus, int, str, Cut], None]
