@@ -232,10 +232,6 @@ def test_what_an_extra_brings_is_named(smallest, copy, tmp_path):
     transcribe = ["transcribe", sound, "--output-dir", tmp_path, "--model"]
     assert run(*transcribe, smallest)[0] == 0
     told = "cwjax: error: {} needs the package {}, not installed here: pip install 'cwjax[{}]'"
-    assert run(*transcribe, smallest, "--explain", "--context", "a sail") == (
-        1,
-        told.format("--explain", "matplotlib", "charts"),
-    )
     assert run("train", "--config", "configs/demo.py") == (1, told.format("train", "tyro", "train"))
     assert run("prepare", "--help") == (1, told.format("prepare", "langcodes", "prepare"))
     (copy / "tokenizer/tokenizer.json").rename(copy / "tokenizer/vocab.json")

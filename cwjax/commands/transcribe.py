@@ -23,7 +23,6 @@ from cwjax.commands.progress import AudioProgress, clock
 from cwjax.commands.terminal import InOrder, printable, say_error
 from cwjax.commands.transcribe_options import decoding_options, parse_options, subtitle_layout
 from cwjax.errors import CwjaxError
-from cwjax.extras import require_package
 from cwjax.files import write_text
 from cwjax.inference.options import NO_SPOTTER, DecodingOptions
 from cwjax.inference.transcript import Segment, Transcript, Word
@@ -86,8 +85,6 @@ class TranscribeCommand:
         self._decoding, self._layout = decoding_options(options), subtitle_layout(options)
         _check(options)
         _check_live(options)
-        if options.explain:
-            require_package("matplotlib", "--explain")
         context = _common_context(options)
         self._outputs = Outputs(Path(options.output_dir), [*options.output_format, *["html"] * options.explain])
         self._live: Any = None

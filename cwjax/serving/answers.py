@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cwjax.data.examples.whisper_tokens import language_names
-from cwjax.evaluation.explanation import COLUMN_SECONDS, POSITIONS_PER_SECOND, Explanation
+from cwjax.evaluation.answer_values import (
+    context_word_values,
+    phrase_values,
+    segment_values,
+    text_and_words,
+    text_of,
+    words_of,
+)
+from cwjax.evaluation.explanation import POSITIONS_PER_SECOND, Explanation
 from cwjax.inference.transcript import Segment, Transcript, Word
 from cwjax.inference.writers import FORMATS, SubtitleLayout
 from cwjax.serving.fields import Asked
-
-DIGITS = 4
-"""Significant ones of influences."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,6 @@ class Result:
     transcript: Transcript
     without: Transcript | None = None
     explanation: Explanation | None = None
-
-
-def text_of(segments: Sequence[Segment]) -> str:
-    """The text of segments, of which that of the first begins without a space."""
-    return "".join(segment.text for segment in segments).strip()
 
 
 def body(result: Result) -> tuple[str, str]:
@@ -72,37 +70,17 @@ def times(result: Result) -> dict[str, Any]:
     return found
 
 
-def segment_values(segment: Segment) -> dict[str, Any]:
-    """A segment under OpenAI's ten keys."""
-    values = segment.to_dict()
-    values.pop("words", None)
-    return {name: _number(value) for name, value in values.items()}
-
-
-def words_of(transcript: Transcript) -> list[dict[str, Any]]:
-    """Words with their times, without the spaces around them."""
-    return [
-        {"word": word.text.strip(), "start": word.start, "end": word.end}
-        for segment in transcript.segments
-        for word in segment.words or ()
-        if word.text.strip()
-    ]
-
-
 def extras(result: Result) -> dict[str, Any]:
     """What only we have: phrases that were heard, and what was asked for by `include[]`."""
     found: dict[str, Any] = {}
     if result.asked.options.phrases or result.transcript.phrases:
-        found["phrases"] = [
-            {"phrase": one.text, "start": one.start, "end": one.end, "probability": one.probability}
-            for one in result.transcript.phrases
-        ]
+        found["phrases"] = phrase_values(result.transcript.phrases)
     if "logprobs" in result.asked.include:
         found["logprobs"] = logprobs(result.transcript.segments)
     if result.without is not None:
-        found["without_context"] = {"text": text_of(result.without.segments), "words": words_of(result.without)}
+        found["without_context"] = text_and_words(result.without)
     if result.explanation is not None:
-        found["context_words"] = _context_words(result.explanation)
+        found["context_words"] = context_word_values(result.explanation)
     return found
 
 
@@ -133,28 +111,3 @@ def done_event(result: Result) -> dict[str, Any]:
     }
     text = text_of(transcript.segments)
     return {"type": "transcript.text.done", "text": text, "usage": usage, **times(result), **extras(result)}
-
-
-def _context_words(explanation: Explanation) -> dict[str, Any]:
-    """How far each word of the context moved each column of sound, summed over layers."""
-    windows = [
-        {
-            "start": window.start,
-            "words": list(window.words),
-            "influence": _rounded(window.influence.sum(axis=0)),
-            "others": _rounded(window.others.sum(axis=0)),
-        }
-        for window in explanation.windows
-    ]
-    return {"words": list(explanation.words), "column_seconds": COLUMN_SECONDS, "windows": windows}
-
-
-def _rounded(values: np.ndarray) -> Any:
-    """Values as lists of numbers that are short as JSON."""
-    short = np.array([float(f"{value:.{DIGITS}g}") for value in values.ravel()])
-    return short.reshape(values.shape).tolist()
-
-
-def _number(value: Any) -> Any:
-    """JSON has no infinities."""
-    return 0.0 if isinstance(value, float) and not math.isfinite(value) else value

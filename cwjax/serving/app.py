@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from cwjax.pages import STATIC
 from cwjax.serving.audio import AudioEndpoint, Desk
 from cwjax.serving.errors import ApiError, internal_error
 from cwjax.serving.fields import unknown_model
@@ -108,7 +109,7 @@ def build_app(served: Served, limits: Limits, access: Access, state: State, with
 def page_routes() -> list[Route]:
     """The page and its files, which are read once."""
     routes = []
-    for file in sorted(PAGE.iterdir()):
+    for file in sorted([*PAGE.iterdir(), *STATIC.iterdir()]):
         if file.suffix in KINDS:
             address = "/" if file.name == "index.html" else f"/static/{file.name}"
             routes.append(Route(address, _file(file.read_bytes(), KINDS[file.suffix])))

@@ -1,17 +1,18 @@
 // The page: chooses or records sound, asks the API, shows what it answers.
 import { ApiError, models, transcribe } from "./ask.js";
 import { Live } from "./live.js";
-import { Result } from "./result.js";
-import { decoded, record } from "./sound.js";
+import { decoded, record, waveform } from "./sound.js";
+import { TranscriptView } from "./transcript.js";
 
 const EXAMPLES = [
   "A yacht race on the open sea.",
   "A shop where everything must go at half price.",
   "A walk in the forest; names: Ada, Bo.",
 ];
+const DRAWN = 900; // seconds of a recording whose waveform is drawn: the browser decodes it into memory
 const find = (id) => document.getElementById(id);
 const audio = find("audio");
-const result = new Result(audio);
+const view = new TranscriptView(find("result"), audio);
 let file = null;
 let running = null;
 let stop = null;
@@ -108,13 +109,26 @@ async function finish(work) {
   }
 }
 
+function show(answer, context) {
+  view.show(answer, { name: file?.name ?? "recording", context });
+  find("result").hidden = false;
+}
+
+// The waveform of the recording that is shown, if the browser can read it.
+async function draw(sound) {
+  const found = view.seconds > DRAWN ? null : await waveform(sound).catch(() => null);
+  if (found && sound === file && !find("result").hidden) view.draw(found);
+}
+
 async function run() {
   if (!file || running) return;
   running = new AbortController();
   find("file").disabled = true;
   find("error").hidden = true;
   status("sending");
-  await finish(ask(running.signal).then((answer) => result.show(answer)));
+  const context = find("context").value;
+  await finish(ask(running.signal).then((answer) => show(answer, context)));
+  await draw(file);
 }
 
 // While it is recorded, what is over is transcribed.
@@ -124,12 +138,14 @@ async function startRecording() {
   running = new AbortController();
   try {
     if (!navigator.mediaDevices) throw new Error("browsers record only over https, or from this machine itself");
-    const live = new Live(fields(), find("key").value, running.signal, (answer) => result.show(answer));
+    const context = find("context").value;
+    const live = new Live(fields(), find("key").value, running.signal, (answer) => show(answer, context));
     const end = await record(heard, (piece, start) => live.add(piece, start).catch(fail));
     hold(null);
     stop = async () => {
       hold(await end());
       await finish(live.last);
+      await draw(file);
     };
     find("file").disabled = true;
     find("error").hidden = true;
@@ -152,14 +168,6 @@ async function stopRecording() {
   find("level").hidden = true;
   status("transcribing the rest");
   await done();
-}
-
-function save(format) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([result.file(format)], { type: "text/plain" }));
-  link.download = `${(file?.name ?? "recording").replace(/\.[^.]*$/, "")}.${format}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 async function introduce() {
@@ -188,9 +196,6 @@ find("record").addEventListener("click", () => (stop ? stopRecording() : running
 find("file").addEventListener("change", ({ target }) => take(target.files[0]));
 find("scale").addEventListener("input", ({ target }) => (find("scale-value").textContent = Number(target.value).toFixed(1)));
 find("key").addEventListener("change", () => introduce().catch(fail));
-for (const button of document.querySelectorAll(".save")) {
-  button.addEventListener("click", () => save(button.dataset.format));
-}
 const drop = find("drop");
 for (const kind of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(kind, (event) => {

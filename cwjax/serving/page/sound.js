@@ -2,6 +2,7 @@
 import { BLOCK } from "./pauses.js";
 
 const RATE = 16000;
+const COLUMN = 200; // samples of a column of a waveform, at half that rate
 
 export function wav(samples) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
@@ -24,14 +25,32 @@ export function wav(samples) {
   return new Blob([view], { type: "audio/wav" });
 }
 
-// A file that the browser can decode, its channels mixed.
-export async function decoded(file) {
-  const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
+// The samples of a file that the browser can decode, its channels mixed.
+async function samplesOf(file, rate) {
+  const sound = await new OfflineAudioContext(1, 1, rate).decodeAudioData(await file.arrayBuffer());
   const mix = new Float32Array(sound.length);
   for (let channel = 0; channel < sound.numberOfChannels; channel++) {
     sound.getChannelData(channel).forEach((value, place) => (mix[place] += value / sound.numberOfChannels));
   }
-  return new File([wav(mix)], `${file.name}.wav`, { type: "audio/wav" });
+  return mix;
+}
+
+export async function decoded(file) {
+  return new File([wav(await samplesOf(file, RATE))], `${file.name}.wav`, { type: "audio/wav" });
+}
+
+// Lowest and highest sample of every column, in 127ths of the loudest.
+export async function waveform(file) {
+  const samples = await samplesOf(file, RATE / 2);
+  const [low, high] = [[], []];
+  for (let at = 0; at < samples.length; at += COLUMN) {
+    const column = samples.subarray(at, at + COLUMN);
+    low.push(column.reduce((one, other) => Math.min(one, other)));
+    high.push(column.reduce((one, other) => Math.max(one, other)));
+  }
+  const loudest = [...low, ...high].reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
+  const scaled = (values) => values.map((value) => Math.round((127 * value) / loudest));
+  return { seconds: (2 * COLUMN) / RATE, low: scaled(low), high: scaled(high) };
 }
 
 const seconds = (blocks) => (blocks * BLOCK) / RATE;
