@@ -24,12 +24,12 @@ def launched(*arguments: str) -> Iterator[Browser]:
         browser.close()
 
 
-def shown(page: Page) -> dict[str, object]:
+def view_of(page: Page) -> dict[str, object]:
     """What the view of a transcript shows, all of its rows drawn."""
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     return page.evaluate(
         """() => {
-            const text = (one) => one.innerText.replace(/\\s+/g, " ").trim();
+            const text = (one) => one.textContent.replace(/\\s+/g, " ").trim();
             const found = {};
             for (const id of ["headline", "without", "with", "used", "strongest", "shares", "heard", "changes"]) {
                 found[id] = text(document.getElementById(id));

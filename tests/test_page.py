@@ -14,11 +14,13 @@ import soundfile
 
 for package in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(package, reason=f"the page's tests need {package}: pip install 'cwjax[test]'")
-from browsing import is_dark, launched, sticks_out
+from browsing import is_dark, launched, sticks_out, view_of
 from playwright.sync_api import Page, expect
 from served import let_spot, running, served, spoken, tone_model, wav
 
+from cwjax.evaluation.explanation_page import explanation_page
 from cwjax.inference.writers import FORMATS, SubtitleLayout
+from cwjax.pages import audio_uri
 from cwjax.serving import runs
 from cwjax.serving.app import Access
 
@@ -206,6 +208,32 @@ def heard(monkeypatch):
     monkeypatch.setattr(runs, "_decode", keep)
     monkeypatch.setattr(runs.Runs, "run", note)
     return files, results
+
+
+def test_the_page_of_an_explanation_shows_the_same(watched, heard, browser, tmp_path):
+    page = watched.page
+    watched.choose()
+    watched.transcribe(CONTEXT)
+    expect(page.locator(".row .wave path")).to_have_count(2)
+    _, (result,) = heard
+    samples = samples_of(SOUND) / np.float32(32768)
+    told = result.transcript, result.without, result.explanation
+    path = tmp_path / "talk.html"
+    path.write_text(explanation_page("talk.wav", audio_uri(samples), samples, *told), encoding="utf-8")
+    context = browser.new_context()
+    other = context.new_page()
+    other.goto(path.as_uri())
+    ours, theirs = view_of(page), view_of(other)
+    assert ours.pop("rows") == [row.replace("layer by layer ", "") for row in theirs.pop("rows")]
+    assert ours == theirs
+    assert len(ours["maps"]) == 2
+    assert ours["marked"]
+    waves = [
+        np.array([float(number) for number in re.findall(r"[\d.]+", one.get_attribute("d"))])
+        for one in (page.locator(".wave path").first, other.locator(".wave path").first)
+    ]
+    np.testing.assert_allclose(*waves, atol=6, err_msg="of 60; the browser's is of half the sampling rate")
+    context.close()
 
 
 def samples_of(content: bytes) -> np.ndarray:

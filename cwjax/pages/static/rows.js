@@ -27,9 +27,9 @@ export class Rows {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     this.pen = document.createElement("canvas").getContext("2d");
     this.pen.font = `${0.88 * rem}px ${getComputedStyle(this.root).fontFamily}`;
-    this.width = (text) => Math.min(SECONDS, ((this.pen.measureText(text).width + 0.6 * rem) * SECONDS) / (LANE * rem));
+    this.width = (text) => Math.min(SECONDS, ((this.pen.measureText(text).width + 0.5 * rem) * SECONDS) / (LANE * rem));
     const heights = (this.sections ?? []).map(({ offsetHeight }) => `${offsetHeight}px`);
-    this.rows = Array.from({ length: Math.ceil(this.seconds / SECONDS - 1e-6) }, (_, place) => {
+    this.rows = Array.from({ length: Math.max(1, Math.ceil(this.seconds / SECONDS - 0.02)) }, (_, place) => {
       const [from, to] = [place * SECONDS, Math.min((place + 1) * SECONDS, this.seconds)];
       return { from, to, words: [], phrases: [], span: `${moment(from)} to ${moment(to)}` };
     });
@@ -119,8 +119,10 @@ export class Rows {
       if (window.start >= to || window.start + window.others.length * this.influence.seconds <= from) continue;
       places.forEach((place, y) => {
         values(window)[window.words.indexOf(place)]?.forEach((value, column) => {
+          const cell = [Math.round(100 * (window.start - from)) + wide * column, y, wide, 1];
           pen.globalAlpha = Math.min(value / scale, 1);
-          pen.fillRect(Math.round(100 * (window.start - from)) + wide * column, y, wide, 1);
+          pen.clearRect(...cell); // of the window before, which may end within its last column
+          pen.fillRect(...cell);
         });
       });
     }
