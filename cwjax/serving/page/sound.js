@@ -2,7 +2,7 @@
 import { BLOCK } from "./pauses.js";
 
 const RATE = 16000;
-const COLUMN = 200; // samples of a column of a waveform, at half that rate
+const COLUMN = 400; // samples of a column of a waveform
 
 export function wav(samples) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
@@ -26,8 +26,8 @@ export function wav(samples) {
 }
 
 // The samples of a file that the browser can decode, its channels mixed.
-async function samplesOf(file, rate) {
-  const sound = await new OfflineAudioContext(1, 1, rate).decodeAudioData(await file.arrayBuffer());
+async function samplesOf(file) {
+  const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await file.arrayBuffer());
   const mix = new Float32Array(sound.length);
   for (let channel = 0; channel < sound.numberOfChannels; channel++) {
     sound.getChannelData(channel).forEach((value, place) => (mix[place] += value / sound.numberOfChannels));
@@ -36,12 +36,12 @@ async function samplesOf(file, rate) {
 }
 
 export async function decoded(file) {
-  return new File([wav(await samplesOf(file, RATE))], `${file.name}.wav`, { type: "audio/wav" });
+  return new File([wav(await samplesOf(file))], `${file.name}.wav`, { type: "audio/wav" });
 }
 
 // Lowest and highest sample of every column, in 127ths of the loudest.
 export async function waveform(file) {
-  const samples = await samplesOf(file, RATE / 2);
+  const samples = await samplesOf(file);
   const [low, high] = [[], []];
   for (let at = 0; at < samples.length; at += COLUMN) {
     const column = samples.subarray(at, at + COLUMN);
@@ -50,7 +50,7 @@ export async function waveform(file) {
   }
   const loudest = [...low, ...high].reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
   const scaled = (values) => values.map((value) => Math.round((127 * value) / loudest));
-  return { seconds: (2 * COLUMN) / RATE, low: scaled(low), high: scaled(high) };
+  return { seconds: COLUMN / RATE, low: scaled(low), high: scaled(high) };
 }
 
 const seconds = (blocks) => (blocks * BLOCK) / RATE;
