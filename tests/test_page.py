@@ -345,6 +345,31 @@ def test_what_has_no_pauses_is_cut_all_the_same(watched, sound):
     assert min(cuts) * 128 / 16_000 > 2
 
 
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [([" Hello there.", "", " And on."], "Hello there. And on."), (["你好", "，世界", ""], "你好，世界")],
+)
+def test_pieces_are_joined_as_their_language_is_written(watched, pieces, whole):
+    joined = watched.page.evaluate(
+        """async (pieces) => {
+            const { Live } = await import("/static/live.js");
+            const answer = (text) => ({
+                type: "transcript.text.done", text: text.trim(), words: [], usage: {},
+                segments: text ? [{ text, start: 0, end: 1, seek: 0 }] : [],
+                without_context: { text: text.trim(), words: [] }, context_words: { words: [], windows: [] },
+            });
+            const left = pieces.map((text) => `data: ${JSON.stringify(answer(text))}\n\n`);
+            window.fetch = async () => new Response(left.shift());
+            let told;
+            const live = new Live([], "", new AbortController().signal, (one) => (told = one));
+            for (const place of pieces.keys()) await live.add(new File([], "piece.wav"), 10 * place);
+            return [told.text, told.without_context.text];
+        }""",
+        pieces,
+    )
+    assert joined == [whole, whole]
+
+
 def test_files_that_only_the_browser_can_read(watched, server):
     """The server refuses the first, which the browser then sends as WAV."""
     page = watched.page

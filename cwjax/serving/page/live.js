@@ -36,10 +36,14 @@ function moved(answer, start) {
   };
 }
 
+// What stands before the text of a piece that is not the first; languages without spaces have none.
+const space = ({ segments: [first] }) => (first && !first.text.startsWith(" ") ? "" : " ");
+
 // Answers to pieces as one to the whole.
 function joined(pieces) {
   const all = (of) => pieces.flatMap((piece) => of(piece) ?? []);
-  const text = (of) => pieces.map((piece) => of(piece).text).filter(Boolean).join(" ");
+  const text = (of) =>
+    pieces.reduce((before, piece) => before + (before && of(piece).text && space(piece)) + of(piece).text, "");
   const total = (name) => pieces.reduce((sum, { usage }) => sum + usage[name], 0);
   const [{ usage, context_words: context, phrases, ...rest }] = pieces;
   return {
