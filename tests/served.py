@@ -73,7 +73,7 @@ def running(model: Served, limits: Limits | None = None, access: Access | None =
     thread.start()
     try:
         if server.ready.wait(0 if others.get("warm") else 60):
-            wait_for(lambda: _answers(listening.getsockname()))
+            wait_for(lambda: answers(listening.getsockname()))
         yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", server, thread)
     finally:
         server.stop()
@@ -81,7 +81,7 @@ def running(model: Served, limits: Limits | None = None, access: Access | None =
         listening.close()
 
 
-def _answers(place: tuple[str, int]) -> bool:
+def answers(place: tuple[str, int]) -> bool:
     try:
         socket.create_connection(place, 1).close()
     except OSError:

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-for package in ("starlette", "uvicorn", "python_multipart", "prometheus_client", "openai", "httpx"):
+for package in ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client", "openai", "httpx"):
     pytest.importorskip(package, reason=f"the server's tests need {package}: pip install 'cwjax[test]'")
 
 import httpx
@@ -735,6 +735,24 @@ def test_the_first_request_finds_its_programs(folder, monkeypatch):
         for audio in (SHORT, LONG):
             assert post(server, fields | {"context": "a talk"}, audio).status_code == 200
         assert compiled(transcriber) == ready
+
+
+def test_no_request_waits_for_the_warm_up(transcriber, monkeypatch):
+    began, go_on = threading.Event(), threading.Event()
+
+    def slowly(self):
+        began.set()
+        go_on.wait()
+        yield
+
+    monkeypatch.setattr(WarmUp, "first", lambda self: None)
+    monkeypatch.setattr(WarmUp, "others", slowly)
+    with running(served(transcriber), warm=True) as server:
+        try:
+            began.wait()
+            assert post(server).status_code == 200
+        finally:
+            go_on.set()
 
 
 def test_a_failed_warm_up_is_no_end(transcriber, monkeypatch, caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 from cwjax.errors import CwjaxError
 from cwjax.extras import require_package
 
-PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client")
 KEY_VARIABLE = "CWJAX_API_KEY"
 
 

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from cwjax.pages import STATIC
@@ -18,12 +18,13 @@ from cwjax.serving.fields import unknown_model
 from cwjax.serving.guard import Guard
 from cwjax.serving.metrics import CONTENT_TYPE, Metrics
 from cwjax.serving.queue import Queue
+from cwjax.serving.realtime import RealtimeEndpoint
 from cwjax.serving.runs import Runs
 from cwjax.serving.served import Served
 from cwjax.serving.state import State
 
 PLACES = 2
-"""Short recordings at work for each window of a batch, so that windows that can share one are found."""
+"""Short recordings at work, and sessions, for each window of a batch, so that windows that can share one are found."""
 PAGE = Path(__file__).with_name("page")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 SECURITY = {
@@ -96,6 +97,7 @@ def build_app(served: Served, limits: Limits, access: Access, state: State, with
     routes = [
         Route("/v1/audio/transcriptions", AudioEndpoint(desk, "transcribe"), methods=["POST"]),
         Route("/v1/audio/translations", AudioEndpoint(desk, "translate"), methods=["POST"]),
+        WebSocketRoute("/v1/realtime", RealtimeEndpoint(desk, PLACES * limits.batch_size)),
         Route("/v1/models", models),
         Route("/v1/models/{id:path}", model),
         Route("/health", health),

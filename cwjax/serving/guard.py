@@ -10,10 +10,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cwjax.serving.errors import ApiError
-from cwjax.serving.replies import refuse, reply
+from cwjax.serving.replies import refuse, refuse_handshake, reply
 
 METHODS, HEADERS = "GET, POST, OPTIONS", "authorization, content-type"
 """What pages of other sites that are allowed may use."""
+KEY = "openai-insecure-api-key."
+"""Begins the subprotocol by which browsers, whose websockets have no headers, bring their key."""
 
 
 class Guard:
@@ -38,32 +40,34 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         headers = Headers(scope=scope)
         origin = headers.get("origin", "").lower()
         try:
-            self._check(scope["path"], headers, origin)
+            self._check(scope, headers, origin)
         except ApiError as error:
+            if scope["type"] == "websocket":
+                await refuse_handshake(send, error)
+                return
             await refuse(receive, self._told(send, origin), error)
             return
-        if scope["method"] == "OPTIONS" and origin in self._origins:
+        if scope.get("method") == "OPTIONS" and origin in self._origins:
             allowed = {"access-control-allow-methods": METHODS, "access-control-allow-headers": HEADERS}
             await reply(self._told(send, origin), 200, b"", "text/plain", {**allowed, "access-control-max-age": "600"})
             return
         await self._app(scope, receive, self._told(send, origin))
 
-    def _check(self, path: str, headers: Headers, origin: str) -> None:
+    def _check(self, scope: Scope, headers: Headers, origin: str) -> None:
         host = headers.get("host", "")
         if self._key is None and not self._is_own(host):
             raise ApiError(403, "the server does not answer to this Host; name it by --allow-origin", "unknown_host")
         if origin and origin not in self._origins and urlsplit(origin).netloc != host.lower():
             raise ApiError(403, "pages of other sites may not ask; allow this one by --allow-origin", "unknown_origin")
-        if self._key is None or not path.startswith(("/v1/", "/metrics")):
+        if self._key is None or not scope["path"].startswith(("/v1/", "/metrics")):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key):
+        shown = [given.strip()] if scheme.lower() == "bearer" else []
+        shown += [one.removeprefix(KEY) for one in scope.get("subprotocols", ()) if one.startswith(KEY)]
+        if not any(hmac.compare_digest(one.encode(), self._key) for one in shown):
             raise ApiError(401, "the API key is missing or wrong: send it as Authorization: Bearer", "invalid_api_key")
 
     def _is_own(self, host: str) -> bool:

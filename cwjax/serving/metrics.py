@@ -13,6 +13,7 @@ class Metrics:
     def __init__(self):
         registry = self._registry = CollectorRegistry()
         self.active = Gauge("cwjax_requests_active", "Requests at work or waiting", registry=registry)
+        self.sessions = Gauge("cwjax_sessions_active", "Realtime sessions", registry=registry)
         self.cancelled = Counter("cwjax_requests_cancelled", "Requests whose client went away", registry=registry)
         self.requests = Counter("cwjax_requests", "Requests by how they ended", ["outcome"], registry=registry)
         self.audio_seconds = Counter("cwjax_audio_seconds", "Seconds of audio transcribed", registry=registry)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from cwjax.serving.errors import ApiError
 
@@ -28,6 +28,15 @@ async def reply(
 async def reply_json(send: Send, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
     """Sends JSON."""
     await reply(send, status, json.dumps(content, ensure_ascii=False), "application/json", headers)
+
+
+async def refuse_handshake(send: Send, error: ApiError) -> None:
+    """Sends an error to a client that wants a websocket."""
+
+    async def told(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    await reply_json(told, error.body, error.status, error.headers)
 
 
 async def refuse(receive: Receive, send: Send, error: ApiError) -> None:

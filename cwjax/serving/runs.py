@@ -148,21 +148,18 @@ class Errand:
     Args:
         steps: does it, and returns what comes of it.
         emit: is called with that, or with the exception that ended it.
-        may: whether it may make the next step now.
     """
 
     batch_size = 1
 
-    def __init__(
-        self, steps: Generator[Any, None, Any], emit: Callable[[Any], None], may: Callable[[], bool] = lambda: True
-    ):
-        self._steps, self._emit, self._may = steps, emit, may
+    def __init__(self, steps: Generator[Any, None, Any], emit: Callable[[Any], None]):
+        self._steps, self._emit = steps, emit
         self.finished = False
 
     def jobs(self) -> Sequence[WindowJob]:
         """Does a step."""
         try:
-            if not self.finished and self._may():
+            if not self.finished:
                 next(self._steps)
         except StopIteration as end:
             self.finished = True

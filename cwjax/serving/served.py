@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cwjax.inference.transcriber import Transcriber
 
-_ALIASES = re.compile(r"whisper-1|gpt-[\w.-]*transcribe[\w.-]*")
+_ALIASES = re.compile(r"whisper-1|gpt-realtime-whisper|gpt-[\w.-]*transcribe[\w.-]*")
 """What clients ask for because they know no other names."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -11,12 +12,17 @@ import uvicorn
 
 from cwjax.errors import CwjaxError
 from cwjax.serving.app import Access, Limits, build_app
-from cwjax.serving.runs import Errand
+from cwjax.serving.realtime import MOST_BYTES
 from cwjax.serving.served import Served
 from cwjax.serving.state import State
 from cwjax.serving.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
+
+POLL = 0.05
+"""Seconds between looks at what somebody waits for."""
+PATIENCE = 300.0
+"""Seconds in which a client of a session answers a ping: while much of its sound waits, nothing is read."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -70,9 +76,18 @@ class Server:
         state, loop = State(), asyncio.get_running_loop()
         app = build_app(self._served, self._limits, self._access, state, self._with_page)
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+            app,
+            http="h11",
+            ws="websockets-sansio",
+            ws_max_size=MOST_BYTES,
+            ws_ping_timeout=PATIENCE,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
         )
-        server = _Uvicorn(config, lambda: loop.call_soon_threadsafe(state.stop))
+        server = _Uvicorn(config, lambda: loop.call_soon_threadsafe(state.stop), lambda: state.sessions > 0)
         self._stopped = server.end
         warming = asyncio.ensure_future(self._become_ready(state))
         host, port = listening.getsockname()[:2]
@@ -87,13 +102,25 @@ class Server:
             if self._warm:
                 warm_up = WarmUp(self._served, self._limits.batch_size)
                 await asyncio.to_thread(warm_up.first)
-                others = Errand(warm_up.others(), self._end_warming, lambda: not state.requests)
-                self._served.transcriber.engine.add(others)
+                threading.Thread(target=self._warm_others, args=(warm_up, state), name="cwjax-warm-up").start()
         except Exception as error:
             self._end_warming(error)
         state.ready = True
         self.ready.set()
         log.info("ready")
+
+    def _warm_others(self, warm_up: WarmUp, state: State) -> None:
+        """In a thread of its own, so that no request waits for a compiler."""
+        try:
+            steps, more = warm_up.others(), True
+            while more and not state.is_stopping:
+                if state.requests:
+                    time.sleep(POLL)
+                else:
+                    more = next(steps, self) is not self
+            self._end_warming(None)
+        except Exception as error:
+            self._end_warming(error)
 
     def _end_warming(self, error: BaseException | None) -> None:
         if error is not None:
@@ -104,9 +131,14 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Ends when what is at work is done; at a second signal at once. Its process then ends as usual."""
 
-    def __init__(self, config: uvicorn.Config, on_end: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, on_end: Callable[[], None], has_sessions: Callable[[], bool]):
         super().__init__(config)
-        self._on_end = on_end
+        self._on_end, self._has_sessions = on_end, has_sessions
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        while self._has_sessions() and not self.force_exit:  # uvicorn would cut them off
+            await asyncio.sleep(POLL)
+        await super().shutdown(sockets)
 
     def end(self) -> None:
         self.force_exit, self.should_exit = self.should_exit, True

@@ -13,7 +13,13 @@ class State:
     def __init__(self):
         self.ready = False
         self.requests = 0  # at work or waiting
+        self.sessions = 0
         self._stopping = asyncio.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server is ending."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Takes no new requests."""
@@ -21,7 +27,7 @@ class State:
 
     def require_ready(self) -> None:
         """Raises ApiError while the server is warming up or ending."""
-        if self._stopping.is_set():
+        if self.is_stopping:
             raise ApiError(503, "the server is stopping", "stopping", retry_after=STOPPING_RETRY)
         if not self.ready:
             raise ApiError(503, "the server is warming up", "warming_up", retry_after=WARMING_RETRY)
