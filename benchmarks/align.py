@@ -197,7 +197,9 @@ def score(directory: Path, aligned: Path) -> None:
     for line in (directory / "truth.jsonl").open(encoding="utf-8"):
         word = json.loads(line)
         said[word["file"], word["begin"]] = word
-    begins = {name: sorted(begin for file, begin in said if file == name) for name, _ in said}
+    begins: dict[str, list[int]] = {}
+    for name, begin in sorted(said):
+        begins.setdefault(name, []).append(begin)
     text = written((directory / "book.txt").read_text(encoding="utf-8"))
     placed, right, errors = set(), 0, []
     wrong = 0

@@ -184,6 +184,22 @@ def test_a_passage_heard_otherwise_is_no_match_and_a_barrier():
     assert sum(one.custom["gap_before"] for one in found.supervisions) == 1
 
 
+def test_of_a_phrase_that_was_half_heard_the_half_is_kept():
+    words = [word for one in sentences(prose(300, 1), 1) for word in one]
+    ends = [number + 1 for number, word in enumerate(words) if word.endswith(".")]
+    first, last = next((a, b) for a, b in pairwise(ends) if b - a >= 8)
+    text, read = written(" ".join(words)), read_aloud(numbered(words))
+    placement = place(text, [read.heard])
+    placement.likeness[first + 3 : last] = 0.2
+    placement.likeness[last - 1] = 1.0  # a single word is chance
+    found = account(text, placement, 0, read.heard, read.duration, "r")
+    require_nothing_lost(text, placement, [read], [found])
+    assert unplaced_words(text, placement, found.doubtful) == [(first + 3, last, DOUBTFUL)]
+    (half,) = [one for one in found.supervisions if one.text == " ".join(words[first : first + 3])]
+    assert half.custom["confidence"] == 1
+    assert half.end <= read.words[first + 3].start + 0.001
+
+
 def test_a_single_strange_word_and_a_doubtful_phrase_are_barriers():
     words = [word for one in sentences(prose(300, 1), 1) for word in one]
     ends = [number + 1 for number, word in enumerate(words) if word.endswith(".")]

@@ -29,6 +29,8 @@ EXTRA_WORDS = 2
 UNKNOWN = 0.5
 """Seconds of sound between two supervisions from which something may have been said there."""
 LEAST_CONFIDENCE = 0.6
+SHORTEST_PART = 3
+"""Words in a row that were heard well enough to be kept of a phrase that was not."""
 _INSTANT = 1e-9
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»«)\]_*]*(?:--+|[\u2012-\u2015])*$")
 _CLAUSE_END = re.compile(r"[\W_]$")
@@ -99,7 +101,12 @@ def account(
     strange = _Strange.of(heard, used)
     kept, doubtful = Account(doubtful=np.zeros(len(text), bool)), []
     runs = _runs(text, placement, recording, used)
-    phrases = [phrase for run in runs for phrase in _phrases(text, placement, run)]
+    phrases = [
+        part
+        for run in runs
+        for phrase in _phrases(text, placement, run)
+        for part in _parts_by_confidence(text, placement, phrase, heard, used, least_confidence)
+    ]
     starts = [float(placement.start[first]) for first, _ in phrases] + [duration]
     said_until, last_kept = 0.0, None
     for (first, last), begin, following in zip(phrases, starts, starts[1:], strict=False):
@@ -214,6 +221,30 @@ def _confidence(text: Written, placement: Placement, run: Run, heard: Heard, use
     among = ~used & (heard.start >= placement.start[run[0]]) & (heard.end <= placement.end[run[1] - 1])
     strange = sum(len(heard.plain[place]) for place in np.flatnonzero(among))
     return float((lengths * placement.likeness[words]).sum() / (lengths.sum() + strange))
+
+
+def _parts_by_confidence(
+    text: Written, placement: Placement, phrase: Run, heard: Heard, used: np.ndarray, least: float
+) -> Iterator[Run]:
+    """A phrase whole, or, if too little of it was heard, cut around its parts of which enough was.
+
+    A reader may leave out half of a sentence, and the model may miss it. Each part is the one by which most characters
+    were heard beyond those that have to be.
+    """
+    first, last = phrase
+    if last - first <= SHORTEST_PART or _confidence(text, placement, phrase, heard, used) >= least:
+        if first < last:
+            yield phrase
+        return
+    total = np.concatenate([[0], np.cumsum(text.lengths[first:last] * (placement.likeness[first:last] - least))])
+    end = int(np.argmax(total - np.minimum.accumulate(total)))
+    begin = int(np.argmin(total[: end + 1]))
+    if not SHORTEST_PART <= end - begin < last - first:
+        yield phrase
+        return
+    yield from _parts_by_confidence(text, placement, (first, first + begin), heard, used, least)
+    yield first + begin, first + end
+    yield from _parts_by_confidence(text, placement, (first + end, last), heard, used, least)
 
 
 def _timed_words(
