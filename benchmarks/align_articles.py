@@ -24,6 +24,7 @@ from cwjax.alignment.books import Book, Recording
 from cwjax.alignment.run import CUTS_FILE
 from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.data.corpora.swc.article import ALIGNMENT_FILE, read_article
+from cwjax.data.corpora.swc.text import Norm
 from cwjax.data.cuts import read_cuts
 from cwjax.demo.espeak import Voice, synthesize
 from cwjax.errors import CwjaxError
@@ -54,7 +55,7 @@ def make(folder: Path, directory: Path, longest_run: int) -> None:
     whole, robbed = directory / "whole" / folder.name, directory / "robbed" / folder.name
     shutil.copytree(folder, whole, dirs_exist_ok=True)
     article = read_article(folder, require_audio=False)
-    sound = speech(article.tokens.norms, article.language)
+    sound = speech([norm for token in article.tokens for norm in token.norms], article.language)
     starts = [round(part.offset * SAMPLING_RATE) for part in article.audio_parts]
     for part, start, end in zip(article.audio_parts, starts, [*starts[1:], len(sound)], strict=True):
         soundfile.write(whole / Path(part.path).with_suffix(".flac").name, sound[start:end], SAMPLING_RATE)
@@ -71,9 +72,9 @@ def make(folder: Path, directory: Path, longest_run: int) -> None:
     document.write(robbed / ALIGNMENT_FILE, encoding="utf-8", xml_declaration=True)
 
 
-def speech(forms: list[tuple[int, str, int | None, int | None]], language: str) -> np.ndarray:
+def speech(forms: list[Norm], language: str) -> np.ndarray:
     """All spoken forms at their times, in faint noise."""
-    timed = [(form, start / 1000, end / 1000) for _, form, start, end in forms if start is not None]
+    timed = [(form, start / 1000, end / 1000) for form, start, end in forms if start is not None]
     sound = np.zeros(round((max(end for *_, end in timed) + TAIL) * SAMPLING_RATE), np.float32)
     phrases: list[list[tuple[str, float, float]]] = []
     for form in timed:

@@ -37,7 +37,7 @@ from references import SMALL, real_vocabulary
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import read_article
 from cwjax.data.corpora.swc.segmentation import segment_article
-from cwjax.data.corpora.swc.text import Tokens, read_document, read_tokens
+from cwjax.data.corpora.swc.text import Token, read_document, read_tokens
 from cwjax.data.cuts import Cut, Recording, Supervision
 from cwjax.data.examples.context import ContextProbabilities
 from cwjax.data.examples.pipeline import ExampleSettings, training_batches, training_windows
@@ -114,7 +114,7 @@ def _reading(root: Path) -> None:
     }
     settings = SegmentationSettings()
 
-    def tokens(file: Path) -> Tokens:
+    def tokens(file: Path) -> list[Token]:
         return read_tokens(read_document(file), file)
 
     ways: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {

@@ -1,17 +1,15 @@
 """Cutting articles into segments: golden article, real articles, and small ones made for a rule each."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from segmented import segmented
 
 from cwjax.data.corpora.swc.article import Article, AudioPart, read_article
 from cwjax.data.corpora.swc.segmentation import SegmentationSettings, clean_text
-from cwjax.data.corpora.swc.text import Norm, Place, Token, Tokens
+from cwjax.data.corpora.swc.text import Norm, Token
 from cwjax.data.corpora.swc.word_times import estimate_times, find_spans, forget_bad_times, read_words, speaking_rate
 from cwjax.errors import CwjaxError
 
@@ -25,18 +23,6 @@ def golden() -> Article:
     return read_article(GOLDEN, require_audio=False)
 
 
-def in_columns(tokens: Sequence[Token]) -> Tokens:
-    columns = Tokens()
-    for number, token in enumerate(tokens):
-        surface, space_before, norms, *place = token
-        columns.surfaces.append(surface)
-        columns.spaces.append(space_before)
-        columns.places.append(Place(*place))
-        columns.norms += [(number, *norm) for norm in norms]
-    assert list(columns) == list(tokens)
-    return columns
-
-
 def article_of(*sentences: list[tuple], parts: tuple[AudioPart, ...] = (AudioPart("a/audio.ogg", 0.0),)) -> Article:
     """An article from (surface, start_ms, end_ms) or (surface,) tuples; surfaces are pronounced as written."""
     tokens = []
@@ -45,7 +31,7 @@ def article_of(*sentences: list[tuple], parts: tuple[AudioPart, ...] = (AudioPar
             word = any(letter.isalnum() for letter in surface)
             norms = (Norm(surface, *times),) if word else ()
             tokens.append(Token(surface, word and bool(tokens), norms, "body", number, 0, (), True))
-    return Article("A", "A", "en", "", "", "", "", parts, in_columns(tokens), (), ())
+    return Article("A", "A", "en", "", "", "", "", parts, tokens, (), ())
 
 
 def steady(text: str, start: int, rate: int = 60) -> list[tuple]:
@@ -73,13 +59,12 @@ def test_golden_rate_words_and_holes():
 def test_golden_words_that_lose_their_times():
     tokens = golden().tokens
     words = read_words(tokens)
-    timed_before = {tokens[number].surface for number in words.token[words.is_timed]}
+    timed_before = {tokens[word.token].surface for word in words if word.is_timed}
     forget_bad_times(words, 75.0, [40_000, float("inf")], SegmentationSettings())
-    timed_after = {tokens[number].surface for number in words.token[words.is_timed]}
+    timed_after = {tokens[word.token].surface for word in words if word.is_timed}
     assert timed_before - timed_after == {"immediately", "straddling"}
-    year = [tokens[number].surface for number in words.token].index("1938")
-    measured = words.heard_start[year], words.is_anchor[year], words.is_timed[year], words.tail[year]
-    assert measured == (4100, True, False, len("eight"))
+    (year,) = [word for word in words if tokens[word.token].surface == "1938"]
+    assert (year.heard_start, year.is_anchor, year.is_timed, year.tail) == (4100, True, False, len("eight"))
 
 
 def test_golden_segments():
@@ -148,15 +133,14 @@ def test_real_articles_keep_nine_tenths_of_the_audio():
         article = german(name)
         limits = SegmentationSettings()
         borders = [*(part.offset * 1000 for part in article.audio_parts[1:]), float("inf")]
-        words_read = read_words(article.tokens)
-        own = words_read.take(~words_read.is_extra)
+        own = [word for word in read_words(article.tokens) if not word.is_extra]
         rate = speaking_rate(own)
         forget_bad_times(own, rate, borders, limits)
         spans, _ = find_spans(own, rate, borders, limits)
-        anchors = np.flatnonzero(own.is_anchor)
+        anchors = [number for number, word in enumerate(own) if word.is_anchor]
         read_aloud = anchors[-1] + 1 - anchors[0]  # hatnotes and templates lie outside
-        spoken += own.heard_end[anchors[-1]] - own.heard_start[anchors[0]]
-        kept += sum(own.heard_end[finish - 1] - own.heard_start[begin] for begin, finish in spans)
+        spoken += own[anchors[-1]].heard_end - own[anchors[0]].heard_start
+        kept += sum(own[finish - 1].heard_end - own[begin].heard_start for begin, finish in spans)
         words += read_aloud
         kept_words += sum(finish - begin for begin, finish in spans)
 
@@ -189,7 +173,7 @@ def test_untimed_words_share_a_plausible_gap():
     assert segmented(article, LOOSE).segments[0].text == "Early steam engines were often quite large."
     words = read_words(article.tokens)
     estimate_times(words, [(0, len(words))], 60.0)
-    assert (words.start[1], words.end[1]) == pytest.approx((words.end[0], words.start[2]))
+    assert (words[1].start, words[1].end) == pytest.approx((words[0].end, words[2].start))
 
 
 @pytest.mark.parametrize(
@@ -247,10 +231,10 @@ def test_marks_before_the_first_word_and_after_the_last_belong_to_them():
 
 def test_an_untimed_form_between_timed_ones_leaves_the_word_timed():
     norms = Norm("A", 0, 200), Norm("and"), Norm("B", 500, 700)
-    words = read_words(in_columns([Token("A&B", False, norms, "body", 0, 0, (), True)]))
-    assert (words.head[0], words.tail[0], words.characters[0]) == (0, 0, 5)
-    assert (words.heard_start[0], words.heard_end[0]) == (0, 700)
-    assert words.is_timed.all()
+    (word,) = read_words([Token("A&B", False, norms, "body", 0, 0, (), True)])
+    assert (word.head, word.tail, word.characters) == (0, 0, 5)
+    assert (word.heard_start, word.heard_end) == (0, 700)
+    assert word.is_timed
 
 
 def test_closing_quotation_mark_at_the_start_of_a_sentence_belongs_to_the_one_before():
@@ -278,7 +262,7 @@ def test_edges_and_speed_and_coverage_are_judged():
     partial = [steady("The engine was large", 0), []]
     year = Token("1938", True, (Norm("nineteen", 1300, 1700), Norm("eight")), "body", 0, 0, (), True)
     article = article_of(*partial)
-    article = replace(article, tokens=in_columns([*article.tokens, year]))
+    article = replace(article, tokens=[*article.tokens, year])
     result = segmented(article, LOOSE)
     assert [(one.reason, one.text) for one in result.rejected] == [("edge", "1938")]
     assert [one.text for one in result.segments] == ["The engine was large"]
@@ -300,7 +284,7 @@ def trusted(words: list[tuple], border: float = float("inf")) -> list[bool]:
     """Which of the words keep their times, at 60 ms per character."""
     found = read_words(article_of(words).tokens)
     forget_bad_times(found, 60.0, [border], SegmentationSettings())
-    return found.is_timed.tolist()
+    return [word.is_timed for word in found]
 
 
 def test_times_across_a_border_out_of_order_or_implausible_are_not_trusted():
@@ -321,7 +305,7 @@ def test_times_across_a_border_out_of_order_or_implausible_are_not_trusted():
 def test_guessed_text_does_not_tell_the_speaking_rate():
     tokens = article_of([("slow", 0, 4000), ("slow", 4000, 8000), *steady("engine", 8000)]).tokens
     announced = [token._replace(kind="extra") if number < 2 else token for number, token in enumerate(tokens)]
-    assert speaking_rate(read_words(in_columns(announced))) == 60
+    assert speaking_rate(read_words(announced)) == 60
 
 
 def test_rejected_speech_is_no_previous_text():

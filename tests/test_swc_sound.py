@@ -66,9 +66,9 @@ def trusted(folder: Path, forms: list[Spoken]) -> list[Spoken]:
     forget_bad_times(words, speaking_rate(words), borders, SegmentationSettings())
     kept = {
         (norm.start_ms / 1000, norm.end_ms / 1000)
-        for number in words.token[words.is_heard & ~words.is_extra]
-        for norm in article.tokens[number].norms
-        if norm.start_ms is not None
+        for word in words
+        for norm in article.tokens[word.token].norms
+        if word.is_heard and not word.is_extra and norm.start_ms is not None
     }
     return [form for form in forms if (form.start, form.end) in kept]
 
@@ -136,14 +136,13 @@ def test_most_of_it_is_kept(case: Case) -> None:
     # By letters: in segments, of the text from the first timed word to the last.
     first, last = case.forms[0].first_letter, case.forms[-1].last_letter
     assert sum(len(letters(segment.text)) for segment in segments) / (last - first) >= 0.95
-    words = read_words(read_article(case.folder, case.root).tokens)
-    words = words.take(~words.is_extra)
+    words = [word for word in read_words(read_article(case.folder, case.root).tokens) if not word.is_extra]
     rate = speaking_rate(words)
     forget_bad_times(words, rate, [float("inf")], SegmentationSettings())
     spans, _ = find_spans(words, rate, [float("inf")], SegmentationSettings())
     spoken = case.forms[-1].end - case.forms[0].start
     assert (
-        sum(words.heard_end[finish - 1] - words.heard_start[begin] for begin, finish in spans) / 1000 / spoken >= 0.895
+        sum(words[finish - 1].heard_end - words[begin].heard_start for begin, finish in spans) / 1000 / spoken >= 0.895
     )
     assert sum(segment.duration for segment in segments) / spoken >= 0.87
 

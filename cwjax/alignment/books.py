@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -94,33 +95,28 @@ def _read_article(folder: Path, names: Sequence[str]) -> tuple[Written, Placemen
     parts = article.audio_parts
     parts = with_durations(article, [audio_duration(folder / Path(part.path).name) for part in parts]).audio_parts
     words = read_words(article.tokens)
-    forget_bad_times(
-        words, speaking_rate(words), [1000 * (part.offset + part.duration) for part in parts], SegmentationSettings()
-    )
-    pieces = article.tokens.pieces
-    places = np.cumsum([0, *map(len, pieces)])
-    text = "".join(pieces)
-    said: dict[int, str] = {}
-    for token, form, *_ in article.tokens.norms:
-        said[token] = said.get(token, "") + form
-    begins, ends = places[words.begin], places[words.finish]
-    forms = [
-        plain(text[begin:end]) or plain(said[token])
-        for begin, end, token in zip(begins.tolist(), ends.tolist(), words.token.tolist(), strict=True)
-    ]
-    kept = ~words.is_extra & np.array([bool(form) for form in forms], bool)
-    if not kept.any():
+    borders = [1000 * (part.offset + part.duration) for part in parts]
+    forget_bad_times(words, speaking_rate(words), borders, SegmentationSettings())
+    pieces = [token.piece for token in article.tokens]
+    places, text = [0, *accumulate(map(len, pieces))], "".join(pieces)
+    kept, begins, ends, forms = [], [], [], []
+    for word in words:
+        begin, end = places[word.begin], places[word.finish]
+        form = plain(text[begin:end]) or plain("".join(norm[0] for norm in article.tokens[word.token].norms))
+        if form and not word.is_extra:
+            kept.append(word)
+            begins.append(begin)
+            ends.append(end)
+            forms.append(form)
+    if not kept:
         raise CwjaxError(f"{folder / ALIGNMENT_FILE}: holds no words; give the text that is read")
-    known = Placement.empty(int(kept.sum()))
-    timed = words.is_timed[kept]
-    starts, finishes = words.heard_start[kept] / 1000, words.heard_end[kept] / 1000
-    offsets = np.array([part.offset for part in parts])
-    part = np.searchsorted(offsets, np.where(timed, starts, 0), "right") - 1
-    numbers = [names.index(name) if (name := Path(one.path).name) in names else -1 for one in parts]
-    timed &= np.array(numbers)[part] >= 0
-    known.recording[timed] = np.array(numbers)[part][timed]
-    known.start[timed], known.end[timed] = (times[timed] - offsets[part[timed]] for times in (starts, finishes))
-    known.likeness[timed] = 1
-    chosen = np.flatnonzero(kept)
-    written = Written(text, begins[kept], ends[kept], [forms[place] for place in chosen.tolist()])
-    return written, known
+    known = Placement.empty(len(kept))
+    for number, word in enumerate(kept):
+        if word.is_timed:
+            started = [part for part in parts if part.offset <= word.heard_start / 1000]
+            name = Path(started[-1].path).name if started else ""
+            if name in names:
+                known.recording[number], known.likeness[number] = names.index(name), 1
+                known.start[number] = word.heard_start / 1000 - started[-1].offset
+                known.end[number] = word.heard_end / 1000 - started[-1].offset
+    return Written(text, np.array(begins), np.array(ends), forms), known

@@ -18,14 +18,13 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from lxml import etree
 
-from cwjax.data.corpora.swc.text import Tokens, is_spoken, read_document, read_tokens, unusable
+from cwjax.data.corpora.swc.text import Token, is_spoken, read_document, read_tokens, text_of, unusable
 from cwjax.errors import CwjaxError
 
 ALIGNMENT_FILE = "aligned.swc"
@@ -70,21 +69,19 @@ class Article:
     licence: str
     source: str
     audio_parts: tuple[AudioPart, ...]
-    tokens: Tokens
+    tokens: Sequence[Token]
     categories: tuple[str, ...]
     keywords: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """The article's text with its original spacing, titles included."""
-        return self.tokens.text()
+        return text_of(self.tokens)
 
     @property
     def lead(self) -> str:
         """The text before the first section."""
-        pieces = zip(self.tokens.pieces, self.tokens.places, strict=True)
-        lead = takewhile(lambda token: token[1].is_lead, pieces)
-        return "".join(piece for piece, place in lead if place.kind == "body").strip()
+        return text_of(token for token in self.tokens if token.is_lead and token.kind == "body")
 
 
 def find_articles(root: Path) -> list[Path]:
@@ -138,7 +135,7 @@ def read_article(folder: Path, root: Path | None = None, *, require_audio: bool 
     wikitext = _read_wikitext(folder / "wiki.txt")
 
     tokens = read_tokens(document, folder / ALIGNMENT_FILE)
-    if not any(is_spoken(form) for number, form, *_ in tokens.norms if tokens.places[number].kind != "extra"):
+    if not any(is_spoken(norm.pronunciation) for token in tokens if token.kind != "extra" for norm in token.norms):
         raise unusable(folder / ALIGNMENT_FILE, "the article has no words")
     title = (
         properties.get("DC.title") or _text_member(info, "article", "title") or unquote(folder.name).replace("_", " ")

@@ -111,7 +111,7 @@ def _require_milliseconds(folder: Path, article: Article) -> int:
     """How many spoken forms are timed after the end of the audio; refuses times that fill none of it."""
     last = article.audio_parts[-1]
     audio_end = (last.offset + last.duration) * 1000
-    ends = [end for *_, end in article.tokens.norms if end is not None]
+    ends = [norm.end_ms for token in article.tokens for norm in token.norms if norm.end_ms is not None]
     if ends and max(ends) < audio_end / 500:
         raise unusable(
             folder / ALIGNMENT_FILE,

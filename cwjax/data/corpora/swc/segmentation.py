@@ -5,25 +5,23 @@ too short, badly timed or implausibly fast or slow are rejected. They lie inside
 `cwjax.data.corpora.swc.word_times`, so their text is what is heard.
 """
 
-import bisect
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from cwjax.data.corpora.reader import Facts, Track, facts_of
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.swc.article import Article
-from cwjax.data.corpora.swc.text import Tokens
+from cwjax.data.corpora.swc.text import Token, text_of
 from cwjax.data.corpora.swc.word_times import (
     Span,
-    Words,
+    Word,
     estimate_times,
     find_spans,
     forget_bad_times,
@@ -100,12 +98,12 @@ def segment_article(article: Article, settings: SegmentationSettings) -> Segment
     all_words = read_words(article.tokens)
     rate = speaking_rate(all_words)
     forget_bad_times(all_words, rate, borders, settings)
-    words = all_words.take(~all_words.is_extra)
+    words = [word for word in all_words if not word.is_extra]
     spans, holes = find_spans(words, rate, borders, settings)
     estimate_times(words, spans, rate)
-    timed_words = int(np.count_nonzero(words.is_timed))
+    timed_words = sum(word.is_timed for word in words)
 
-    maker = _SupervisionMaker(article, all_words, words, borders, settings)
+    maker = _SupervisionMaker(article, all_words, borders, settings)
     fault = _article_fault(timed_words / max(1, len(words)), rate, settings)
     found: list[list[Supervision]] = [[] for _ in article.audio_parts]
     rejected: list[Rejected] = []
@@ -150,34 +148,35 @@ def clean_text(text: str) -> str:
     return _LEADING_MARKS.sub("", " ".join(text.split()))
 
 
-def pack(words: Words, span: Span, settings: SegmentationSettings) -> Iterator[Span]:
+def pack(words: Sequence[Word], span: Span, settings: SegmentationSettings) -> Iterator[Span]:
     """As many whole sentences at a time as fit with their padding; one that alone does not is cut."""
     longest = (settings.max_duration - 2 * settings.pad) * 1000
     first, last = span
     while first < last:
-        too_long = np.flatnonzero(words.end[first + 1 : last] - words.start[first] > longest)
-        cut = _cut(words, first, first + 1 + int(too_long[0]), settings) if len(too_long) else last
+        ends = range(first + 1, last)
+        too_long = next((place for place in ends if words[place].end - words[first].start > longest), None)
+        cut = last if too_long is None else _cut(words, first, too_long, settings)
         yield first, cut
         first = cut
 
 
-def _cut(words: Words, first: int, fitting: int, settings: SegmentationSettings) -> int:
+def _cut(words: Sequence[Word], first: int, fitting: int, settings: SegmentationSettings) -> int:
     """Where to cut words `first` to before `fitting`, the most that fits.
 
     After its last whole sentence; else in the last pause between two timed words, if that leaves
     enough; else between the last two timed words that adjoin; else after the last word.
     """
-    cuts = np.arange(fitting, first, -1)
-    sentence_ends = cuts[words.sentence[cuts - 1] != words.sentence[cuts]]
-    if len(sentence_ends):
-        return int(sentence_ends[0])
-    is_timed = words.is_timed
-    timed = cuts[is_timed[cuts - 1] & is_timed[cuts]]
-    pause = words.start[timed] - words.end[timed - 1]
-    duration = words.end[timed - 1] - words.start[first]
-    pauses = timed[(pause >= settings.cut_pause * 1000) & (duration >= settings.min_duration * 1000)]
-    last_choices = [places[0] for places in (pauses, timed) if len(places)]
-    return int(last_choices[0]) if last_choices else fitting
+    between_timed = in_pause = None
+    for cut in range(fitting, first, -1):
+        before, after = words[cut - 1], words[cut]
+        if before.sentence != after.sentence:
+            return cut
+        if before.is_timed and after.is_timed:
+            is_pause = after.start - before.end >= settings.cut_pause * 1000
+            is_enough = before.end - words[first].start >= settings.min_duration * 1000
+            between_timed = between_timed or cut
+            in_pause = in_pause or (cut if is_pause and is_enough else None)
+    return in_pause or between_timed or fitting
 
 
 class Sentence(NamedTuple):
@@ -191,13 +190,13 @@ class Sentence(NamedTuple):
     text: str
 
 
-def read_sentences(words: Words, span: Span, tokens: Tokens) -> list[Sentence]:
+def read_sentences(words: Sequence[Word], span: Span, tokens: Sequence[Token]) -> list[Sentence]:
     """The sentences and titles of some words; one that is too short for a timestamp joins the one before it."""
     sentences: list[Sentence] = []
-    first, last = span
-    new_sentences = np.flatnonzero(words.sentence[first + 1 : last] != words.sentence[first : last - 1]) + first + 1
-    for begin, finish in pairwise([first, *new_sentences.tolist(), last]):
-        text = clean_text(tokens.text(words.begin[begin], words.finish[finish - 1]))
+    finish = span[0]
+    for _, group in groupby(words[slice(*span)], key=lambda word: word.sentence):
+        begin, finish = finish, finish + len(list(group))
+        text = clean_text(text_of(tokens[words[begin].begin : words[finish - 1].finish]))
         if not text:
             continue
         start, end = _times(words, (begin, finish))
@@ -212,9 +211,9 @@ def read_sentences(words: Words, span: Span, tokens: Tokens) -> list[Sentence]:
     return sentences
 
 
-def _times(words: Words, span: Span) -> tuple[float, float]:
+def _times(words: Sequence[Word], span: Span) -> tuple[float, float]:
     """When the first of some words begins and the last one ends, in milliseconds of the article."""
-    return float(words.start[span[0]]), float(words.end[span[1] - 1])
+    return words[span[0]].start, words[span[1] - 1].end
 
 
 def _article_fault(timed_ratio: float, rate: float, settings: SegmentationSettings) -> str:
@@ -223,7 +222,7 @@ def _article_fault(timed_ratio: float, rate: float, settings: SegmentationSettin
     return "" if settings.min_rate <= rate <= settings.max_rate else "article_rate"
 
 
-def _fault(words: Words, span: Span, text: str, settings: SegmentationSettings) -> str:
+def _fault(words: Sequence[Word], span: Span, text: str, settings: SegmentationSettings) -> str:
     """Why a stretch is left out, or an empty string."""
     start, end = _times(words, span)
     seconds = (end - start) / 1000
@@ -235,10 +234,9 @@ def _fault(words: Words, span: Span, text: str, settings: SegmentationSettings) 
         return "few_words"
     if not any(map(str.isalpha, text)):
         return "no_letters"
-    inside = slice(*span)
-    characters, is_heard = words.characters[inside], ~np.isnan(words.heard_start[inside])
-    timed = (characters - words.head[inside] - words.tail[inside]) @ is_heard
-    if timed < settings.min_coverage * characters.sum():
+    inside = words[slice(*span)]
+    timed = sum(word.characters - word.head - word.tail for word in inside if word.is_heard)
+    if timed < settings.min_coverage * sum(word.characters for word in inside):
         return "coverage"
     speed = len(text) / max(seconds, 0.001)
     if not settings.min_characters_per_second <= speed <= settings.max_characters_per_second:
@@ -250,20 +248,10 @@ class _SupervisionMaker:
     """Makes the supervisions of one article; what they share is computed once."""
 
     def __init__(
-        self,
-        article: Article,
-        all_words: Words,
-        words: Words,
-        borders: Sequence[float],
-        settings: SegmentationSettings,
+        self, article: Article, all_words: Sequence[Word], borders: Sequence[float], settings: SegmentationSettings
     ) -> None:
         self._article = article
-        self._words = words
-        offsets = np.array([part.offset * 1000 for part in article.audio_parts])
-        offset = offsets[np.searchsorted(borders[:-1], words.start, "right") % len(offsets)]
-        times = (np.round(time - offset) / 1000 for time in (words.start, words.end))
-        columns = (words.begin, words.finish, *times, words.is_timed)
-        self._rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        self._words = [word for word in all_words if not word.is_extra]
         self._borders = borders
         self._pad = settings.pad * 1000
         self._sections: dict[tuple[str, ...], list[str]] = {}
@@ -271,36 +259,39 @@ class _SupervisionMaker:
             clean_text(article.title), (), clean_text(article.lead), article.categories, article.keywords
         )
         self.facts = facts_of(material, article.licence, article.source)
-        # When the sound before each word ends and that after it begins; words outside spans and guessed ones sound too.
-        places = np.flatnonzero(~all_words.is_extra)
-        starts, ends = all_words.heard_start.copy(), all_words.heard_end.copy()
-        starts[places] = np.where(np.isnan(words.start), words.heard_start, words.start)
-        ends[places] = np.where(np.isnan(words.end), words.heard_end, words.end)
-        latest_end = np.fmax.accumulate(np.append(-math.inf, ends))
-        earliest_start = np.fmin.accumulate(np.append(starts, math.inf)[::-1])[::-1]
-        # A neighbour in the same sentence, heard at an unknown time, most likely stands right beside the word.
-        is_placed = np.append(~np.isnan(starts), True)
-        goes_on = np.append(all_words.sentence[1:] == all_words.sentence[:-1], False)
-        self._end_before = latest_end[places]
-        beside = (~is_placed[places - 1]) & goes_on[places - 1] & (places > 0)
-        self._end_before[beside] = np.maximum(self._end_before, words.start)[beside]
-        self._start_after = earliest_start[places + 1]
-        beside = (~is_placed[places + 1]) & goes_on[places]
-        self._start_after[beside] = np.minimum(self._start_after, words.end)[beside]
+        # Until when something sounds before each word, and from when on after it. Words outside of spans and guessed
+        # ones sound too; a neighbour in the same sentence without a time most likely stands right beside the word.
+        self._end_before: list[float] = []
+        self._start_after: list[float] = []
+        latest, previous = -math.inf, None
+        for word in all_words:
+            if not word.is_extra:
+                is_beside = previous and previous.known_start is None and previous.sentence == word.sentence
+                self._end_before.append(max(latest, word.start) if is_beside and word.start is not None else latest)
+            latest = latest if word.known_end is None else max(latest, word.known_end)
+            previous = word
+        earliest, following = math.inf, None
+        for word in reversed(all_words):
+            if not word.is_extra:
+                is_beside = following and following.known_start is None and following.sentence == word.sentence
+                self._start_after.append(min(earliest, word.end) if is_beside and word.end is not None else earliest)
+            earliest = earliest if word.known_start is None else min(earliest, word.known_start)
+            following = word
+        self._start_after.reverse()
 
     def part_of(self, sentence: Sentence) -> int:
         """Number of the audio file in which a sentence is heard."""
-        return bisect.bisect_right(self._borders, sentence.start)
+        return bisect_right(self._borders, sentence.start)
 
     def make(self, sentence: Sentence, part_number: int, is_gap: bool) -> Supervision:
         """It may be cut in the middle of the pauses around it, at most `pad` away from its words."""
         article, part = self._article, self._article.audio_parts[part_number]
-        middle_before = (float(self._end_before[sentence.first]) + sentence.start) / 2
-        middle_after = (float(self._start_after[sentence.last - 1]) + sentence.end) / 2
+        middle_before = (self._end_before[sentence.first] + sentence.start) / 2
+        middle_after = (self._start_after[sentence.last - 1] + sentence.end) / 2
         offset = part.offset * 1000
         start = math.ceil(max(sentence.start - self._pad, middle_before, offset))
         end = math.floor(min(sentence.end + self._pad, middle_after, self._borders[part_number]))
-        place = article.tokens.places[self._words.token[sentence.first]]
+        place = article.tokens[self._words[sentence.first].token]
         custom: dict[str, Any] = {"article": article.identifier}
         if place.section:
             custom["section"] = self._cleaned(place.section)
@@ -316,20 +307,20 @@ class _SupervisionMaker:
             text=sentence.text,
             speaker=article.reader_key,
             language=article.language,
-            words=tuple(self._timed_words(sentence, begins, ends)),
+            words=tuple(self._timed_words(sentence, offset, begins, ends)),
             custom=custom,
         )
 
-    def _timed_words(self, sentence: Sentence, begins: float, ends: float) -> Iterator[TimedWord]:
+    def _timed_words(self, sentence: Sentence, offset: float, begins: float, ends: float) -> Iterator[TimedWord]:
         """The words that are found in the text, in order; the score of one whose time is guessed is 0."""
-        pieces, position = self._article.tokens.pieces, 0
-        for first, last, start, end, is_timed in self._rows[sentence.first : sentence.last]:
-            text = clean_text("".join(pieces[first:last]))
+        position = 0
+        for word in self._words[sentence.first : sentence.last]:
+            text = clean_text(text_of(self._article.tokens[word.begin : word.finish]))
             place = sentence.text.find(text, position)
             if text and place >= 0:
                 position = place + len(text)
-                start, end = (min(max(time, begins), ends) for time in (start, end))
-                yield TimedWord(text, start, end, None if is_timed else 0.0)
+                start, end = (min(max(round(time - offset) / 1000, begins), ends) for time in (word.start, word.end))
+                yield TimedWord(text, start, end, None if word.is_timed else 0.0)
 
     def _cleaned(self, titles: tuple[str, ...]) -> list[str]:
         if titles not in self._sections:
