@@ -49,7 +49,7 @@ from cwjax.data.prepared.index import CORPUS_FILE, FORMAT, VERSION, sounds_file
 from cwjax.data.prepared.shards import corpus_folder, part_file
 from cwjax.demo.article import write_article
 from cwjax.demo.corpus import DemoCorpusSettings, plan_articles
-from cwjax.demo.homophones import Homophones, read_homophones
+from cwjax.demo.homophones import HomophonePairs, read_homophones
 
 PREPARE = """
 import re, sys, time
@@ -102,7 +102,7 @@ def _write_long_articles(root: Path, repeated: int) -> None:
     """Six articles of the demo, the sentences of each read again and again."""
     homophones = read_homophones()
     few = DemoCorpusSettings(pairs=1, train_articles=1, test_articles=1)
-    for plan in plan_articles(Homophones(homophones.pairs[:1], homophones.carriers), 0, few):
+    for plan in plan_articles(HomophonePairs(homophones.pairs[:1], homophones.carriers), 0, few):
         sections = [replace(section, sentences=section.sentences * repeated) for section in plan.sections]
         write_article(replace(plan, sections=tuple(sections)), root)
 

@@ -11,7 +11,7 @@ from cwjax.data.segment import ContextMaterial, Segment
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition, Given, Others, served
 from cwjax.evaluation.corpus_items import corpus_items
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.homophones import ArticleHomophones
 from cwjax.evaluation.items import Item
 from cwjax.inference.options import DecodingOptions
 
@@ -168,7 +168,7 @@ def test_segments_become_items() -> None:
         segment("Sales", "They are cheap."),
         segment("Bread"),
     )
-    homophones = Homophones({"Sails": "sail", "Sales": "sale"}, {"Sails": "sale", "Sales": "sail"})
+    homophones = ArticleHomophones({"Sails": "sail", "Sales": "sale"}, {"Sails": "sale", "Sales": "sail"})
     first, second, third = corpus_items(corpus, [0, 1, 2], homophones)
     assert first.texts == {
         "right": "Sails. Use. They are of cloth. They move ships.",

@@ -7,7 +7,7 @@ from segmented import ListedSegments
 
 from cwjax.data.segment import ContextMaterial, Segment
 from cwjax.evaluation.contrast import wrong_contexts
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.homophones import ArticleHomophones
 
 
 class CountedSegments(ListedSegments):
@@ -49,7 +49,9 @@ def test_another_article_of_the_same_split_whatever_is_chosen() -> None:
 
 def test_the_article_about_the_other_word_comes_first() -> None:
     corpus = corpus_of(10, 2)
-    homophones = Homophones({"a2": "sail", "a6": "sale", "a3": "sale"}, {"a2": "sale", "a6": "sail", "a3": "sail"})
+    homophones = ArticleHomophones(
+        {"a2": "sail", "a6": "sale", "a3": "sale"}, {"a2": "sale", "a6": "sail", "a3": "sail"}
+    )
     (sail, is_partner), (other, is_other_partner) = wrong_contexts(corpus, [12, 14], homophones)
     assert sail.startswith("title 6")
     assert is_partner

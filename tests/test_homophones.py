@@ -9,7 +9,7 @@ import pytest
 from cwjax.data.segment import Segment, Utterance
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.homophones import (
-    Homophones,
+    ArticleHomophones,
     decide,
     errors_elsewhere,
     partner_articles,
@@ -17,7 +17,7 @@ from cwjax.evaluation.homophones import (
 )
 from cwjax.evaluation.transcription import CONDITIONS, Transcription
 
-HOMOPHONES = Homophones(
+HOMOPHONES = ArticleHomophones(
     words={"Yachts": "sail", "Regattas": "sail", "Bargains": "sale", "Bread": "flour"},
     partners={"Yachts": "sale", "Regattas": "sale", "Bargains": "sail", "Bread": "flower"},
 )
@@ -75,7 +75,7 @@ def test_interval_covers_the_truth_when_articles_share_a_pair() -> None:
     """24 pairs behind 96 articles: a model knows the pair or does not, whatever article speaks of it."""
     seeded = random.Random(1)
     words = {f"article {number}": f"word{number // 4}" for number in range(96)}
-    homophones = Homophones(words, {name: f"partner{word}" for name, word in words.items()})
+    homophones = ArticleHomophones(words, {name: f"partner{word}" for name, word in words.items()})
     segments = [transcription(name, word, word) for name, word in words.items()]
     covered = 0
     for _ in range(300):
@@ -93,10 +93,10 @@ def test_interval_covers_the_truth_when_articles_share_a_pair() -> None:
 def test_reading(tmp_path: Path) -> None:
     path = tmp_path / "homophones.json"
     with pytest.raises(CwjaxError, match="cannot be read"):
-        Homophones.read(path)
+        ArticleHomophones.read(path)
     for content in ("[]", "{", '{"articles": {"A": {"word": "x"}}}'):
         path.write_text(content)
         with pytest.raises(CwjaxError, match=str(path)):
-            Homophones.read(path)
+            ArticleHomophones.read(path)
     path.write_text(json.dumps({"articles": {"A": {"word": "sail", "partner": "sale"}}}))
-    assert Homophones.read(path) == Homophones({"A": "sail"}, {"A": "sale"})
+    assert ArticleHomophones.read(path) == ArticleHomophones({"A": "sail"}, {"A": "sale"})

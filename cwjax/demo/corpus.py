@@ -27,7 +27,7 @@ from tqdm import tqdm
 from cwjax.data.prepared.splits import SPLITS, SPLITS_FILE
 from cwjax.demo.article import ArticlePlan, Reader, Section, write_article
 from cwjax.demo.espeak import Voice, phonemes
-from cwjax.demo.homophones import HOMOPHONES_FILE, Homophone, Homophones, read_homophones
+from cwjax.demo.homophones import HOMOPHONES_FILE, Homophone, HomophonePairs, read_homophones
 from cwjax.demo.swc_writer import identifier
 from cwjax.errors import CwjaxError
 from cwjax.machine import available_cores
@@ -158,10 +158,10 @@ def plan_corpus(seed: int, settings: DemoCorpusSettings) -> list[ArticlePlan]:
     homophones = read_homophones()
     pairs = homophones.pairs[: settings.pairs or None]
     _require_same_sound(pairs, settings.accents)
-    return plan_articles(Homophones(pairs, homophones.carriers), seed, settings)
+    return plan_articles(HomophonePairs(pairs, homophones.carriers), seed, settings)
 
 
-def plan_articles(homophones: Homophones, seed: int, settings: DemoCorpusSettings) -> list[ArticlePlan]:
+def plan_articles(homophones: HomophonePairs, seed: int, settings: DemoCorpusSettings) -> list[ArticlePlan]:
     """Every article of the corpus, in a fixed order.
 
     The n-th articles about the two words of a pair have the same reader and the same sentences.

@@ -28,14 +28,14 @@ class Homophone:
 
 
 @dataclass(frozen=True)
-class Homophones:
+class HomophonePairs:
     """The pairs, and the carrier sentences ("{word}" marks the place) that fit all of their words."""
 
     pairs: tuple[tuple[Homophone, Homophone], ...]
     carriers: tuple[str, ...]
 
 
-def read_homophones() -> Homophones:
+def read_homophones() -> HomophonePairs:
     """The collection that comes with the package."""
     content = tomllib.loads((Path(__file__).parent / "homophones.toml").read_text(encoding="utf-8"))
     carriers = tuple(content.pop("carriers"))
@@ -48,4 +48,4 @@ def read_homophones() -> Homophones:
         for word, entry in content.items()
     }
     ordered = list(words.values())
-    return Homophones(tuple(zip(ordered[::2], ordered[1::2], strict=True)), carriers)
+    return HomophonePairs(tuple(zip(ordered[::2], ordered[1::2], strict=True)), carriers)

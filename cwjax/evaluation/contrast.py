@@ -8,7 +8,7 @@ import numpy as np
 from cwjax.data.examples.context import describe_for_evaluation
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.data.segment import Segment
-from cwjax.evaluation.homophones import Homophones, partner_articles
+from cwjax.evaluation.homophones import ArticleHomophones, partner_articles
 
 TRIES = 20
 """Segments of an article that are drawn in search of one that is not of its lead."""
@@ -22,7 +22,7 @@ class _Articles(NamedTuple):
 
 
 def wrong_contexts(
-    corpus: PreparedCorpus, positions: Sequence[int], homophones: Homophones | None
+    corpus: PreparedCorpus, positions: Sequence[int], homophones: ArticleHomophones | None
 ) -> list[tuple[str, bool]]:
     """For each segment the context of a segment of another article of its split; the same choice at every call.
 
@@ -68,7 +68,7 @@ def _numbers_by_name(corpus: PreparedCorpus, splits: dict[int, _Articles]) -> di
     }
 
 
-def _partners(segment: Segment, homophones: Homophones, numbers: dict[str, int]) -> list[int]:
+def _partners(segment: Segment, homophones: ArticleHomophones, numbers: dict[str, int]) -> list[int]:
     """The articles about the word that sounds like that of a segment's article."""
     return sorted(numbers[name] for name in partner_articles(homophones, segment.article) if name in numbers)
 

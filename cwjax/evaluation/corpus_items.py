@@ -11,7 +11,7 @@ from cwjax.data.examples.context import PREVIOUS_WORDS, describe, describe_for_e
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.data.segment import Segment
 from cwjax.evaluation.contrast import wrong_contexts
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.homophones import ArticleHomophones
 from cwjax.evaluation.items import Item
 from cwjax.scoring.normalisers import plain_words
 
@@ -27,7 +27,7 @@ class SegmentSound:
         return np.asarray(self.corpus.audio(self.position), dtype)
 
 
-def corpus_items(corpus: PreparedCorpus, positions: Sequence[int], homophones: Homophones | None) -> list[Item]:
+def corpus_items(corpus: PreparedCorpus, positions: Sequence[int], homophones: ArticleHomophones | None) -> list[Item]:
     """Segments with what the corpus knows about them.
 
     The wrong context is that of an article about the other word of the segment's pair of homophones, the hardest
@@ -42,7 +42,11 @@ def corpus_items(corpus: PreparedCorpus, positions: Sequence[int], homophones: H
 
 
 def segment_item(
-    segment: Segment, audio: Any, homophones: Homophones | None = None, wrong: str = "", is_homophones: bool = False
+    segment: Segment,
+    audio: Any,
+    homophones: ArticleHomophones | None = None,
+    wrong: str = "",
+    is_homophones: bool = False,
 ) -> Item:
     """One segment.
 

@@ -25,7 +25,7 @@ from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.conditions import Condition, Given, Others
 from cwjax.evaluation.corpus_items import corpus_items
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.homophones import ArticleHomophones
 from cwjax.evaluation.hypotheses import HypothesesFile, Line, described, hash_of, line_of
 from cwjax.evaluation.items import Item
 from cwjax.evaluation.transcription import CONDITIONS, Transcription, transcriptions
@@ -60,7 +60,7 @@ class Evaluator:
         self._transcriber: Transcriber | None = None
         self._dtype = jnp.dtype(dtype)
         self.corpus = corpus
-        self.homophones = Homophones.of_corpus(corpus.directory) if corpus else None
+        self.homophones = ArticleHomophones.of_corpus(corpus.directory) if corpus else None
         self._batch_size = batch_size
         self._stop_asked = stop_asked
         self._opened: set[str] = set()

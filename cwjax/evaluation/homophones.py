@@ -19,7 +19,7 @@ from cwjax.scoring.word_errors import WordErrors, count_errors
 
 
 @dataclass(frozen=True)
-class Homophones:
+class ArticleHomophones:
     """Which word each article of a corpus is about.
 
     Attributes:
@@ -31,7 +31,7 @@ class Homophones:
     partners: dict[str, str]
 
     @classmethod
-    def read(cls, path: str | Path) -> "Homophones":
+    def read(cls, path: str | Path) -> "ArticleHomophones":
         """Reads `homophones.json`: {"articles": {identifier: {"word": "sail", "partner": "sale"}}}.
 
         Raises:
@@ -48,7 +48,7 @@ class Homophones:
         return cls(words, partners)
 
     @classmethod
-    def of_corpus(cls, directory: Path) -> "Homophones | None":
+    def of_corpus(cls, directory: Path) -> "ArticleHomophones | None":
         """Those of a prepared corpus; None if it has none. Raises as `read` does."""
         path = directory / HOMOPHONES_FILE
         return cls.read(path) if path.exists() else None
@@ -77,13 +77,13 @@ class Decisions:
         return self.right / max(self.count, 1)
 
 
-def partner_articles(homophones: Homophones, article: str) -> list[str]:
+def partner_articles(homophones: ArticleHomophones, article: str) -> list[str]:
     """Articles about the word that sounds like this article's word."""
     partner = homophones.partners.get(article)
     return [name for name, word in homophones.words.items() if word == partner]
 
 
-def decide(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> Decisions:
+def decide(transcriptions: Sequence[Transcription], homophones: ArticleHomophones, condition: str) -> Decisions:
     """How the homophones were decided under a condition.
 
     Voices, sentences and articles are made for a pair of words, and a model knows the pair or does not: the pairs are
@@ -100,7 +100,9 @@ def decide(transcriptions: Sequence[Transcription], homophones: Homophones, cond
     return Decisions(right.total(), partner, count.total(), low, high)
 
 
-def shares_by_pair(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> dict[str, float]:
+def shares_by_pair(
+    transcriptions: Sequence[Transcription], homophones: ArticleHomophones, condition: str
+) -> dict[str, float]:
     """Share decided rightly of each pair of words, named "sail / sale"."""
     right: Counter[str] = Counter()
     count: Counter[str] = Counter()
@@ -110,7 +112,9 @@ def shares_by_pair(transcriptions: Sequence[Transcription], homophones: Homophon
     return {pair: right[pair] / count[pair] for pair in sorted(count)}
 
 
-def errors_elsewhere(transcriptions: Sequence[Transcription], homophones: Homophones, condition: str) -> WordErrors:
+def errors_elsewhere(
+    transcriptions: Sequence[Transcription], homophones: ArticleHomophones, condition: str
+) -> WordErrors:
     """Errors of all other words, as they are spelled: whether context costs what it should not touch."""
     total = WordErrors()
     for one in transcriptions:
@@ -121,7 +125,7 @@ def errors_elsewhere(transcriptions: Sequence[Transcription], homophones: Homoph
 
 
 def _decisions(
-    transcriptions: Sequence[Transcription], homophones: Homophones, condition: str
+    transcriptions: Sequence[Transcription], homophones: ArticleHomophones, condition: str
 ) -> Iterator[tuple[str, bool, bool]]:
     """Of each homophone that was said: its pair, whether it was heard, whether its partner was."""
     for one in transcriptions:

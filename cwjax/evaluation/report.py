@@ -10,7 +10,7 @@ import numpy as np
 from cwjax.data.segment import Segment
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.condition_sections import example
-from cwjax.evaluation.homophones import Homophones, decide, errors_elsewhere, shares_by_pair
+from cwjax.evaluation.homophones import ArticleHomophones, decide, errors_elsewhere, shares_by_pair
 from cwjax.evaluation.transcription import CONDITIONS, LABELS, Transcription
 from cwjax.files import write_text
 from cwjax.pages import render
@@ -21,7 +21,7 @@ EXAMPLES = 8
 """Segments shown side by side."""
 
 
-def summarise(transcriptions: Sequence[Transcription], homophones: Homophones | None) -> dict[str, Any]:
+def summarise(transcriptions: Sequence[Transcription], homophones: ArticleHomophones | None) -> dict[str, Any]:
     """The numbers of an evaluation, shares and rates in 0..1; words as the normaliser "whisper" has them.
 
     Returns:

@@ -6,7 +6,7 @@ from pathlib import Path
 from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.errors import CwjaxError
 from cwjax.evaluation.corpus_items import corpus_items
-from cwjax.evaluation.homophones import Homophones
+from cwjax.evaluation.homophones import ArticleHomophones
 from cwjax.evaluation.items import Item
 
 
@@ -16,4 +16,4 @@ def read(folder: Path, variant: str) -> Iterator[Item | str]:
     positions = corpus.positions("test")
     if not positions:
         raise CwjaxError(f"{folder}: has no segments in the split 'test'; prepare the corpus again, with splits")
-    yield from corpus_items(corpus, positions, Homophones.of_corpus(corpus.directory))
+    yield from corpus_items(corpus, positions, ArticleHomophones.of_corpus(corpus.directory))
