@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
+from cwjax.data.corpora.listed_utterances import ListedArticle, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.corpora.telephone import SIDES, read_lines, require_readable, rows, sphere_files, turns
+from cwjax.data.corpora.telephone import both_sides, read_lines, require_readable, rows, sphere_files, turns
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
@@ -82,23 +82,10 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     Raises CwjaxError if the transcript cannot be read, or the audio is missing or compressed with shorten.
     """
     call: Call = unit.content
-    audio = unit.audio[0]
-    require_readable(root / audio)
+    require_readable(root / unit.audio[0])
     context = ContextMaterial(title=call.topic, lead=call.prompt)
     problems: list[str] = []
-    utterances = [
-        ListedUtterance(
-            id=f"{unit.name}-{turn.side}-{round(turn.start * 100):06d}",
-            audio=audio,
-            start=turn.start,
-            end=turn.end,
-            text=turn.text,
-            speaker=call.callers[SIDES.index(turn.side)] or f"{unit.name}-{turn.side}",
-            channel=SIDES.index(turn.side),
-            context=context,
-        )
-        for turn in turns(root / call.transcript, problems)
-    ]
+    utterances = list(both_sides(root, call.transcript, unit, call.callers, context, problems))
     if not utterances:
         raise CwjaxError(f"{root / call.transcript}: holds no utterance")
     utterances.sort(key=lambda one: one.start)

@@ -20,7 +20,7 @@ from cwjax.data.corpora.capitals import as_sentences
 from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance, as_reading
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
-from cwjax.data.corpora.telephone import SIDES, read_lines, require_readable, rows, sphere_files, turns
+from cwjax.data.corpora.telephone import SIDES, both_sides, read_lines, require_readable, rows, sphere_files
 from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
@@ -124,16 +124,14 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     problems: list[str] = []
     for side, transcript in sorted(conversation.transcripts.items()):
         if side == SIDES:
-            said = [
-                (f"{unit.name}-{turn.side}-{round(turn.start * 100):06d}", turn.start, turn.end, turn.text, turn.side)
-                for turn in turns(root / transcript, problems)
-            ]
-        else:
-            said = [(*line, side) for line in _lines(root / transcript) if line[-1]]
-        for identifier, start, end, text, one in said:
-            channel = SIDES.index(one)
-            speaker = conversation.callers[channel] or (f"{unit.name}-{one}" if side == SIDES else f"{unit.name}{one}")
-            utterances.append(ListedUtterance(identifier, audio, start, end, text, speaker, channel, context=context))
+            utterances += both_sides(root, transcript, unit, conversation.callers, context, problems)
+            continue
+        channel = SIDES.index(side)
+        speaker = conversation.callers[channel] or f"{unit.name}{side}"
+        for identifier, start, end, text in _lines(root / transcript):
+            if text:
+                one = ListedUtterance(identifier, audio, start, end, text, speaker, channel, context=context)
+                utterances.append(one)
     utterances.sort(key=lambda one: one.start)
     article = ListedArticle(
         unit.name,

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cwjax.data.corpora.listed_utterances import ListedUtterance
+from cwjax.data.corpora.reader import Unit
+from cwjax.data.segment import ContextMaterial
 from cwjax.errors import CwjaxError
 
 SIDES = "AB"
@@ -37,6 +40,17 @@ def turns(path: Path, problems: list[str]) -> Iterator[Turn]:
             problems.append(f"{path}:{number}: is no line START END SIDE: WORDS: {line.strip()[:60]!r}")
         elif text := clean(turn[4]):
             yield Turn(float(turn[1]), float(turn[2]), turn[3], text)
+
+
+def both_sides(
+    root: Path, transcript: str, unit: Unit, callers: tuple[str, str], context: ContextMaterial, problems: list[str]
+) -> Iterator[ListedUtterance]:
+    """The turns of a call's transcript as utterances, each on the channel of its side; raises and notes as `turns`."""
+    for turn in turns(root / transcript, problems):
+        channel, name = SIDES.index(turn.side), f"{unit.name}-{turn.side}"
+        identifier, speaker = f"{name}-{round(turn.start * 100):06d}", callers[channel] or name
+        said = identifier, unit.audio[0], turn.start, turn.end, turn.text, speaker, channel
+        yield ListedUtterance(*said, context=context)
 
 
 def clean(words: str) -> str:
