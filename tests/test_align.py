@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import soundfile
 from coded_speech import prose, sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwjax.alignment.anchors import chains
+from cwjax.alignment.books import Book, Recording
 from cwjax.alignment.heard import Heard, heard
 from cwjax.alignment.hearing import HeardWord
 from cwjax.alignment.placing import Placement, place
@@ -380,3 +382,17 @@ def test_other_encodings_are_read_when_named(tmp_path):
     assert read_written(path, "cp1252").plain == ["naive"]
     path.write_text("naïve", encoding="utf-16")
     assert read_written(path).plain == ["naive"]
+
+
+def test_a_word_timed_before_the_first_file_of_an_article_has_no_time(tmp_path):
+    folder = tmp_path / "Bridge"
+    folder.mkdir()
+    words = [("long", 1000, 1300), ("bridge", 2500, 2900), ("spans", 3000, 3400), ("river", 3500, 3900)]
+    spoken = " ".join(f"<t>{one}<n pronunciation='{one}' start='{a}' end='{b}'/></t>" for one, a, b in words)
+    (folder / "aligned.swc").write_text(f"<article><meta/><d><p><s>{spoken}</s></p></d></article>")
+    (folder / "info.json").write_text('{"audio_files": [{"offset": 2.0}]}')
+    soundfile.write(folder / "audio.flac", np.zeros(32_000), 16_000)
+    book = Book("Bridge", folder / "aligned.swc", [Recording("Bridge/audio.flac", folder / "audio.flac")])
+    _, known = book.read()
+    assert known.is_placed.tolist() == [False, True, True, True]
+    assert known.start[1:] == pytest.approx([0.5, 1.0, 1.5])
