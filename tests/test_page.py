@@ -101,7 +101,12 @@ def watched(browser, server):
 
 def expected_words(transcriber, context: str) -> list[str]:
     found = transcriber.transcribe(SOUND, context, language="en", word_timestamps=True)
-    return [word.text.strip() for segment in found.segments for word in segment.words]
+    return [word.text.strip() for word in shown_words(found)]
+
+
+def shown_words(transcript) -> list:
+    """Its words, and segments that have none as a whole."""
+    return [one for segment in transcript.segments for one in segment.words or [segment] if one.text.strip()]
 
 
 def test_a_file_is_transcribed_without_and_with_context(watched, transcriber):
@@ -218,13 +223,10 @@ def test_the_page_of_an_explanation_shows_the_same(watched, heard, browser, tmp_
     expect(page.locator(".row .wave path").first).to_be_attached(timeout=PATIENCE)
     _, (result,) = heard
     samples = samples_of(SOUND) / np.float32(32768)
-    # The API's words are those with times; an explanation shows segments without any as a whole.
-    timed = [
-        replace(one, segments=tuple(segment for segment in one.segments if segment.words))
-        for one in (result.transcript, result.without)
-    ]
     path = tmp_path / "talk.html"
-    text = explanation_page("talk.wav", audio_uri(samples), samples, *timed, result.explanation)
+    text = explanation_page(
+        "talk.wav", audio_uri(samples), samples, result.transcript, result.without, result.explanation
+    )
     path.write_text(text, encoding="utf-8")
     context = browser.new_context()
     other = context.new_page()
@@ -277,8 +279,7 @@ def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard)
     assert len(pieces) >= 3
     expected, began = [], 0.0
     for piece, result in zip(pieces, results, strict=True):
-        words = [word for segment in result.transcript.segments for word in segment.words]
-        expected += [(word.text.strip(), began + word.start) for word in words]
+        expected += [(word.text.strip(), began + word.start) for word in shown_words(result.transcript)]
         began += len(samples_of(piece)) / 16_000
     assert shown == [word for word, _ in expected]
     np.testing.assert_allclose(starts, [start for _, start in expected], atol=0.01)
@@ -301,8 +302,7 @@ def test_what_a_microphone_hears_is_transcribed_while_it_goes_on(watched, heard)
     for cut in np.cumsum([len(samples_of(piece)) for piece in pieces])[:-1]:
         assert np.abs(whole[cut - 1600 : cut + 1600]).max() < 1000, "cut in pauses"
     assert {one.asked.context for one in results} == {f"{CONTEXT}\nnames: Ada, honey"}
-    words = [word.text.strip() for segment in results[-1].transcript.segments for word in segment.words]
-    assert watched.words("with") == words
+    assert watched.words("with") == [word.text.strip() for word in shown_words(results[-1].transcript)]
 
 
 def test_a_recording_survives_what_goes_wrong_meanwhile(watched):

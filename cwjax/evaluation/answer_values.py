@@ -26,12 +26,12 @@ def segment_values(segment: Segment) -> dict[str, Any]:
 
 
 def words_of(transcript: Transcript) -> list[dict[str, Any]]:
-    """Words with their times, without the spaces around them."""
+    """Words with their times, without the spaces around them; of a segment without word times all text as one."""
     return [
-        {"word": word.text.strip(), "start": word.start, "end": word.end}
+        {"word": one.text.strip(), "start": one.start, "end": one.end}
         for segment in transcript.segments
-        for word in segment.words or ()
-        if word.text.strip()
+        for one in [word for word in segment.words or () if word.text.strip()] or [segment]
+        if one.text.strip()
     ]
 
 

@@ -1,20 +1,13 @@
 """A page that shows what context and phrases did to a recording: the server page's view, with its data inside."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from cwjax.data.audio.log_mel import SAMPLING_RATE
-from cwjax.evaluation.answer_values import (
-    context_word_values,
-    phrase_values,
-    segment_values,
-    text_and_words,
-    words_of,
-)
+from cwjax.evaluation.answer_values import context_word_values, phrase_values, segment_values, text_and_words
 from cwjax.evaluation.explanation import Explanation
-from cwjax.inference.transcript import Transcript, Word
+from cwjax.inference.transcript import Transcript
 from cwjax.pages import render
 
 COLUMN = 400
@@ -35,7 +28,6 @@ def explanation_page(
         without: made without either.
         explanation: of the same recording.
     """
-    transcript, without = _timed(transcript), _timed(without)
     segments = [segment_values(segment) for segment in transcript.segments]
     answer = {**text_and_words(transcript), "segments": segments, "without_context": text_and_words(without)}
     if transcript.phrases or not explanation.words:
@@ -43,15 +35,6 @@ def explanation_page(
     answer["context_words"] = _with_layers(context_word_values(explanation), explanation)
     data = {"answer": answer, "name": title, "context": explanation.context, "waveform": _waveform(samples)}
     return render("explanation.html", title=title, audio=audio, data=data, segments=transcript.segments)
-
-
-def _timed(transcript: Transcript) -> Transcript:
-    """A transcript in which segments without word times are single words."""
-    segments = (
-        one if words_of(Transcript("", (one,), "")) else replace(one, words=(Word(one.text, one.start, one.end, 1.0),))
-        for one in transcript.segments
-    )
-    return replace(transcript, segments=tuple(segments))
 
 
 def _with_layers(values: dict[str, Any], explanation: Explanation) -> dict[str, Any]:

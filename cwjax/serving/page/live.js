@@ -37,7 +37,7 @@ function moved(answer, start) {
 }
 
 // What stands before the text of a piece that is not the first; languages without spaces have none.
-const space = ({ segments: [first] }) => (first && !first.text.startsWith(" ") ? "" : " ");
+const space = ({ segments }) => (segments.find(({ text }) => text.trim())?.text.startsWith(" ") ?? true ? " " : "");
 
 // Answers to pieces as one to the whole.
 function joined(pieces) {
