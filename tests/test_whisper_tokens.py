@@ -1,6 +1,7 @@
 """Token layout against OpenAI's own tokenizer, and the tokenizer trained in that layout."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> WhisperTokens:
 def multilingual_whisper(directory: Path) -> WhisperTokens:
     """The real multilingual vocabulary, rebuilt from the ranks that OpenAI's package carries."""
     pytest.importorskip("whisper")
+    rebuilt().save_pretrained(str(directory))
+    return WhisperTokens.read(directory)
+
+
+@cache
+def rebuilt() -> WhisperTokenizer:
     from whisper.tokenizer import get_encoding
 
     encoding = get_encoding("multilingual", 99)
@@ -39,8 +46,7 @@ def multilingual_whisper(directory: Path) -> WhisperTokens:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens()])
-    WhisperTokenizer(tokenizer_object=backend).save_pretrained(str(directory))
-    return WhisperTokens.read(directory)
+    return WhisperTokenizer(tokenizer_object=backend)
 
 
 def without_timestamps(directory: Path) -> WhisperTokens:
