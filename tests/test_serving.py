@@ -539,8 +539,8 @@ def test_a_full_queue(transcriber, gate):
         assert metric(server, "cwjax_audio_seconds_total") == 4 * SECONDS
 
 
-def test_twelve_at_once_are_each_as_alone(client, transcriber, monkeypatch):
-    recordings = [spoken(3 + 3 * number, seed=number) for number in range(12)]
+def test_six_at_once_are_each_as_alone(transcriber, monkeypatch):
+    recordings = [spoken(6 + 5 * number, seed=number) for number in range(6)]
     asked = [
         {
             "audio": audio,
@@ -551,13 +551,14 @@ def test_twelve_at_once_are_each_as_alone(client, transcriber, monkeypatch):
         }
         for number, audio in enumerate(recordings)
     ]
-    alone = [ask(client, **one) for one in asked]
-    sizes = []
-    monkeypatch.setattr(transcriber.engine, "on_batch", sizes.append)
-    with ThreadPoolExecutor(12) as pool:
+    with running(served(transcriber), Limits(batch_size=4, grace=1.0)) as server, ThreadPoolExecutor(6) as pool:
+        client = client_of(server)
+        alone = [ask(client, **one) for one in asked]
+        sizes = []
+        monkeypatch.setattr(transcriber.engine, "on_batch", sizes.append)
         together = list(pool.map(lambda one: ask(client, **one), asked))
     assert [one.text for one in together] == [one.text for one in alone]
-    assert len({one.text for one in alone}) > 8
+    assert len({one.text for one in alone}) > 4
     for one, other in zip(together[1::2], alone[1::2], strict=True):
         assert [segment.tokens for segment in one.segments] == [segment.tokens for segment in other.segments]
     assert max(sizes) > 1, "some windows shared a batch"
@@ -592,12 +593,14 @@ def test_what_else_the_engine_does_takes_turns(transcriber, gate):
 
 
 @pytest.mark.parametrize("chunking", [None, "auto"])
-def test_a_dictation_does_not_wait_for_a_long_recording(server, client, gate, monkeypatch, chunking):
+def test_a_dictation_does_not_wait_for_a_long_recording(transcriber, gate, monkeypatch, chunking):
     monkeypatch.setattr(queue, "SHORT_MINUTES", 0.5)
     monkeypatch.setattr("cwjax.serving.audio.SHORT_MINUTES", 0.5)
     fields = ONE_TRY | ({"chunking_strategy": chunking} if chunking else {})
-    with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(ask, client, spoken(300 if chunking else 100), **fields)
+    limits = Limits(batch_size=2, grace=1.0)
+    with running(served(transcriber), limits) as server, ThreadPoolExecutor(2) as pool:
+        client = client_of(server)
+        long = pool.submit(ask, client, spoken(100), **fields)
         wait_for(lambda: len(gate.batches) == 1)
         dictation = pool.submit(ask, client, **ONE_TRY)
         wait_for(lambda: metric(server, "cwjax_queue_seconds_count") and metric(server, "cwjax_requests_active") == 2)
