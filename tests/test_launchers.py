@@ -12,7 +12,7 @@ import yaml
 from patience import PATIENCE, end_when_hung
 
 LAUNCH = Path(__file__).parents[1] / "launch"
-SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch", LAUNCH.parent / ".ci/run"])
 TPU = {"PROJECT": "speech", "ZONE": "us-east5-b", "ACCELERATOR": "v5litepod-64", "REPOSITORY": "https://example.org/x"}
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
