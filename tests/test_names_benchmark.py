@@ -28,7 +28,8 @@ SPEC.loader.exec_module(names)
     ],
 )
 def test_errors_of_rare_words_and_of_others(reference, hypothesis, others, rare):
-    assert names.count(reference.split(), hypothesis.split(), {"ada", "ulm"}) == [others, rare]
+    window = names.Window(names.np.zeros(9), [names.Sentence(reference, 0.0, 1.0, ("Ada", "Ulm"), "v")])
+    assert names._counts(window, hypothesis).tolist() == [others, rare]
 
 
 def test_lists_hold_what_they_should():
@@ -47,6 +48,6 @@ def test_a_folder_of_windows(tmp_path):
     names.soundfile.write(tmp_path / "one.flac", names.np.zeros(16_000), 16_000)
     entry = '[{"text": "Ask Ada.", "start": 0.1, "end": 0.9, "phrases": ["Ada"], "voice": "v"}]'
     (tmp_path / "one.json").write_text(entry)
-    (window,) = names._windows(str(tmp_path))
+    (window,) = names._recordings(str(tmp_path))
     assert window.samples.shape == (16_000,)
     assert window.sentences == [names.Sentence("Ask Ada.", 0.1, 0.9, ("Ada",), "v")]
