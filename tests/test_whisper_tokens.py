@@ -119,6 +119,15 @@ def test_transcript_with_timestamps_never_runs_backwards(trained: WhisperTokens)
     assert trained.transcript(utterances, timestamps=False) == [*trained.encode("One two three"), trained.end_of_text]
 
 
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_a_language_without_spaces_gets_none(tmp_path: Path, timestamps: bool) -> None:
+    """OpenAI's vocabulary has 你好 as a token; a space before it would be another."""
+    tokens = multilingual_whisper(tmp_path)
+    said = tokens.transcript([Utterance(0, 1, "你好"), Utterance(1, 2, "世界。")], timestamps, "zh")
+    text = "".join(tokens.text([token]) for token in said if tokens.is_text(token))
+    assert text == "你好世界。"
+
+
 def test_what_is_no_whisper_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CwjaxError, match=str(tmp_path)):
         WhisperTokens.read(tmp_path)

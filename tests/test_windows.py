@@ -221,3 +221,12 @@ def test_a_context_gives_nothing_of_a_window_away():
     facts = {"title": "Ships", "lead": lead}
     assert "tall ships" in draw_context(segment_of(said[:1], facts, 0), always, generator, None)
     assert draw_context(segment_of(said, facts, 0), always, generator, None) == "Ships. They sank."
+
+
+@pytest.mark.parametrize(("language", "text"), [("zh", "你好。世界。"), ("en", "你好。 世界。")])
+def test_texts_are_joined_as_their_language_is_written(language, text):
+    said = [
+        Supervision(f"a-{place}", place, place + 1.0, one, language=language, custom={"article": "a"})
+        for place, one in enumerate(("你好。", "世界。"))
+    ]
+    assert segment_of(said, {}, 0).text == text

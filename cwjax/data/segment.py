@@ -5,11 +5,19 @@ title). The *context material* is everything known about the recording that coul
 of it becomes the context of an example is decided when the example is drawn (`cwjax.data.examples.context`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cwjax.data.cuts import Supervision
+
+SPACELESS = ("zh", "ja", "th", "lo", "my", "yue")
+"""Languages written without spaces, as Whisper has them."""
+
+
+def join_texts(texts: Iterable[str], language: str) -> str:
+    """Texts that follow each other as one, as the language is written."""
+    return ("" if language in SPACELESS else " ").join(filter(None, map(str.strip, texts)))
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Segment:
         recording: its number in the corpus.
         start, end: seconds of the recording.
         text: the transcript as written, spacing, case and punctuation kept.
-        utterances: timed pieces whose texts joined by spaces are `text`.
+        utterances: timed pieces whose texts joined are `text`.
         context: material from which a context is drawn.
         language: ISO 639-1 code.
         speaker: normalised name, equal for two recordings of one person.
@@ -108,7 +116,7 @@ def segment_of(said: Sequence[Supervision], article: Mapping[str, Any], recordin
         recording=recording,
         start=start,
         end=end,
-        text=" ".join(one.text for one in said),
+        text=join_texts((one.text for one in said), said[0].language),
         utterances=tuple(_utterances(said)),
         context=ContextMaterial(
             title=known.get("title", ""),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cwjax.data.examples.whisper_tokens import WhisperTokens
+from cwjax.data.segment import SPACELESS
 from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.options import DecodingOptions
 from cwjax.inference.transcript import Segment, Word
@@ -27,8 +28,6 @@ from cwjax.models.text_decoder import StepwiseDecoder
 MEDIAN_WIDTH = 7
 """Audio positions of the median filter that smooths the weights."""
 POSITIONS_PER_SECOND = 50
-SPACELESS = ("zh", "ja", "th", "lo", "my", "yue")
-"""Languages written without spaces: the shortest stretches of tokens that are whole characters are words."""
 SENTENCE_ENDS = ".。!！?？"
 INVALID = "\ufffd"
 LONGEST_MEDIAN = 0.7
@@ -226,7 +225,7 @@ def add_words(
 def split_into_words(tokens: Sequence[int], vocabulary: WhisperTokens, language: str) -> list[tuple[str, int]]:
     """The words that text tokens make up: their texts, and how many tokens each has."""
     characters = _split_into_characters(tokens, vocabulary)
-    if language in SPACELESS:
+    if language in SPACELESS:  # the shortest stretches of tokens that are whole characters are words
         return characters
     words: list[tuple[str, int]] = []
     for text, count in characters:

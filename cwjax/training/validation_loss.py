@@ -115,7 +115,8 @@ class ValidationLoss:
         arrays: dict[str, Any] = {"context_ids": ids[0], "context_mask": mask[0], "seconds": np.float32(0)}
         prompt = tokens.prompt(segment.language, timestamps=False)
         sound = segment.recording, segment.start, segment.end
-        return DrawnExample(sound, 1.0, 0, prompt, tokens.transcript(segment.utterances, False), "", arrays)
+        said = tokens.transcript(segment.utterances, False, segment.language)
+        return DrawnExample(sound, 1.0, 0, prompt, said, "", arrays)
 
 
 def _plain(config: Config) -> Config:

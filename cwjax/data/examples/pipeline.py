@@ -72,7 +72,7 @@ def fits(segment: Segment, processor: Processor, settings: ExampleSettings) -> b
 
 def transcript_tokens(segment: Segment, processor: Processor, settings: ExampleSettings) -> int:
     """Tokens of a segment's transcript in its longest form, without its end."""
-    return len(processor.tokens.transcript(segment.utterances, settings.timestamps > 0)) - 1
+    return len(processor.tokens.transcript(segment.utterances, settings.timestamps > 0, segment.language)) - 1
 
 
 def room_for_transcript(processor: Processor, settings: ExampleSettings) -> int:
@@ -152,7 +152,7 @@ class DrawExample:
             speed,
             int(generator.integers(2**63)),
             tokens.prompt(segment.language, timestamps),
-            tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps),
+            tokens.transcript(perturb_utterances(segment.utterances, speed), timestamps, segment.language),
             segment.context.previous if self.settings.previous_text else "",
             {"context_ids": ids[0], "context_mask": mask[0], "seconds": np.float32(segment.duration / speed)},
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cwjax.data.examples.text_tokenizer import TextTokenizer
-from cwjax.data.segment import Utterance
+from cwjax.data.segment import SPACELESS, Utterance, join_texts
 from cwjax.errors import CwjaxError
 
 TIMESTAMP_STEP = 0.02
@@ -192,21 +192,22 @@ class WhisperTokens:
         """Id of the timestamp token nearest to a time within the window."""
         return self.first_timestamp + round(min(max(seconds, 0.0), LAST_TIMESTAMP) / TIMESTAMP_STEP)
 
-    def transcript(self, utterances: Sequence[Utterance], timestamps: bool) -> list[int]:
+    def transcript(self, utterances: Sequence[Utterance], timestamps: bool, language: str = "en") -> list[int]:
         """The tokens of a transcript with its end: what the decoder is to say after the prompt.
 
         With timestamps every utterance stands between its start and its end, which never run backwards
         and are at least one step apart.
         """
+        encode = self.encode if language not in SPACELESS else lambda text: self.pieces(text.strip())
         if not timestamps:
-            texts = filter(None, (piece.text.strip() for piece in utterances))
-            return [*self.encode(" ".join(texts)), self.end_of_text]
+            text = join_texts((piece.text for piece in utterances), language)
+            return [*encode(text), self.end_of_text]
         tokens: list[int] = []
         earliest = self.first_timestamp
         for piece in utterances:
             start = max(self.timestamp(piece.start), earliest)
             earliest = max(self.timestamp(piece.end), start + 1)
-            tokens += [start, *self.encode(piece.text), earliest]
+            tokens += [start, *encode(piece.text), earliest]
         return [*tokens, self.end_of_text]
 
 

@@ -23,7 +23,7 @@ from cwjax.data.prepared.corpus import PreparedCorpus
 from cwjax.data.prepared.index import AFTER_GAP, BEGINS_RUN, LISTS_PREVIOUS
 from cwjax.data.prepared.splits import SPLITS
 from cwjax.data.prepared.windows import Runs, divided
-from cwjax.data.segment import Segment
+from cwjax.data.segment import Segment, join_texts
 from cwjax.errors import CwjaxError
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,8 @@ class TrainingWindows(Sequence[Window]):
         pieces = [(int(self._number[place]), self._part[place]) for place in range(*window)]
         chosen = [self._parts[number][part] if number in self._parts else said[number] for number, part in pieces]
         before = self._parts.get(first, [])[: self._part[window.first]]
-        return self._corpus.segment(first, chosen, " ".join(one.text for one in before), previous)
+        text_before = join_texts((one.text for one in before), chosen[0].language)
+        return self._corpus.segment(first, chosen, text_before, previous)
 
     def another(self, article: str, draw: np.random.Generator) -> Segment:
         """A supervision of another article, or after many vain draws (a corpus of one article) of any."""

@@ -31,7 +31,7 @@ from cwjax.data.prepared.index import (
 )
 from cwjax.data.prepared.splits import SPLITS
 from cwjax.data.prepared.windows import Runs
-from cwjax.data.segment import Segment, latest_text, segment_of
+from cwjax.data.segment import Segment, join_texts, latest_text, segment_of
 from cwjax.errors import CwjaxError
 
 QUALITY_FILE = "quality.npy"
@@ -187,18 +187,18 @@ class PreparedCorpus:
             previous: whether what was said before is wanted.
         """
         row = self.supervisions[first]
-        text = self._previous(first, said[0].custom, before) if previous else ""
+        text = self._previous(first, said[0], before) if previous else ""
         return segment_of(said, self.article(int(row["article"])), int(row["cut"]), text)
 
-    def _previous(self, first: int, custom: dict[str, Any], text: str) -> str:
+    def _previous(self, first: int, said: Supervision, text: str) -> str:
         """What was said before a text, from a supervision on backwards to a gap, or to what the corpus
         lists itself."""
         flags, longest = self.supervisions["flags"], self.settings["segmentation"]["previous_characters"]
-        while "previous" not in custom and not flags[first] & AFTER_GAP and len(text) <= longest:
+        while "previous" not in said.custom and not flags[first] & AFTER_GAP and len(text) <= longest:
             first -= 1
             (said,) = self.read_supervisions(first, first + 1)
-            custom, text = said.custom, f"{said.text} {text}"
-        return latest_text(f"{custom.get('previous', '')} {text}".strip(), longest)
+            text = join_texts((said.text, text), said.language)
+        return latest_text(join_texts((said.custom.get("previous", ""), text), said.language), longest)
 
 
 class Segments(Sequence[Segment]):
