@@ -147,6 +147,7 @@ def workplace(tmp_path_factory):
     seconds = 2.4
     for name in ("talk.ogg", "audio.ogg"):
         soundfile.write(folder / name, sound(utterances(random, seconds), seconds, random), 16000)
+    soundfile.write(folder / "talk.wav", sound(utterances(random, seconds), seconds, random), 24000)  # 1.6 s
     (folder / "own").mkdir()
     (folder / "own/list.jsonl").write_text(json.dumps({"audio": str(folder / "talk.ogg"), "text": "tone"}))
     build.prepare("manifest", folder / "own", folder / "data/swc-prepared")

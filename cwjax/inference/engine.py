@@ -60,6 +60,7 @@ class Engine:
         self.on_batch: Callable[[int], None] | None = None
         self._most_windows = 1 << 30  # that memory is not known to be too small for
         self._works: list[Work] = []
+        self._batches = 0  # that were done
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         _ENGINES.add(self)
@@ -67,6 +68,7 @@ class Engine:
     def add(self, work: Work) -> None:
         """Begins with a transcription, on the engine's thread, which ends when there is nothing to do."""
         with self._lock:
+            work.turn = self._batches
             self._works.append(work)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="cwjax-engine", daemon=True)
@@ -95,10 +97,14 @@ class Engine:
                     work.fail(error)
                 left = []
             with self._lock:
-                self._works = left + [work for work in self._works if work not in works]
+                new = [work for work in self._works if work not in works]
+                self._works = sorted(left + new, key=lambda work: work.turn)
 
     def step(self, works: list[Work]) -> list[Work]:
-        """Does one batch, and gives the unfinished transcriptions, those that were served last at the end."""
+        """Does one batch, and gives the unfinished transcriptions, those that were served last at the end.
+
+        One that comes while a batch is done is served before those in it.
+        """
         ready: list[tuple[Work, WindowJob]] = []
         for work in works:
             try:
@@ -111,8 +117,10 @@ class Engine:
             batch = [pair for pair in ready if pair[1].key == job.key][: 1 << (most.bit_length() - 1)]
             batch = batch[: _worth_filling(len(batch))]
             self._do_batch(batch)
-            served = [work for work, _ in batch]
-            works = sorted(works, key=lambda work: work in served)
+            self._batches += 1
+            for work, _ in batch:
+                work.turn = self._batches
+            works = sorted(works, key=lambda work: work.turn)
         left = [work for work in works if not work.finished]
         if left and not ready:
             time.sleep(POLL)  # for recordings that grow

@@ -90,6 +90,8 @@ class Work(Protocol):
 
     batch_size: int
     """Most windows of a batch that begins with a job of this one; rounded down to a power of two."""
+    turn: int
+    """Number of batches that were done when it was last in one, or when it came; the lowest is served next."""
 
     def jobs(self) -> Sequence[WindowJob]:
         """Jobs that can be done now and were not yet received."""

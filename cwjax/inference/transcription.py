@@ -113,7 +113,7 @@ class Transcription:
         emit: Callable[[Event], None],
         batch_size: int,
     ):
-        self.batch_size = batch_size
+        self.batch_size, self.turn = batch_size, 0
         self.finished = False
         self._request, self._recording, self._options, self._emit = request, recording, options, emit
         self._programs, self._contexts, self._phrases = programs, contexts, phrases
