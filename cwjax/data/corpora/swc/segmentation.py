@@ -319,7 +319,8 @@ class _SupervisionMaker:
             place = sentence.text.find(text, position)
             if text and place >= 0:
                 position = place + len(text)
-                start, end = (min(max(round(time - offset) / 1000, begins), ends) for time in (word.start, word.end))
+                start = min(max(round(word.start - offset) / 1000, begins), ends)
+                end = min(max(round(word.end - offset) / 1000, begins), ends)
                 yield TimedWord(text, start, end, None if word.is_timed else 0.0)
 
     def _cleaned(self, titles: tuple[str, ...]) -> list[str]:

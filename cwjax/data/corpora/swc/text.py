@@ -65,7 +65,7 @@ def text_of(tokens: Iterable[Token]) -> str:
 
 def is_spoken(pronunciation: str) -> bool:
     """Whether a form has a letter or digit; dashes and arrows come with a form that has none."""
-    return any(map(str.isalnum, pronunciation))
+    return pronunciation.isalnum() or any(map(str.isalnum, pronunciation))
 
 
 def read_document(path: Path) -> etree._Element:

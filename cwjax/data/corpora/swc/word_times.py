@@ -62,12 +62,12 @@ class Word:
     @property
     def is_timed(self) -> bool:
         """Start and end were measured."""
-        return self.is_heard and self.head == 0 == self.tail
+        return self.heard_start is not None and self.head == 0 == self.tail
 
     @property
     def is_anchor(self) -> bool:
         """Start or end was measured."""
-        return self.is_heard and 0 in (self.head, self.tail)
+        return self.heard_start is not None and (self.head == 0 or self.tail == 0)
 
     @property
     def known_start(self) -> float | None:
@@ -98,22 +98,21 @@ def read_words(tokens: Sequence[Token]) -> list[Word]:
 
 
 def _word(number: int, token: Token) -> Word:
-    forms = [norm for norm in token.norms if is_spoken(norm.pronunciation)]
-    lengths = [len(norm.pronunciation) for norm in forms]
-    timed = [place for place, norm in enumerate(forms) if norm.start_ms is not None]
-    return Word(
-        token=number,
-        begin=number,
-        finish=number + 1,
-        characters=sum(lengths),
-        sentence=token.sentence,
-        paragraph=token.paragraph,
-        is_extra=token.kind == "extra",
-        head=sum(lengths[: timed[0]] if timed else lengths),
-        tail=sum(lengths[timed[-1] + 1 :]) if timed else 0,
-        heard_start=forms[timed[0]].start_ms if timed else None,
-        heard_end=forms[timed[-1]].end_ms if timed else None,
-    )
+    characters = head = tail = 0
+    heard_start = heard_end = None
+    for pronunciation, start, end in token.norms:
+        if not is_spoken(pronunciation):
+            continue
+        characters += len(pronunciation)
+        if start is not None:
+            heard_start, heard_end, tail = start if heard_start is None else heard_start, end, 0
+        elif heard_start is None:
+            head += len(pronunciation)
+        else:
+            tail += len(pronunciation)
+    place = number, number, number + 1
+    what = characters, token.sentence, token.paragraph, token.kind == "extra"
+    return Word(*place, *what, head, tail, heard_start, heard_end)
 
 
 def speaking_rate(words: Sequence[Word]) -> float:
