@@ -414,3 +414,10 @@ def test_differences_are_a_common_subsequence_nearly_as_long_as_the_longest(page
             block.size for block in difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
         )
         assert len(chosen[0]) >= 0.95 * matched
+
+
+def test_a_phrase_is_not_written_where_it_stands_elsewhere(opened):
+    text = said(*spread("one two three four five six seven eight nine bee"))  # a second each
+    page = opened(page_with(replace(text, phrases=(Word("bee", 1.0, 2.0, 0.9),)), text))
+    cells = page.locator("#heard tr").nth(1).locator("td")
+    expect(cells).to_have_text(["00:01", "bee", "90 %", "two", "two"])
