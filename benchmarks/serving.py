@@ -1,15 +1,18 @@
 """What `cwjax serve` endures: how soon it is ready, bad requests by the thousand, mixed load and its memory.
 
-    python benchmarks/serving.py --model MODEL [--minutes 60] [--clients 6] [--bad 10000]
+    python benchmarks/serving.py --model MODEL [--minutes 60] [--clients 6] [--bad 10000] [--talk FILE]
 
 Starts the server twice, with an empty cache of compiled programs and with the one that the first start has filled.
 Then sends requests that cannot be answered as they ask, and lets clients ask for all kinds of things for some minutes:
 every format, streams, contexts, hang-ups. Prints what became of them, and by how many MB a minute the server's memory
-grew after the first quarter of the time.
+grew after the first quarter of the time. With `--talk`, a recording is said to `/v1/realtime` at the pace of speech:
+how long after a word's end it is told, and how the text differs from that of the file.
 """
 
 import argparse
+import base64
 import contextlib
+import io
 import os
 import random
 import re
@@ -185,6 +188,54 @@ def load(address: str, pid: int, minutes: float, clients: int) -> None:
     print(f"memory: {later[0][1]:.0f} MB, at the end {later[-1][1]:.0f} MB, {slope:+.2f} MB a minute")
 
 
+def dictate(address: str, path: Path, longest: float = 24.0) -> None:
+    """Says the beginning of a recording in real time, and tells how late its words come."""
+    import jiwer
+    import soundfile
+    import soxr
+    from openai import OpenAI
+
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples = soxr.resample(samples[: round(longest * rate)].mean(axis=1), rate, 24_000)
+    client = OpenAI(base_url=f"{address}/v1", api_key="none")
+    file = io.BytesIO()
+    soundfile.write(file, samples, 24_000, format="WAV")
+    asked = {"model": "whisper-1", "language": "en", "response_format": "verbose_json"}
+    whole = client.audio.transcriptions.create(
+        file=("a.wav", file.getvalue()), timestamp_granularities=["word"], **asked
+    )
+    told: list[float] = []
+    said: list[str] = []
+    with client.realtime.connect(extra_query={"intent": "transcription"}) as session:
+        sound = {"transcription": {"model": "whisper-1", "language": "en"}, "turn_detection": None}
+        session.session.update(session={"type": "transcription", "audio": {"input": sound}})
+        began = time.monotonic()
+
+        def speak() -> None:
+            for first in range(0, len(samples), 2400):
+                block = (samples[first : first + 2400] * 32767).astype("<i2")
+                session.input_audio_buffer.append(audio=base64.b64encode(block.tobytes()).decode())
+                time.sleep(max(0.0, began + (first + 2400) / 24_000 - time.monotonic()))
+            session.input_audio_buffer.commit()
+
+        threading.Thread(target=speak, daemon=True).start()
+        for event in session:
+            if event.type.endswith(".delta"):
+                words = event.delta.split()
+                said += words
+                told += [time.monotonic() - began] * len(words)
+            elif event.type.endswith(".completed"):
+                break
+            elif event.type == "error":
+                raise SystemExit(f"serving: {event.error.message}")
+    late = [time - word.end for time, word in zip(told, whole.words, strict=False)]
+    rate = jiwer.wer(*(re.sub(r"[^\w\s]", "", text.lower()) for text in (whole.text, " ".join(said))))
+    print(f"{len(samples) / 24_000:.0f} s of speech, said: {100 * rate:.1f} % of words differ from the file's")
+    print(
+        f"a word is told {np.median(late):.1f} s after its end (median), nine of ten within {np.quantile(late, 0.9):.1f} s"
+    )
+
+
 def main() -> None:
     """Measures everything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -193,6 +244,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=6, help="at once (6)")
     parser.add_argument("--bad", type=int, default=10_000, help="bad requests (10,000)")
     parser.add_argument("--batch-size", default="8")
+    parser.add_argument("--talk", type=Path, help="recording of English speech that is said to /v1/realtime")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         options = ("--batch-size", arguments.batch_size, "--max-minutes", "5")
@@ -200,6 +252,8 @@ def main() -> None:
             print(f"ready after {seconds:.1f} s with an empty cache")
         with started(arguments.model, Path(cache), *options) as (address, pid, seconds):
             print(f"ready after {seconds:.1f} s the second time")
+            if arguments.talk:
+                dictate(address, arguments.talk)
             host, port = address.removeprefix("http://").split(":")
             place = (host, int(port))
             before = resident(pid)

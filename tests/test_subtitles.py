@@ -186,3 +186,9 @@ def test_time_grows_with_the_length_of_a_text(tmp_path: Path, text: str) -> None
     start = time.process_time()
     cues(tmp_path, one(f"so {text}"))
     assert time.process_time() - start < 5, "a hundred times as long if it grew with the square"
+
+
+@pytest.mark.parametrize(("language", "text"), [("zh", "你好，世界。"), ("en", "你好， 世界。")])
+def test_lines_are_joined_as_their_language_is_written(tmp_path, language, text):
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n你好，\n世界。\n", encoding="utf-8")
+    assert [one.text for one in read_cues(tmp_path / "a.srt", language=language)] == [text]

@@ -150,7 +150,7 @@ class Errand:
         emit: is called with that, or with the exception that ended it.
     """
 
-    batch_size = 1
+    batch_size, turn = 1, 0
 
     def __init__(self, steps: Generator[Any, None, Any], emit: Callable[[Any], None]):
         self._steps, self._emit = steps, emit

@@ -19,7 +19,7 @@ from cwjax.data.corpora.listed_utterances import ListedArticle, ListedUtterance,
 from cwjax.data.corpora.reader import Reading, Unit
 from cwjax.data.corpora.segmentation_settings import SegmentationSettings
 from cwjax.data.corpora.tables import decoded_lines
-from cwjax.data.segment import ContextMaterial
+from cwjax.data.segment import ContextMaterial, join_texts
 from cwjax.errors import CwjaxError
 
 TITLE = "folder of your own (audio files with .srt, .vtt or .ass beside them)"
@@ -115,7 +115,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
             problems.append(f"{root / path}: is not read, for another file of the same subtitles is")
             continue
         try:
-            cues = read_cues(root / path, limits.keep_marks)
+            cues = read_cues(root / path, limits.keep_marks, language)
         except CwjaxError as error:
             problems.append(str(error))
     if not cues:
@@ -142,7 +142,7 @@ def read(root: Path, unit: Unit, limits: SegmentationSettings) -> Reading:
     return as_reading(root, ListedArticle(article, utterances, language), limits, problems)
 
 
-def read_cues(path: Path, keep_marks: bool = False) -> list[Cue]:
+def read_cues(path: Path, keep_marks: bool = False, language: str = "en") -> list[Cue]:
     """The subtitles of a file in which something is said, in order.
 
     Where subtitles roll, each repeating the last line of the one before, every line is given once.
@@ -171,7 +171,7 @@ def read_cues(path: Path, keep_marks: bool = False) -> list[Cue]:
         if not keep_marks:
             lines, name = _without_marks(lines)
             speaker = speaker or name
-        if text := " ".join(filter(None, lines)):
+        if text := join_texts(lines, language):
             cues.append(Cue(event.start / 1000, event.end / 1000, speaker, text))
     if not cues:
         raise CwjaxError(f"{path}: holds no subtitles; is it SubRip, WebVTT or SubStation Alpha?")
