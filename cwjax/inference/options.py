@@ -116,8 +116,8 @@ class DecodingOptions:
     """By how much the logits of tokens that begin a phrase heard are raised, and by 1 more of those that continue it;
     less for unlikely ones. 0: nothing is raised."""
     phrases_threshold: float | None = None
-    """Probability from which the decoder is shown a phrase. None: 0.02 for lists of up to 100, and more for longer
-    ones, such as 0.04 for 2,000, of whose unlikely phrases more are wrong."""
+    """Probability from which the decoder is shown a phrase. None: 0.02 for lists of up to 100, rising to 0.05 for
+    those of 500 and more, of whose unlikely phrases more are wrong."""
     carry_initial_prompt: bool = False
     """Give `initial_prompt` to every window."""
     condition_on_previous_text: bool = True

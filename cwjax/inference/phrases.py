@@ -50,8 +50,8 @@ FOLLOWING = 1.0
 """By how much more a phrase's next token is boosted than its first, which other words begin with, too."""
 LEAST = 0.02
 """Probability from which the decoder is shown a phrase of a list of up to 100."""
-LONGER = 0.23
-"""The power of a longer list's length with which this rises: 0.04 of 2,000 phrases, 0.05 of 5,000."""
+LEAST_OF_LONG = 0.05
+"""The same of a list of 500 and more, of whose unlikely phrases more are wrong."""
 LIKELY = 0.3
 """Probability from which phrases are boosted in full; others in proportion, lest they are written for what is said."""
 SURE = 0.5
@@ -148,7 +148,7 @@ class Phrases:
         """
         probabilities, starts, ends = map(np.asarray, detect(self._parts, states, phrases.spellings))
         found = []
-        usual = LEAST * max(1, len(phrases.written) / 100) ** LONGER
+        usual = float(np.interp(len(phrases.written), (100, 500), (LEAST, LEAST_OF_LONG)))
         for row, own in enumerate(options):
             threshold = usual if own.phrases_threshold is None else own.phrases_threshold
             best: dict[int, Word] = {}
