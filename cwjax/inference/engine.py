@@ -23,7 +23,7 @@ from cwjax.inference.decoding import EncodedAudio
 from cwjax.inference.growing import POLL
 from cwjax.inference.jobs import WindowJob, WindowResult, Work
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrase_checks import is_echo, skips_speech
+from cwjax.inference.phrase_checks import is_echo, skips_speech, writes_more
 from cwjax.inference.phrases import UNHEARD, Phrases, boosted, is_written, occurrences, shown
 from cwjax.inference.programs import Programs, filled_up, join_windows, select_windows
 from cwjax.inference.segments import Cut, DecodedWindow, cut_into_segments
@@ -268,8 +268,9 @@ class Engine:
         """Decodes windows, and gives the phrases that each was shown.
 
         A window in which phrases are heard is decoded without and with them, and once more without those that something
-        speaks against in what was written. Windows that fail are decoded again at the next of their temperatures;
-        Radford et al. 2022, section 4.5. A window's result does not depend on the others.
+        speaks against in what was written. Where none of them is written, they change nothing. Windows that fail are
+        decoded again at the next of their temperatures; Radford et al. 2022, section 4.5. A window's result does not
+        depend on the others.
         """
         shown_in = [row for row, some in enumerate(spotted) if some]
         attempts = [*((row, ()) for row in range(len(jobs))), *((row, spotted[row]) for row in shown_in)]
@@ -281,7 +282,9 @@ class Engine:
             for (row, phrases), window in zip(attempts, informed, strict=True):
                 believed = self._believed(jobs[row], windows[row], window, phrases, states[row])
                 if believed == phrases:
-                    windows[row], used[row] = window, phrases
+                    used[row] = phrases
+                    if writes_more(phrases, windows[row].text, window.text):
+                        windows[row] = window
                 elif believed:
                     left.append((row, believed))
             if again:

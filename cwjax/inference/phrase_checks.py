@@ -1,14 +1,14 @@
 """Whether what the decoder writes when it is shown phrases can be believed, given what it writes without them.
 
-Phrases in the prompt can make the decoder repeat them, skip speech, or write one of them for something else that is
-said.
+Phrases in the prompt can make the decoder repeat them, skip speech, write one of them for something else that is said,
+or other words than without them.
 """
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from cwjax.inference.phrases import NEARBY, shown
+from cwjax.inference.phrases import NEARBY, occurrences, shown
 from cwjax.inference.transcript import Word
 
 SKIPPED = 8
@@ -30,3 +30,8 @@ def is_echo(text: str, phrases: Sequence[Word]) -> bool:
         if not in_a_row and shown(run).casefold() in text.casefold():
             return True
     return False
+
+
+def writes_more(phrases: Sequence[Word], plain: str, informed: str) -> bool:
+    """Whether any of the phrases stands more often in what the decoder writes when it is shown them."""
+    return any(len(occurrences(one.text, informed)) > len(occurrences(one.text, plain)) for one in phrases)
