@@ -16,7 +16,7 @@ from cwjax.inference import engine
 from cwjax.inference import phrases as phrases_module
 from cwjax.inference.contexts import listed_phrases
 from cwjax.inference.options import DecodingOptions
-from cwjax.inference.phrase_checks import is_echo
+from cwjax.inference.phrase_checks import is_echo, writes_more
 from cwjax.inference.phrases import MOST_PHRASES, Phrases, boosted, is_written, occurrences, shown
 from cwjax.inference.transcriber import Transcriber
 from cwjax.inference.transcript import Word
@@ -183,7 +183,7 @@ def test_a_text_that_phrases_made_worse_is_not_believed(transcriber, heard, monk
         good = {"avg_logprob": -0.5, "no_speech_prob": 0.0}
         plain = replace(plain, text="plain", tokens=tuple(letters), **good)
         left = letters[:2] + letters[10 if fault == "skips" else 9 :]
-        text = {"fails": "an" * 500, "says it otherwise": "other words"}.get(fault, "Ada")
+        text = {"fails": "Ada " * 500, "says it otherwise": "other words"}.get(fault, "Ada")
         informed = replace(informed, text=text, tokens=tuple(left), **good)
         if fault == "invents":
             plain = replace(plain, no_speech_prob=0.9, avg_logprob=-2.0)
@@ -195,6 +195,21 @@ def test_a_text_that_phrases_made_worse_is_not_believed(transcriber, heard, monk
     assert len(found.phrases) == (fault in ("", "says it otherwise")), "it was heard for sure"
     expected = [] if fault == "invents" else letters if fault else letters[:2] + letters[9:]
     assert [token for one in found.segments for token in one.tokens if token in letters] == expected
+
+
+@pytest.mark.parametrize(
+    ("plain", "informed", "expected"),
+    [
+        ("an e bay", "an eBay", True),
+        ("an ebay", "an eBay", True),
+        ("an eBay", "an ebay", False),
+        ("an eBay there", "the eBay here", False),
+        ("ebay", "eBay and eBay", True),
+        ("e bay", "eBaying", False),
+    ],
+)
+def test_phrases_count_where_they_are_written_more_often_or_as_listed(plain: str, informed: str, expected: bool):
+    assert writes_more([Word("Ada", 0.0, 1.0, 0.5), Word("eBay", 0.0, 1.0, 0.5)], plain, informed) == expected
 
 
 def test_what_is_heard_is_boosted_where_it_is_heard(transcriber, heard, monkeypatch) -> None:

@@ -33,5 +33,11 @@ def is_echo(text: str, phrases: Sequence[Word]) -> bool:
 
 
 def writes_more(phrases: Sequence[Word], plain: str, informed: str) -> bool:
-    """Whether any of the phrases stands more often in what the decoder writes when it is shown them."""
-    return any(len(occurrences(one.text, informed)) > len(occurrences(one.text, plain)) for one in phrases)
+    """Whether any of the phrases stands more often in what the decoder writes when it is shown them, or more often with
+    the capitals that it is listed with."""
+    return any(_count(one.text, informed) > _count(one.text, plain) for one in phrases)
+
+
+def _count(phrase: str, text: str) -> int:
+    found = occurrences(phrase, text)
+    return len(found) + sum(text[one.start : one.stop] == phrase for one in found)
