@@ -229,8 +229,8 @@ def dictate(address: str, path: Path, longest: float = 24.0) -> None:
             elif event.type == "error":
                 raise SystemExit(f"serving: {event.error.message}")
     late = [time - word.end for time, word in zip(told, whole.words, strict=False)]
-    rate = jiwer.wer(*(re.sub(r"[^\w\s]", "", text.lower()) for text in (whole.text, " ".join(said))))
-    print(f"{len(samples) / 24_000:.0f} s of speech, said: {100 * rate:.1f} % of words differ from the file's")
+    differing = jiwer.wer(*(re.sub(r"[^\w\s]", "", text.lower()) for text in (whole.text, " ".join(said))))
+    print(f"{len(samples) / 24_000:.0f} s of speech, said: {100 * differing:.1f} % of words differ from the file's")
     half, most = np.quantile(late, [0.5, 0.9])
     print(f"a word is told {half:.1f} s after its end (median), nine of ten within {most:.1f} s")
 
