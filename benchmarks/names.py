@@ -1,7 +1,7 @@
 """Names that were never heard in training: how many are written right, with lists of all lengths.
 
-    python benchmarks/names.py --model MODEL [--spoken 60 | FOLDER] [--lists 20 100 500 2000 5000]
-        [--ljspeech FOLDER] [--chart FILE]
+    python benchmarks/names.py --model MODEL [--spoken 60 | FOLDER] [--voices kokoro:FOLDER/bf_emma ...]
+        [--lists 20 100 500 2000 5000] [--ljspeech FOLDER] [--chart FILE]
 
 Sentences with a rare word or name or two, in voices, wordings and words that trained no phrase spotter, without noise,
 each a recording that is transcribed greedily: without anything, after a sentence on their topic, and with lists of
@@ -71,6 +71,12 @@ def main() -> None:
         help="sentences to make (60), or a folder of recordings NAME.flac, each with what is said as NAME.json: "
         '[{"text", "start", "end", "phrases", "voice"}, ...]',
     )
+    parser.add_argument(
+        "--voices",
+        nargs="+",
+        default=SpeechSettings().test_voices,
+        help="who speaks the sentences, as the settings of a spotter's training name voices (those of its test)",
+    )
     parser.add_argument("--lists", type=int, nargs="*", default=[20, 100, 500, 2000, 5000])
     parser.add_argument("--prompts", type=int, nargs="*", default=[20, 100], help="lists that prompts are tried with")
     parser.add_argument("--homophones", type=int, default=32, help="of how many words (32)")
@@ -79,7 +85,7 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="file for a chart of the rare words' error rates")
     arguments = parser.parse_args()
     others = vocabulary()["test"]
-    spoken = list(_recordings(arguments.spoken))
+    spoken = list(_recordings(arguments.spoken, SpeechSettings(test_voices=tuple(arguments.voices))))
     model = cwjax.load(arguments.model)
     if not model.spots_phrases:
         raise SystemExit(f"names: {arguments.model} has no phrase spotter")
@@ -118,14 +124,14 @@ def main() -> None:
         _print_names(model, arguments.ljspeech, others)
 
 
-def _recordings(source: str) -> Iterator[Window]:
+def _recordings(source: str, settings: SpeechSettings) -> Iterator[Window]:
     if source.isdecimal():
         rare = [word for word in vocabulary()["test"] if 1.0 <= wordfreq.zipf_frequency(word, "en") < 3.3]
         for number in range(int(source)):
             chance = random.Random(f"names {number}")
             template = SENTENCES[number % len(SENTENCES)]
             phrases = tuple(chance.choice(rare) for _ in range(template.count("{}")))
-            samples, voice = speak(template.format(*phrases), SpeechSettings(), "test", chance)
+            samples, voice = speak(template.format(*phrases), settings, "test", chance)
             sentence = Sentence(template.format(*phrases), 0.0, len(samples) / SAMPLING_RATE, phrases, voice)
             yield Window(samples * np.float32(0.5 / np.abs(samples).max()), [sentence])
         return

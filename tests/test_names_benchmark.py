@@ -48,6 +48,6 @@ def test_a_folder_of_windows(tmp_path):
     names.soundfile.write(tmp_path / "one.flac", names.np.zeros(16_000), 16_000)
     entry = '[{"text": "Ask Ada.", "start": 0.1, "end": 0.9, "phrases": ["Ada"], "voice": "v"}]'
     (tmp_path / "one.json").write_text(entry)
-    (window,) = names._recordings(str(tmp_path))
+    (window,) = names._recordings(str(tmp_path), names.SpeechSettings())
     assert window.samples.shape == (16_000,)
     assert window.sentences == [names.Sentence("Ask Ada.", 0.1, 0.9, ("Ada",), "v")]

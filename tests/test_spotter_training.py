@@ -332,6 +332,44 @@ def test_hibari_speaks_from_the_seed(words, monkeypatch):
     spotter_speech._hibari.cache_clear()
 
 
+def test_kokoro_speaks_from_its_folder(words, tmp_path, monkeypatch):
+    spoken = []
+
+    class Kokoro:
+        def __init__(self, network, voices):
+            self.files = Path(network).name, Path(voices).name
+
+        def create(self, text, voice, lang):
+            if voice == "bf_nobody":
+                raise ValueError(f"Voice {voice} not found in available voices")
+            spoken.append((*self.files, voice, lang))
+            return np.sin(np.arange(12000, dtype=np.float32)), 24000
+
+    def window(voice: str):
+        settings = SpeechSettings(words=str(words), test_voices=(f"kokoro:{tmp_path}/{voice}",), no_speech_share=0.0)
+        return make_window(settings, "test", 3.0, "1")
+
+    spotter_speech._kokoro_model.cache_clear()
+    monkeypatch.setitem(sys.modules, "kokoro_onnx", None)
+    with pytest.raises(CwjaxError, match="pip install kokoro-onnx"):
+        window("bf_emma")
+    monkeypatch.setitem(sys.modules, "kokoro_onnx", SimpleNamespace(Kokoro=Kokoro))
+    (tmp_path / "kokoro-v1.0.int8.onnx").touch()
+    with pytest.raises(CwjaxError, match=r"voices-\*\.bin is missing.*releases on GitHub"):
+        window("bf_emma")
+    (tmp_path / "voices-v1.0.bin").touch()
+    with pytest.raises(CwjaxError, match="bf_nobody not found"):
+        window("bf_nobody")
+    for voice, accent in (("bf_emma", "en-gb"), ("am_puck", "en-us")):
+        said = window(voice)
+        assert {one.voice for one in said.sentences} == {f"kokoro:{voice}"}
+        assert set(spoken) == {("kokoro-v1.0.int8.onnx", "voices-v1.0.bin", voice, accent)}
+        spoken.clear()
+    first = said.sentences[0]
+    assert 0.5 / 1.13 < first.end - first.start < 0.5 / 0.87  # half a second, played faster or slower
+    spotter_speech._kokoro_model.cache_clear()
+
+
 def test_a_missing_list_of_words_is_a_plain_line(tmp_path):
     with pytest.raises(CwjaxError, match="cannot be read"):
         vocabulary(str(tmp_path / "none.txt"))

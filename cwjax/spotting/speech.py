@@ -2,7 +2,8 @@
 
 eSpeak NG speaks in many accents and voices. More natural voices take turns with it: of flite, RHVoice and SVOX Pico
 where Debian's packages `flite`, `rhvoice` with `rhvoice-english` and `libttspico-utils` are installed, of piper (a
-voice's ONNX file) and of the package `hibari-tts`. Words of training, validation and test differ, and so do the voices.
+voice's ONNX file), of Kokoro (a folder) and of the package `hibari-tts`. Words of training, validation and test differ,
+and so do the voices.
 Everything follows from the seed.
 """
 
@@ -106,7 +107,8 @@ class SpeechSettings:
         words: a file of words and names, one a line; empty: those that the packages wordfreq and faker carry.
         train_voices, validation_voices, test_voices: who speaks, as `KIND:VOICE` or, to speak more or less often than
             others, `KIND:VOICE=WEIGHT`: `espeak` (in the split's own variants), `flite:slt`, `rhvoice:bdl`,
-            `pico:en-US`, `hibari:heart`, `piper:FILE.onnx` with its JSON beside it.
+            `pico:en-US`, `hibari:heart`, `piper:FILE.onnx` with its JSON beside it, `kokoro:FOLDER/bf_emma` with
+            Kokoro's model (`kokoro-*.onnx`) and voices (`voices-*.bin`) in the folder.
         rare_share: share of sentences made for rare words; the others are common words in any order.
         no_speech_share: share of windows with noise, tones or nothing.
         noise_share, room_share: share of windows with a noise, with a room.
@@ -244,7 +246,8 @@ def cast(settings: SpeechSettings, split: Split) -> dict[str, float]:
 def _voices(settings: SpeechSettings, split: Split) -> dict[str, float]:
     weights = {}
     for entry in getattr(settings, f"{split}_voices"):
-        found = re.fullmatch(rf"(espeak|(?:{'|'.join(_PROGRAMS)}|piper|hibari):.+?)(?:=(\d+\.?\d*|\.\d+))?", entry)
+        kinds = "|".join([*_PROGRAMS, "piper", "kokoro", "hibari"])
+        found = re.fullmatch(rf"(espeak|(?:{kinds}):.+?)(?:=(\d+\.?\d*|\.\d+))?", entry)
         if not found:
             raise CwjaxError(f"{entry}: is no voice; write espeak, flite:slt, piper:FILE.onnx or piper:FILE.onnx=0.5")
         weights[found[1]] = float(found[2] or 1)
@@ -329,6 +332,9 @@ def speak(
     if kind == "piper":
         samples, rate = piper(voice).speak(text, chance)
         name = f"piper:{Path(voice).stem}"
+    elif kind == "kokoro":
+        samples, rate = _kokoro(voice, text)
+        name = f"kokoro:{Path(voice).name}"
     elif kind == "hibari":
         speaker = _hibari(voice)
         samples, rate = speaker(text, seed=chance.getrandbits(31)), speaker.sample_rate
@@ -363,6 +369,30 @@ def _hibari(voice: str) -> Any:
         raise CwjaxError(f"hibari:{voice}: needs the package hibari-tts: pip install hibari-tts") from error
     except Exception as error:
         raise CwjaxError(f"hibari:{voice}: does not speak ({error}); hibari:heart comes with the package") from error
+
+
+def _kokoro(voice: str, text: str) -> tuple[np.ndarray, int]:
+    folder, speaker = Path(voice).parent, Path(voice).name
+    accent = "en-gb" if speaker.startswith("b") else "en-us"
+    try:
+        return _kokoro_model(folder).create(text, speaker, lang=accent)
+    except ImportError as error:
+        raise CwjaxError(f"kokoro:{voice}: needs the package kokoro-onnx: pip install kokoro-onnx") from error
+    except Exception as error:
+        raise CwjaxError(
+            f"kokoro:{voice}: does not speak ({error}); {folder} must hold kokoro-v1.0.onnx and voices-v1.0.bin of "
+            "kokoro-onnx's releases on GitHub, and the voice must be one of theirs"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _kokoro_model(folder: Path) -> Any:
+    from kokoro_onnx import Kokoro
+
+    files = {name: sorted(folder.glob(name)) for name in ("kokoro-*.onnx", "voices-*.bin")}
+    if missing := [name for name, found in files.items() if not found]:
+        raise FileNotFoundError(f"{missing[0]} is missing")
+    return Kokoro(*(str(found[0]) for found in files.values()))
 
 
 class Piper:
