@@ -8,8 +8,9 @@ each a recording that is transcribed greedily: without anything, after a sentenc
 names, as `phrases`, as `initial_prompt` and as faster-whisper's `hotwords`; with lists that hold names like those that
 are said, too, only such names, or only others. Prints word error rates, of all words, of the rare ones that are said
 (B-WER) and of the others (U-WER), as in Le et al. 2021, with 95 % intervals over recordings; in how many a listed name
-is written that was not said, and is not without the list; and the seconds it took. Then homophones with their topics,
-sound without speech with 5,000 phrases, and with `--ljspeech` names of early printing among 500 others in read speech.
+is written that was not said, and is not without the list; and the seconds it took. Then what the spotter finds by
+itself, homophones with their topics, sound without speech with 5,000 phrases, and with `--ljspeech` names of early
+printing among 500 others in read speech.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from cwjax.data.audio.decode import read_audio
 from cwjax.data.audio.log_mel import SAMPLING_RATE
 from cwjax.demo.espeak import Voice, synthesize
 from cwjax.demo.homophones import read_homophones
+from cwjax.errors import CwjaxError
 from cwjax.evaluation.charts import COLOURS, bar_chart, save_chart
 from cwjax.inference.phrases import occurrences
 from cwjax.scoring.biased_errors import biased_errors
@@ -117,6 +119,8 @@ def main() -> None:
     kinds = {"some like them": (True, True), "only like them": (False, True), "none said": (False, False)}
     for name, kind in kinds.items():
         table.row(f"500 phrases, {name}", [{"phrases": some} for some in lists(spoken, others, 500, *kind)])
+    for size in arguments.lists:
+        _print_found(model, spoken, lists(spoken, others, size))
     if arguments.homophones:
         _print_homophones(model, arguments.homophones)
     _print_silence(model, arguments.silences, random.Random(0).sample(others, 5000))
@@ -205,6 +209,26 @@ def _counts(window: Window, text: str) -> np.ndarray:
     return np.stack([counts.reshape(2, 4)[:, :3].sum(1), counts.reshape(2, 4)[:, 3]], axis=1)
 
 
+def _print_found(model: cwjax.Model, spoken: Sequence[Window], listed: Sequence[tuple[str, ...]]) -> None:
+    """How often the spotter has what is said among its likeliest phrases, and how often those that it is sure of were
+    said."""
+    twenty = cwjax.DecodingOptions(phrases_used=20, phrases_threshold=0.0)
+    spotter, ranks, sure = model.transcriber.phrases, [], []
+    for window, phrases in zip(spoken, listed, strict=True):
+        states = model.encode(model.processor.features(window.samples)[None])
+        (found,) = spotter.spot(states, spotter.encode(phrases), [twenty])
+        said = {phrase for one in window.sentences for phrase in one.phrases}
+        likeliest = [one.text for one in sorted(found, key=lambda one: -one.probability)]
+        ranks += [likeliest.index(phrase) if phrase in likeliest else len(likeliest) for phrase in said]
+        sure += [one.text in said for one in found if one.probability >= 0.9]
+    within = " / ".join(f"{100 * np.mean(np.array(ranks) < most):.0f}" for most in (1, 5, 20))
+    print(
+        f"of {len(listed[0]):5,} phrases, what is said among the first 1 / 5 / 20: {within} %; "
+        f"given 0.9 or more: {len(sure)}, of which {sum(sure)} were said",
+        flush=True,
+    )
+
+
 def _print_homophones(model: cwjax.Model, words: int) -> None:
     """In which share of sentences that give neither away the word is written that is meant."""
     known = read_homophones()
@@ -259,4 +283,7 @@ def _print_names(model: cwjax.Model, folder: Path, others: Sequence[str]) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CwjaxError as error:
+        raise SystemExit(f"names: {error}") from error
