@@ -219,7 +219,7 @@ def _print_found(model: cwjax.Model, spoken: Sequence[Window], listed: Sequence[
         (found,) = spotter.spot(states, spotter.encode(phrases), [twenty])
         said = {phrase for one in window.sentences for phrase in one.phrases}
         likeliest = [one.text for one in sorted(found, key=lambda one: -one.probability)]
-        ranks += [likeliest.index(phrase) if phrase in likeliest else len(likeliest) for phrase in said]
+        ranks += [likeliest.index(phrase) if phrase in likeliest else np.inf for phrase in said]
         sure += [one.text in said for one in found if one.probability >= 0.9]
     within = " / ".join(f"{100 * np.mean(np.array(ranks) < most):.0f}" for most in (1, 5, 20))
     print(

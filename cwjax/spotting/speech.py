@@ -245,8 +245,8 @@ def cast(settings: SpeechSettings, split: Split) -> dict[str, float]:
 
 def _voices(settings: SpeechSettings, split: Split) -> dict[str, float]:
     weights = {}
+    kinds = "|".join([*_PROGRAMS, "piper", "kokoro", "hibari"])
     for entry in getattr(settings, f"{split}_voices"):
-        kinds = "|".join([*_PROGRAMS, "piper", "kokoro", "hibari"])
         found = re.fullmatch(rf"(espeak|(?:{kinds}):.+?)(?:=(\d+\.?\d*|\.\d+))?", entry)
         if not found:
             raise CwjaxError(f"{entry}: is no voice; write espeak, flite:slt, piper:FILE.onnx or piper:FILE.onnx=0.5")
