@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import soundfile
 import soxr
@@ -77,7 +78,7 @@ def main() -> None:
         "--voices",
         nargs="+",
         default=SpeechSettings().test_voices,
-        help="who speaks the sentences, as the settings of a spotter's training name voices (those of its test)",
+        help="who speaks the sentences that are made, named as for --speech.test-voices of launch/train_spotter.py",
     )
     parser.add_argument("--lists", type=int, nargs="*", default=[20, 100, 500, 2000, 5000])
     parser.add_argument("--prompts", type=int, nargs="*", default=[20, 100], help="lists that prompts are tried with")
@@ -119,8 +120,9 @@ def main() -> None:
     kinds = {"some like them": (True, True), "only like them": (False, True), "none said": (False, False)}
     for name, kind in kinds.items():
         table.row(f"500 phrases, {name}", [{"phrases": some} for some in lists(spoken, others, 500, *kind)])
+    states = [model.encode(model.processor.features(window.samples)[None]) for window in spoken]
     for size in arguments.lists:
-        _print_found(model, spoken, lists(spoken, others, size))
+        _print_found(model, spoken, states, lists(spoken, others, size))
     if arguments.homophones:
         _print_homophones(model, arguments.homophones)
     _print_silence(model, arguments.silences, random.Random(0).sample(others, 5000))
@@ -209,14 +211,14 @@ def _counts(window: Window, text: str) -> np.ndarray:
     return np.stack([counts.reshape(2, 4)[:, :3].sum(1), counts.reshape(2, 4)[:, 3]], axis=1)
 
 
-def _print_found(model: cwjax.Model, spoken: Sequence[Window], listed: Sequence[tuple[str, ...]]) -> None:
-    """How often the spotter has what is said among its likeliest phrases, and how often those that it is sure of were
-    said."""
+def _print_found(
+    model: cwjax.Model, spoken: Sequence[Window], states: Sequence[jax.Array], listed: Sequence[tuple[str, ...]]
+) -> None:
+    """How often the spotter has what is said among its likeliest phrases, and is right where it is sure."""
     twenty = cwjax.DecodingOptions(phrases_used=20, phrases_threshold=0.0)
     spotter, ranks, sure = model.transcriber.phrases, [], []
-    for window, phrases in zip(spoken, listed, strict=True):
-        states = model.encode(model.processor.features(window.samples)[None])
-        (found,) = spotter.spot(states, spotter.encode(phrases), [twenty])
+    for window, encoded, phrases in zip(spoken, states, listed, strict=True):
+        (found,) = spotter.spot(encoded, spotter.encode(phrases), [twenty])
         said = {phrase for one in window.sentences for phrase in one.phrases}
         likeliest = [one.text for one in sorted(found, key=lambda one: -one.probability)]
         ranks += [likeliest.index(phrase) if phrase in likeliest else np.inf for phrase in said]

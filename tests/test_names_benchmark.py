@@ -60,13 +60,10 @@ def test_what_the_spotter_finds_by_itself(capsys):
     likely = {"Ada": 0.95, "Bo": 0.92, "Ulm": 0.3, "Eve": 0.2, "Gil": 0.1, "Ida": 0.05, "Jo": 0.02}
     found = [Word(text, 0.0, 0.5, probability) for text, probability in sorted(likely.items())]
     spotter = SimpleNamespace(encode=lambda phrases: phrases, spot=lambda states, phrases, options: [found])
-    model = SimpleNamespace(
-        transcriber=SimpleNamespace(phrases=spotter),
-        processor=SimpleNamespace(features=lambda samples: samples),
-        encode=lambda features: features,
-    )
+    model = SimpleNamespace(transcriber=SimpleNamespace(phrases=spotter))
     said = [names.Sentence(" ".join(own), 0.0, 1.0, own, "v") for own in (("Ada", "Ulm"), ("Bo", "Jo"), ("Kim",))]
-    names._print_found(model, [names.Window(names.np.zeros(9), [one]) for one in said], [tuple(likely)] * 3)
+    windows = [names.Window(names.np.zeros(9), [one]) for one in said]
+    names._print_found(model, windows, [None] * 3, [tuple(likely)] * 3)
     printed = capsys.readouterr().out
     assert "first 1 / 5 / 20: 20 / 60 / 80 %" in printed  # Ada; Ulm and Bo; Jo; Kim was not found
     assert "given 0.9 or more: 6, of which 2 were said" in printed

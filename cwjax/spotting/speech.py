@@ -3,8 +3,7 @@
 eSpeak NG speaks in many accents and voices. More natural voices take turns with it: of flite, RHVoice and SVOX Pico
 where Debian's packages `flite`, `rhvoice` with `rhvoice-english` and `libttspico-utils` are installed, of piper (a
 voice's ONNX file), of Kokoro (a folder) and of the package `hibari-tts`. Words of training, validation and test differ,
-and so do the voices.
-Everything follows from the seed.
+and so do the voices. Everything follows from the seed.
 """
 
 import importlib
@@ -108,7 +107,7 @@ class SpeechSettings:
         train_voices, validation_voices, test_voices: who speaks, as `KIND:VOICE` or, to speak more or less often than
             others, `KIND:VOICE=WEIGHT`: `espeak` (in the split's own variants), `flite:slt`, `rhvoice:bdl`,
             `pico:en-US`, `hibari:heart`, `piper:FILE.onnx` with its JSON beside it, `kokoro:FOLDER/bf_emma` with
-            Kokoro's model (`kokoro-*.onnx`) and voices (`voices-*.bin`) in the folder.
+            Kokoro's model (the first `kokoro-*.onnx`) and voices (`voices-*.bin`) in the folder.
         rare_share: share of sentences made for rare words; the others are common words in any order.
         no_speech_share: share of windows with noise, tones or nothing.
         noise_share, room_share: share of windows with a noise, with a room.
